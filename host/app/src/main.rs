@@ -1,0 +1,2 @@
+//! The `phronis` binary.
+fn main() {}

@@ -1,0 +1,121 @@
+//! Stable codes of everything that can go wrong and that a person may look up.
+//!
+//! A code never changes its meaning. Each has a page in `docs/errors/PHnnnn.md`; a test compares the two.
+
+use std::fmt;
+
+use serde::{Serialize, Serializer};
+
+/// A stable code, shown as `PHnnnn`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Code {
+    number: u16,
+    title: &'static str,
+}
+
+impl Code {
+    /// What it means, in a few words.
+    pub fn title(self) -> &'static str {
+        self.title
+    }
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PH{:04}", self.number)
+    }
+}
+
+impl Serialize for Code {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+macro_rules! codes {
+    ($($name:ident = $number:literal, $title:literal;)*) => {
+        $(#[doc = $title] pub const $name: Code = Code { number: $number, title: $title };)*
+
+        /// Every code, by number.
+        pub const ALL: &[Code] = &[$($name),*];
+    };
+}
+
+codes! {
+    // 01xx: configuration and start
+    CONFIG_INVALID = 101, "the configuration is not valid";
+    CONTRACT_INVALID = 102, "the contract is not valid";
+    LOG_LOCKED = 103, "another process uses this log";
+    CEILING_EXCEEDED = 104, "the setting asks for more than its ceiling";
+    UNKNOWN_STREAM_FOLDER = 105, "a plugin folder belongs to no stream";
+
+    // 10xx: the gate
+    NOT_JSON = 1001, "the value is not a JSON object";
+    NOT_UTF8 = 1002, "the value is not UTF-8";
+    MISSING_FIELD = 1003, "a required field is missing or null";
+    WRONG_TYPE = 1004, "a field has the wrong type";
+    OUT_OF_RANGE = 1005, "a number is out of its range";
+    PATTERN_MISMATCH = 1006, "a text does not match its pattern";
+    NOT_IN_ENUM = 1007, "a value is not one of those allowed";
+    WRONG_LENGTH = 1008, "a text is too short or too long";
+    TOO_DEEP = 1009, "the value is nested too deep";
+    DUPLICATE_FIELD = 1010, "a field stands twice";
+    TOO_LARGE = 1011, "the value is larger than the stream allows";
+    UNDECLARED_FIELD = 1012, "a field is not declared in the contract";
+    EMPTY_VALUE = 1013, "the value is empty";
+
+    // 20xx: a plugin at work
+    ROW_FAILED = 2001, "the plugin could not judge the event";
+    PLUGIN_ERROR = 2002, "the plugin returned an error for the batch";
+    PLUGIN_TRAP = 2003, "the plugin crashed on the event";
+    PLUGIN_DEADLINE = 2004, "the plugin ran into its deadline";
+    PLUGIN_MEMORY = 2005, "the plugin wanted more memory than its limit";
+    PLUGIN_BAD_OUTPUT = 2006, "the plugin's answer breaks the contract";
+    PLUGIN_BUDGET = 2007, "the event was not run: the budget for finding guilty events was used up";
+
+    // 21xx: a plugin that is not loaded
+    NOT_A_COMPONENT = 2101, "the file is not a WebAssembly component";
+    WRONG_WORLD = 2102, "the component does not export a plugin world";
+    WRONG_WIT_VERSION = 2103, "the plugin was built for another version of the plugin interface";
+    FORBIDDEN_IMPORT = 2104, "the component imports something that plugins do not get";
+    COMPONENT_TOO_LARGE = 2105, "the component is larger than allowed";
+    COMPILE_FAILED = 2106, "the component could not be compiled within its limits";
+    INVALID_MANIFEST = 2107, "the plugin's description of itself is not valid";
+    FIELD_MISMATCH = 2108, "the plugin reads a field that the contract does not have so";
+    PARAMS_REFUSED = 2109, "the parameters are refused";
+    COLUMN_CONFLICT = 2110, "an added column is added twice, or enrichers wait for each other";
+    INSTANTIATION_FAILED = 2111, "the plugin failed before its first batch";
+    SETTINGS_INVALID = 2112, "the plugin's settings file is not valid";
+    BAD_PLUGIN_PATH = 2113, "the path of the plugin file is not accepted";
+
+    // 30xx: the log
+    LOG_FULL = 3001, "the log is full";
+    OFFSET_OUT_OF_RANGE = 3002, "the offset is not in the log any more";
+    LOG_FAILED = 3003, "the log cannot be written or read";
+    UNKNOWN_TOPIC = 3004, "the topic does not exist";
+
+    // 40xx: HTTP
+    BODY_TOO_LARGE = 4001, "the request body is too large";
+    BODY_NOT_SPLITTABLE = 4002, "the request body cannot be split into events";
+    ALL_ROWS_REFUSED = 4003, "every event of the request is refused";
+    NOT_FOUND = 4004, "there is no such thing";
+    UNAUTHORIZED = 4005, "a key is needed";
+    FORBIDDEN = 4006, "the key does not allow this";
+    FOREIGN_ORIGIN = 4007, "requests of other web pages are not served";
+    FOREIGN_HOST = 4008, "the Host header names another host";
+    HEADER_NEEDED = 4009, "the request needs the header X-Phronis: 1";
+    BACK_PRESSURE = 4010, "the host cannot take more right now";
+    BAD_REQUEST = 4011, "the request is not valid";
+    INTERNAL = 4012, "the host failed";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_rise_and_never_repeat() {
+        assert!(ALL.windows(2).all(|pair| pair[0].number < pair[1].number));
+        assert_eq!(NOT_JSON.to_string(), "PH1001");
+    }
+}

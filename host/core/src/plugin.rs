@@ -1,0 +1,210 @@
+//! What host and plugins say to each other, without the machinery that carries it.
+//!
+//! The engine translates these to and from `wit/plugin.wit`; the pipeline only knows these.
+
+use std::fmt;
+
+use arrow_array::ArrayRef;
+use serde::{Deserialize, Serialize};
+
+/// What a plugin does with a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// Looks at events and reports findings.
+    Detector,
+    /// Adds columns, or drops events by a rule.
+    Enricher,
+}
+
+/// The type of a column that a plugin reads or adds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FieldType {
+    /// `BooleanArray`.
+    Boolean,
+    /// `Int64Array`.
+    Integer,
+    /// `Float64Array`.
+    Number,
+    /// `StringArray`.
+    Text,
+    /// `TimestampMicrosecondArray` in UTC.
+    Timestamp,
+    /// `BinaryArray`.
+    Binary,
+    /// `ListArray` of strings.
+    Texts,
+    /// `ListArray` of doubles.
+    Numbers,
+}
+
+/// A column that a plugin reads.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Field {
+    /// Path into the event (`value`, `metadata.temp`) or a system column (`$key`, `$event_time`, `$timestamp`, `$offset`, `$payload`, `$header.<name>`).
+    pub path: String,
+    /// The type that the plugin wants.
+    #[serde(rename = "type")]
+    pub of_type: FieldType,
+    /// Rows with a null here are not shown to the plugin.
+    pub required: bool,
+}
+
+/// A column that an enricher adds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Added {
+    /// Top-level name of the new field.
+    pub name: String,
+    /// Its type.
+    #[serde(rename = "type")]
+    pub of_type: FieldType,
+}
+
+/// What a plugin says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// The plugin's own name (the file's name decides what it is called in a stream).
+    pub name: String,
+    /// The author's version.
+    pub version: String,
+    /// Detector or enricher.
+    pub kind: Kind,
+    /// JSON Schema of the parameters.
+    pub params_schema: serde_json::Value,
+    /// Whether it keeps something between batches.
+    pub stateful: bool,
+}
+
+/// What a plugin is shown in one call: rows of one partition.
+#[derive(Debug, Clone, Copy)]
+pub struct Batch<'a> {
+    /// The partition that all rows come from.
+    pub partition: i32,
+    /// Latest event time seen in the partition, in microseconds since 1970-01-01T00:00:00Z.
+    pub watermark: i64,
+    /// Number of rows.
+    pub rows: usize,
+    /// The declared columns, in the order of the plugin's fields; each has `rows` rows.
+    pub columns: &'a [ArrayRef],
+}
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// Worth knowing.
+    Info,
+    /// Someone should look.
+    Warning,
+    /// Someone must act.
+    Critical,
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Info => "info",
+            Self::Warning => "warning",
+            Self::Critical => "critical",
+        })
+    }
+}
+
+/// What a detector says about one row.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Finding {
+    /// The row of the batch, from 0.
+    pub row: usize,
+    /// Which rule fired.
+    pub rule: String,
+    /// How bad it is.
+    pub severity: Severity,
+    /// One sentence for a person.
+    pub message: String,
+    /// More facts.
+    pub attributes: Vec<(String, String)>,
+    /// Asks the host to halt the event's agent.
+    pub halt: bool,
+}
+
+/// Why a call, or a row, has no answer from the plugin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureKind {
+    /// The plugin said that it cannot judge this row.
+    Row,
+    /// The plugin returned an error for the whole batch.
+    Error,
+    /// The guest trapped (panic, unreachable, stack overflow, exit).
+    Trap,
+    /// The call ran into its deadline.
+    Deadline,
+    /// The guest wanted more memory than its limit.
+    Memory,
+    /// The answer breaks the contract (row out of range, too many findings, wrong column length).
+    BadOutput,
+    /// The budget for finding guilty rows was used up; the row was not run.
+    Budget,
+}
+
+/// A row without an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RowFailure {
+    /// The row of the batch, from 0.
+    pub row: usize,
+    /// Why.
+    pub kind: FailureKind,
+    /// Why, in words; bounded by the engine.
+    pub message: String,
+}
+
+/// A row that an enricher drops by its rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Drop {
+    /// The row of the batch, from 0.
+    pub row: usize,
+    /// Why, in words.
+    pub reason: String,
+}
+
+/// A detector's answer to a batch, after guilty rows were found and left out.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Judgement {
+    /// Findings, by row.
+    pub findings: Vec<Finding>,
+    /// Rows without an answer, by row.
+    pub failures: Vec<RowFailure>,
+}
+
+/// An enricher's answer to a batch, after guilty rows were found and left out.
+#[derive(Debug, Clone, Default)]
+pub struct Enrichment {
+    /// The added columns, in the order of `adds`, each as long as the batch; null where a row failed.
+    pub columns: Vec<ArrayRef>,
+    /// Rows to drop, by row.
+    pub drops: Vec<Drop>,
+    /// Rows without an answer, by row.
+    pub failures: Vec<RowFailure>,
+}
+
+/// Ceilings for one plugin. Files and API only lower what the host and the tenant allow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Linear memory, in bytes.
+    pub memory: u64,
+    /// Time for one call, in milliseconds.
+    pub deadline_ms: u64,
+    /// Findings, failures and drops that one call may return.
+    pub output_rows: u32,
+    /// Bytes that one call may return.
+    pub output_bytes: u64,
+    /// Bytes that the plugin may log in a second.
+    pub log_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { memory: 64 << 20, deadline_ms: 1_000, output_rows: 10_000, output_bytes: 8 << 20, log_bytes: 16 << 10 }
+    }
+}
