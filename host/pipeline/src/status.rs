@@ -1,0 +1,176 @@
+//! What the pipeline tells about itself: streams, plugins, health.
+//!
+//! Plain data, taken at one moment; the faces (HTTP, CLI, dashboard) give it its shape.
+
+use phronis_core::plugin::{Added, Field, Kind, Limits};
+use phronis_core::{Code, PluginId, StreamId};
+
+/// A stream, at one moment.
+#[derive(Debug, Clone)]
+pub struct Stream {
+    /// Which.
+    pub id: StreamId,
+    /// Its topics.
+    pub topics: phronis_core::topics::Topics,
+    /// Partitions of each topic.
+    pub partitions: i32,
+    /// What it does right now.
+    pub state: StreamState,
+    /// Why it is not running, in words.
+    pub detail: Option<String>,
+    /// What it has done since the process started.
+    pub counts: StreamCounts,
+    /// Records in raw that are not committed yet.
+    pub lag_records: u64,
+    /// How old the oldest of them is, in seconds; 0 without lag.
+    pub lag_seconds: f64,
+}
+
+/// What a stream does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StreamState {
+    /// Waits until each of its plugins is live, refused or bypassed.
+    Starting,
+    /// Judges events.
+    Running,
+    /// Cannot write and tries again.
+    Blocked,
+    /// Waits for a plugin that never had a good version (`on_missing = "hold"`).
+    Held,
+    /// Ended.
+    Stopped,
+}
+
+/// Counters of a stream since the process started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StreamCounts {
+    /// Records polled and durably answered for.
+    pub received: u64,
+    /// Events delivered to `processed`.
+    pub delivered: u64,
+    /// Letters of the gate.
+    pub gate_letters: u64,
+    /// Letters of enrichers.
+    pub enrich_letters: u64,
+    /// Letters of detectors (debts: their events are delivered).
+    pub detect_letters: u64,
+    /// Events dropped by a rule (de-duplication, enrichers).
+    pub dropped: u64,
+    /// Alerts.
+    pub alerts: u64,
+}
+
+/// A plugin, at one moment.
+#[derive(Debug, Clone)]
+pub struct Plugin {
+    /// Which.
+    pub id: PluginId,
+    /// What it does right now.
+    pub state: PluginState,
+    /// The version that runs.
+    pub active: Option<Version>,
+    /// Digest (SHA-256, hex) of the file in the folder, when there is one.
+    pub wanted_digest: Option<String>,
+    /// Why the wanted version, or the newest settings, are not in force.
+    pub refusal: Option<Refusal>,
+    /// Parameters in force, defaults filled in.
+    pub params: serde_json::Value,
+    /// Where they came from.
+    pub params_origin: Origin,
+    /// Limits in force.
+    pub limits: Limits,
+    /// Where they came from.
+    pub limits_origin: Origin,
+    /// What it has done since the process started.
+    pub counts: PluginCounts,
+}
+
+/// What a plugin does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PluginState {
+    /// Is being compiled or checked for the first time.
+    Loading,
+    /// The wanted version judges.
+    Active,
+    /// An older good version judges, the wanted one is refused.
+    Outdated,
+    /// Never had a good version: events pass unjudged, and are marked.
+    Bypassed,
+}
+
+/// A version of a plugin that was loaded.
+#[derive(Debug, Clone)]
+pub struct Version {
+    /// The plugin's own name.
+    pub name: String,
+    /// The author's version.
+    pub version: String,
+    /// SHA-256 of the component, hex.
+    pub digest: String,
+    /// Detector or enricher.
+    pub kind: Kind,
+    /// Columns that it reads.
+    pub fields: Vec<Field>,
+    /// Columns that it adds.
+    pub adds: Vec<Added>,
+    /// JSON Schema of its parameters.
+    pub params_schema: serde_json::Value,
+    /// When it became active, in milliseconds since 1970-01-01T00:00:00Z.
+    pub active_since: i64,
+}
+
+/// Why something is not in force.
+#[derive(Debug, Clone)]
+pub struct Refusal {
+    /// The stable code.
+    pub code: Code,
+    /// What, where, why, what to do.
+    pub message: String,
+    /// When, in milliseconds since 1970-01-01T00:00:00Z.
+    pub at: i64,
+    /// Digest of the refused component, when it is one.
+    pub digest: Option<String>,
+}
+
+/// Where a live value came from.
+#[derive(Debug, Clone, Default)]
+pub struct Origin {
+    /// `default`, `file`, `api`, `cli`, or what the writer of the record called itself.
+    pub source: String,
+    /// Who, when known.
+    pub actor: Option<String>,
+    /// The offset of the record in `phronis.config`; rises with each change.
+    pub revision: Option<i64>,
+    /// When, in milliseconds since 1970-01-01T00:00:00Z.
+    pub at: Option<i64>,
+}
+
+/// Counters of a plugin since the process started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PluginCounts {
+    /// Rows judged or enriched.
+    pub judged: u64,
+    /// Rows not shown because a required field was null.
+    pub skipped: u64,
+    /// Rows without an answer: letters.
+    pub failed: u64,
+    /// Findings.
+    pub findings: u64,
+    /// Calls into the guest.
+    pub calls: u64,
+    /// Calls that failed as a whole (trap, deadline, memory, bad output, error).
+    pub failed_calls: u64,
+    /// Time spent in the guest, in nanoseconds.
+    pub busy_nanos: u64,
+}
+
+/// Whether the host can do its work.
+#[derive(Debug, Clone)]
+pub struct Check {
+    /// What was looked at: `log`, `stream sensors`, `plugins`.
+    pub name: String,
+    /// Whether it is as it should be.
+    pub is_ok: bool,
+    /// What is wrong, or a few words on what is right.
+    pub detail: String,
+}
