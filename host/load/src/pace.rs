@@ -111,3 +111,72 @@ fn earned(per_second: f64, span: Duration) -> u64 {
     // A nanosecond more than it is, so that the time that `next_at` names is late enough in spite of rounding.
     (per_second * (span + Duration::from_nanos(1)).as_secs_f64()) as u64
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn a_rate_holds_over_any_steps() {
+        for step in [1, 7, 50, 100] {
+            let mut pace = Pace::rate(333.0);
+            let mut sent = 0;
+            for now in (0..=10_000).step_by(step) {
+                let may = pace.allowance(ms(now), 1_000);
+                pace.sent(ms(now), may);
+                sent += may;
+                assert!(sent as f64 <= 333.0 * now as f64 / 1000.0 + 1e-3, "never ahead at {now} ms");
+            }
+            assert!((3_290..=3_330).contains(&sent), "{sent} in steps of {step} ms");
+        }
+    }
+
+    #[test]
+    fn the_next_time_is_one_at_which_an_event_may_go() {
+        let mut pace = Pace::rate(7.0);
+        let mut now = Duration::ZERO;
+        for sent in 0..100 {
+            assert_eq!(pace.allowance(now, 10), 0, "after {sent}");
+            assert_eq!(pace.due(now, 0), Due::At(pace.next_at()));
+            now = pace.next_at();
+            assert_eq!((pace.allowance(now, 10), pace.due(now, 0)), (1, Due::Now), "after {sent}");
+            pace.sent(now, 1);
+        }
+        assert_eq!(now.as_secs(), 14);
+    }
+
+    #[test]
+    fn a_sender_that_was_held_up_catches_up_a_little_and_does_not_flood() {
+        let mut pace = Pace::rate(1_000.0);
+        pace.sent(ms(10_000), 10);
+        assert_eq!(pace.allowance(ms(10_000), usize::MAX), 200);
+        pace.sent(ms(10_000), 200);
+        assert_eq!(pace.allowance(ms(10_100), usize::MAX), 100);
+    }
+
+    #[test]
+    fn event_time_runs_at_its_speed_from_the_first_event_on() {
+        let mut pace = Pace::event_time(60.0);
+        let start = 1_386_018_900_000;
+        assert_eq!(pace.due(ms(500), start), Due::Now);
+        assert_eq!(pace.due(ms(500), start + 300_000), Due::At(ms(5_500)));
+        assert_eq!(pace.due(ms(5_500), start + 300_000), Due::Now);
+        assert_eq!(pace.due(ms(5_500), start - 1_000), Due::Now, "a time that runs back");
+        assert_eq!(pace.due(ms(5_500), i64::MAX), Due::At(pace_end(start)));
+    }
+
+    fn pace_end(start: i64) -> Duration {
+        ms(500) + Duration::from_secs_f64((i64::MAX - start) as f64 / 1000.0 / 60.0)
+    }
+
+    #[test]
+    fn without_a_usable_number_nothing_is_held_back() {
+        for mut pace in [Pace::unlimited(), Pace::rate(0.0), Pace::rate(f64::NAN), Pace::event_time(-1.0)] {
+            assert_eq!((pace.allowance(ms(0), 7), pace.due(ms(0), 9), pace.next_at()), (7, Due::Now, ms(0)));
+        }
+    }
+}

@@ -45,7 +45,7 @@ impl Csv {
         let mut header = ByteRecord::new();
         reader
             .read_byte_record(&mut header)
-            .map_err(|error| Error::Open { path: path.to_owned(), source: error.into() })?;
+            .map_err(|error| Error::Open { path: path.to_owned(), source: io_error(error) })?;
         let shape =
             shape_of(&header, types, edits).map_err(|reason| Error::Header { path: path.to_owned(), reason })?;
         let end = reader.position().byte();
@@ -116,8 +116,15 @@ impl Read for Tee {
     }
 }
 
+fn io_error(error: csv::Error) -> io::Error {
+    match error.into_kind() {
+        csv::ErrorKind::Io(source) => source,
+        other => io::Error::other(format!("{other:?}")),
+    }
+}
+
 fn fault_of(error: csv::Error) -> Fault {
-    let source = io::Error::from(error);
+    let source = io_error(error);
     if source.kind() == io::ErrorKind::FileTooLarge { Fault::TooLarge } else { Fault::Io(source) }
 }
 
