@@ -4,8 +4,9 @@
 
 use std::time::Duration;
 
-/// How much a sender that was held up may catch up at once. Longer, and a pause ends in a flood.
-const CATCH_UP: Duration = Duration::from_millis(200);
+/// How much a sender that was held up may catch up. Shorter, and slow posts never reach the rate;
+/// longer, and a pause ends in a flood.
+const CATCH_UP: Duration = Duration::from_secs(1);
 
 /// When events may go.
 #[derive(Debug, Clone)]
@@ -61,8 +62,9 @@ impl Pace {
     /// How many events may go at `now`, at most `wanted`. By event time it is one after the other: see [`Pace::due`].
     pub fn allowance(&self, now: Duration, wanted: usize) -> usize {
         let Kind::Rate { per_second, since, sent } = &self.0 else { return wanted };
-        let earned = earned(*per_second, now.saturating_sub(*since));
-        usize::try_from(earned.saturating_sub(*sent)).unwrap_or(wanted).min(wanted)
+        let backlog = earned(*per_second, now.saturating_sub(*since)).saturating_sub(*sent);
+        let most = earned(*per_second, CATCH_UP).max(1);
+        usize::try_from(backlog.min(most)).unwrap_or(wanted).min(wanted)
     }
 
     /// Takes note that `events` have gone at `now`.
@@ -152,10 +154,12 @@ mod tests {
     #[test]
     fn a_sender_that_was_held_up_catches_up_a_little_and_does_not_flood() {
         let mut pace = Pace::rate(1_000.0);
-        pace.sent(ms(10_000), 10);
-        assert_eq!(pace.allowance(ms(10_000), usize::MAX), 200);
-        pace.sent(ms(10_000), 200);
+        assert_eq!(pace.allowance(ms(10_000), usize::MAX), 1_000);
+        pace.sent(ms(10_000), 1_000);
+        assert_eq!(pace.allowance(ms(10_000), usize::MAX), 1_000);
+        pace.sent(ms(10_000), 1_000);
         assert_eq!(pace.allowance(ms(10_100), usize::MAX), 100);
+        assert_eq!(Pace::rate(0.1).allowance(ms(60_000), usize::MAX), 1, "slow rates still get on");
     }
 
     #[test]

@@ -86,7 +86,8 @@ fn a_json_array_is_split_and_a_broken_element_stays_alone() {
 
 #[test]
 fn one_object_over_many_lines_is_one_row() {
-    check("a.json", "{\n  \"value\": 1\n}\n", &[(1, "{   \"value\": 1 }")].map(|(n, _)| (n, "{   \"value\": 1 }")));
+    let rows = rows_of("a.json", b"{\n  \"value\": 1\n}\n");
+    assert_eq!(texts(&rows), [(1, "{   \"value\": 1 }".to_owned())]);
 }
 
 #[test]
@@ -314,6 +315,28 @@ fn the_position_ends_at_the_size_of_the_file() {
             assert_eq!(rows.consumed_bytes(), bytes.len() as u64);
         }
     }
+}
+
+#[test]
+fn a_refused_record_keeps_its_blanks_and_empty_cells() {
+    let rows = rows_of("a.tsv", b"a\tb\tc\r\n 1 \t2\t\t\t \r\nlast\t");
+    assert_eq!(rows[0].bytes, b" 1 \t2\t\t\t ");
+    assert_eq!(rows[1].bytes, b"last\t");
+}
+
+#[test]
+fn a_pipe_is_read_as_it_comes() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+    let writer = std::thread::spawn({
+        let path = path.clone();
+        move || fs::write(path, gzip("{\"value\":1}\n".repeat(50_000).as_bytes())).unwrap()
+    });
+    let rows = File::open(&path, None, &types()).unwrap();
+    assert_eq!((rows.format(), rows.total_bytes()), (Format::Ndjson, None));
+    assert_eq!(rows.map(Result::unwrap).count(), 50_000);
+    writer.join().unwrap();
 }
 
 #[test]

@@ -65,8 +65,7 @@ impl Csv {
             // Blank lines, and the second half of a CRLF, belong to the parser's next record.
             let breaks = raw.iter().take_while(|byte| matches!(byte, b'\r' | b'\n'));
             let line = start.line() + breaks.filter(|&&byte| byte == b'\n').count() as u64;
-            let raw = raw.trim_ascii_end();
-            let is_blank = raw.trim_ascii_start().is_empty();
+            let is_blank = raw.trim_ascii().is_empty();
             let mut found = Found { line, bytes: Vec::new(), problem: None };
             if is_skipped || is_blank {
             } else if self.record.len() == self.columns {
@@ -130,7 +129,10 @@ fn fault_of(error: csv::Error) -> Fault {
 
 /// A refused record in its own text, or as a JSON string when it has several lines.
 fn as_one_row(raw: &[u8]) -> Vec<u8> {
-    let raw = raw.trim_ascii();
+    let is_end = |byte: &u8| matches!(byte, b'\r' | b'\n');
+    let start = raw.iter().position(|byte| !is_end(byte)).unwrap_or(raw.len());
+    let end = raw.iter().rposition(|byte| !is_end(byte)).map_or(start, |last| last + 1);
+    let raw = raw.get(start..end).unwrap_or_default();
     if !raw.contains(&b'\n') {
         return raw.to_vec();
     }
