@@ -10,6 +10,8 @@ use std::time::Duration;
 use phronis_core::delivery::{Delivery, Receipt};
 use phronis_core::records::{Records, TopicName};
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
 pub mod embedded;
 mod error;
 
@@ -118,6 +120,7 @@ pub struct PollLimits {
 
 /// What a poll brings.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "records are what a poll nearly always brings, and are moved once")]
 pub enum Polled {
     /// Records of one partition, following on what this member polled before.
     Records(Records),
@@ -147,6 +150,12 @@ pub trait Sink: Send + Sync {
     /// # Errors
     /// [`Error::Full`] when the log has no room: nothing was taken, try again later.
     fn submit(&self, delivery: Delivery) -> Result<Ticket>;
+
+    /// Hands over a delivery like [`Sink::submit`], but never waits for others.
+    ///
+    /// # Errors
+    /// [`Error::Full`] also while too much is under way: nothing was taken, try again soon.
+    fn try_submit(&self, delivery: Delivery) -> Result<Ticket>;
 }
 
 /// A delivery under way. Dropping it does not undo the delivery.

@@ -1,0 +1,481 @@
+//! What every log must do, as cases that every adapter's tests run.
+//!
+//! A case gets a log and makes topics of its own, so that one log, also a broker, can serve all of them.
+//! Case by case: ordering, atomicity, fencing, groups, limits, retention, positions, wake-ups.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_sign_loss,
+    clippy::cast_possible_truncation,
+    reason = "a suite for tests: it fails by panicking, and its numbers are small"
+)]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, SystemTime};
+
+use phronis_core::delivery::{Append, Commit, Delivery, Receipt};
+use phronis_core::records::{HeadersBuilder, NewRecords, Records, RecordsBuilder, TopicName};
+
+use crate::{Error, Log, PollLimits, Polled, Position, Reader, Retention, Source, Start, Subscription, TopicSpec};
+
+/// A case: its name, which is the behaviour, and what checks it.
+pub type Case = (&'static str, fn(&dyn Log));
+
+/// All cases.
+pub const CASES: &[Case] = &[
+    ("records_come_back_in_order_with_everything_they_had", records_come_back_whole),
+    ("offsets_of_a_delivery_follow_each_other_in_every_partition", offsets_follow),
+    ("an_empty_append_takes_no_offset", empty_append),
+    ("a_poll_cuts_large_batches_and_joins_small_ones", limits_are_kept),
+    ("a_record_larger_than_the_limit_comes_alone", large_records),
+    ("appends_and_commits_are_taken_together_or_not_at_all", fenced_commits),
+    ("a_delivery_behind_a_fenced_one_is_fenced_too", gaps_are_fenced),
+    ("a_bad_delivery_takes_nothing", bad_deliveries),
+    ("a_group_goes_on_where_it_committed", groups_go_on),
+    ("a_new_group_starts_where_it_says", groups_start),
+    ("the_members_of_a_group_share_its_partitions", groups_split),
+    ("partitions_take_turns", partitions_take_turns),
+    ("a_rewound_partition_starts_again_at_the_commit", rewinding),
+    ("a_reader_starts_by_position", positions),
+    ("a_reader_starts_by_time", positions_by_time),
+    ("a_blocked_poll_wakes_when_records_come", wake_up),
+    ("several_readers_see_the_same_records", several_readers),
+    ("deliveries_of_many_threads_are_all_there_in_order", many_threads),
+    ("topics_are_made_once", topics),
+];
+
+/// More than any case holds.
+pub const ALL: PollLimits = PollLimits { records: 1 << 20, bytes: 1 << 28 };
+
+/// Longer than any log needs, on any machine.
+const LONG: Duration = Duration::from_secs(60);
+
+/// A name that no earlier run used.
+pub fn fresh(what: &str) -> TopicName {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos();
+    format!("{what}-{now}-{}", COUNT.fetch_add(1, Ordering::Relaxed)).into()
+}
+
+/// A topic without retention.
+pub fn topic(log: &dyn Log, partitions: i32) -> TopicName {
+    let name = fresh("conformance");
+    log.create_topic(&TopicSpec { name: Arc::clone(&name), partitions, retention: Retention::default() }).unwrap();
+    name
+}
+
+/// Records whose values are these numbers, keyed by them, with them as timestamps.
+pub fn numbers(numbers: impl IntoIterator<Item = i64>) -> NewRecords {
+    let mut builder = RecordsBuilder::default();
+    for number in numbers {
+        let text = number.to_string();
+        builder.push(number, Some(text.as_bytes()), Some(text.as_bytes()), &[]);
+    }
+    builder.finish()
+}
+
+/// The numbers of [`numbers`].
+pub fn read(records: &Records) -> Vec<i64> {
+    let number = |row| str::from_utf8(records.body.value(row).unwrap()).unwrap().parse().unwrap();
+    (0..records.len()).map(number).collect()
+}
+
+/// Records for one partition.
+pub fn append(topic: &TopicName, partition: i32, records: NewRecords) -> Delivery {
+    Delivery { appends: vec![Append { topic: Arc::clone(topic), partition, records }], commits: Vec::new() }
+}
+
+/// A group's step.
+pub fn commit(group: &TopicName, topic: &TopicName, partition: i32, from: i64, next: i64) -> Commit {
+    Commit { group: Arc::clone(group), topic: Arc::clone(topic), partition, from, next }
+}
+
+/// Reads `count` numbers, in as many polls as it takes.
+pub fn read_numbers(reader: &mut dyn Reader, count: usize) -> Vec<i64> {
+    let mut seen = Vec::new();
+    while seen.len() < count {
+        let records = reader.next(ALL, LONG).unwrap().unwrap_or_else(|| panic!("only {} of {count} came", seen.len()));
+        seen.extend(read(&records));
+    }
+    seen
+}
+
+/// A member of a group whose assignment has been taken; with what it was.
+pub fn member(
+    log: &dyn Log,
+    group: &TopicName,
+    topics: &[&TopicName],
+    (member, members): (i32, i32),
+    start: Start,
+) -> (Box<dyn Source>, Vec<(TopicName, i32, i64)>) {
+    let topics = topics.iter().map(|topic| Arc::clone(topic)).collect();
+    let subscription = Subscription { group: Arc::clone(group), topics, member, members, start };
+    let mut source = log.source(&subscription).unwrap();
+    match source.poll(ALL, LONG).unwrap() {
+        Polled::Assigned(assigned) => (source, assigned),
+        other => panic!("the first poll must bring the assignment, not {other:?}"),
+    }
+}
+
+/// The next records of a member.
+pub fn polled(source: &mut dyn Source, limits: PollLimits) -> Records {
+    match source.poll(limits, LONG).unwrap() {
+        Polled::Records(records) => records,
+        other => panic!("records were expected, not {other:?}"),
+    }
+}
+
+fn deliver(log: &dyn Log, delivery: Delivery) -> Result<Receipt, Error> {
+    log.sink().unwrap().submit(delivery)?.wait()
+}
+
+fn latest(log: &dyn Log, topic: &str, partition: usize) -> i64 {
+    let topics = log.topics().unwrap();
+    topics.iter().find(|info| &*info.name == topic).unwrap().partitions[partition].latest
+}
+
+fn records_come_back_whole(log: &dyn Log) {
+    let topic = topic(log, 1);
+    let mut headers = HeadersBuilder::default();
+    headers.push("a", b"1").push("b", b"").push("a", &[0xff, 0]);
+    type Plain<'a> = (i64, Option<&'a [u8]>, Option<&'a [u8]>, &'a [u8]);
+    let records: [Plain<'_>; 6] = [
+        (5, Some(b"key"), Some(b"value"), headers.as_bytes()),
+        (4, None, Some(b"no key"), &[]),
+        (i64::MAX, Some(b"tombstone"), None, &[]),
+        (0, Some(b""), Some(b""), &[]),
+        (-1, Some(&[0xff, 0, 1]), Some(&[0, 0xff]), &[]),
+        (7, None, None, headers.as_bytes()),
+    ];
+    let mut builder = RecordsBuilder::default();
+    for (timestamp, key, value, headers) in records {
+        builder.push(timestamp, key, value, headers);
+    }
+    deliver(log, append(&topic, 0, builder.finish())).unwrap();
+    let back = log.reader(&topic, 0, Position::Earliest).unwrap().next(ALL, LONG).unwrap().unwrap();
+    assert_eq!((&*back.topic, back.partition, back.len()), (&*topic, 0, records.len()));
+    assert_eq!(back.offsets.values(), &[0, 1, 2, 3, 4, 5]);
+    for (row, (timestamp, key, value, headers)) in records.into_iter().enumerate() {
+        assert_eq!(back.body.timestamps.value(row), timestamp);
+        assert_eq!((back.body.key(row), back.body.value(row)), (key, value), "row {row}");
+        let mut block = HeadersBuilder::default();
+        block.extend(back.body.headers(row));
+        assert_eq!(block.as_bytes(), headers, "row {row}");
+    }
+}
+
+fn offsets_follow(log: &dyn Log) {
+    let topic = topic(log, 3);
+    let mut delivery = append(&topic, 0, numbers(0..10));
+    delivery.appends.extend(append(&topic, 2, numbers(0..5)).appends);
+    delivery.appends.extend(append(&topic, 0, numbers(10..11)).appends);
+    assert_eq!(deliver(log, delivery.clone()).unwrap().base_offsets, [0, 0, 10]);
+    assert_eq!(deliver(log, delivery).unwrap().base_offsets, [11, 5, 21]);
+    let ends: Vec<i64> = (0..3).map(|partition| latest(log, &topic, partition)).collect();
+    assert_eq!(ends, [22, 0, 10]);
+}
+
+fn empty_append(log: &dyn Log) {
+    let topic = topic(log, 1);
+    deliver(log, append(&topic, 0, numbers(0..2))).unwrap();
+    assert_eq!(deliver(log, append(&topic, 0, numbers([]))).unwrap().base_offsets, [2]);
+    assert_eq!(deliver(log, Delivery::default()).unwrap(), Receipt::default());
+    assert_eq!(latest(log, &topic, 0), 2);
+}
+
+fn limits_are_kept(log: &dyn Log) {
+    let topic = topic(log, 1);
+    let sink = log.sink().unwrap();
+    let tickets: Vec<_> = (0..500).map(|n| sink.submit(append(&topic, 0, numbers([n]))).unwrap()).collect();
+    tickets.into_iter().for_each(|ticket| assert!(ticket.wait().is_ok()));
+    deliver(log, append(&topic, 0, numbers(500..5000))).unwrap();
+    for limits in [
+        PollLimits { records: 300, bytes: 1 << 20 },
+        PollLimits { records: 7000, bytes: 1 << 20 },
+        PollLimits { records: 5000, bytes: 700 },
+    ] {
+        let mut reader = log.reader(&topic, 0, Position::Earliest).unwrap();
+        let mut seen: Vec<i64> = Vec::new();
+        let mut polls = 0;
+        while seen.len() < 5000 {
+            let records = reader.next(limits, LONG).unwrap().unwrap();
+            assert!(!records.is_empty() && records.len() <= limits.records && records.body.bytes() <= limits.bytes);
+            assert_eq!(records.offsets.value(0), seen.len() as i64);
+            seen.extend(read(&records));
+            assert_eq!(reader.position(), seen.len() as i64);
+            polls += 1;
+        }
+        assert_eq!(seen, (0..5000).collect::<Vec<_>>());
+        // Joined, they are at least half full: 5 000 records, about 38 kB.
+        let most = (2 * 5000 / limits.records).max(2 * 40_000 / limits.bytes) + 2;
+        assert!(polls <= most, "{polls} polls for {limits:?}, at most {most}");
+    }
+}
+
+fn large_records(log: &dyn Log) {
+    let topic = topic(log, 1);
+    let value = |byte: u8| vec![byte; 900_000];
+    let mut builder = RecordsBuilder::default();
+    for byte in 0..4 {
+        builder.push(0, None, Some(&value(byte)), &[]);
+    }
+    deliver(log, append(&topic, 0, builder.finish())).unwrap();
+    let mut reader = log.reader(&topic, 0, Position::Earliest).unwrap();
+    for byte in 0..4 {
+        let records = reader.next(PollLimits { records: 100, bytes: 1000 }, LONG).unwrap().unwrap();
+        assert_eq!((records.len(), records.offsets.value(0)), (1, i64::from(byte)));
+        assert!(records.body.value(0) == Some(&value(byte)));
+    }
+}
+
+fn fenced_commits(log: &dyn Log) {
+    let (input, output, group) = (topic(log, 1), topic(log, 1), fresh("group"));
+    deliver(log, append(&input, 0, numbers(0..10))).unwrap();
+    let (_source, assigned) = member(log, &group, &[&input], (0, 1), Start::Earliest);
+    assert_eq!(assigned, [(Arc::clone(&input), 0, 0)]);
+    let mut delivery = append(&output, 0, numbers([1]));
+    delivery.commits.push(commit(&group, &input, 0, 0, 4));
+    deliver(log, delivery.clone()).unwrap();
+    assert_eq!(log.committed(&group, &input, 0).unwrap(), Some(4));
+    match deliver(log, delivery).unwrap_err() {
+        Error::Fenced { expected: 0, actual: 4, .. } => {}
+        other => panic!("{other}"),
+    }
+    assert_eq!(log.committed(&group, &input, 0).unwrap(), Some(4));
+    assert_eq!(latest(log, &output, 0), 1, "what a fenced delivery appends is not there");
+}
+
+fn gaps_are_fenced(log: &dyn Log) {
+    let (input, output, group) = (topic(log, 1), topic(log, 1), fresh("group"));
+    deliver(log, append(&input, 0, numbers(0..100))).unwrap();
+    drop(member(log, &group, &[&input], (0, 1), Start::Earliest));
+    let sink = log.sink().unwrap();
+    let step = |from, next| {
+        let mut delivery = append(&output, 0, numbers([from]));
+        delivery.commits.push(commit(&group, &input, 0, from, next));
+        sink.submit(delivery).unwrap()
+    };
+    // The second starts from an offset that nobody reached; the fourth follows the third, which cannot be taken then.
+    let tickets = [step(0, 10), step(11, 20), step(20, 30), step(10, 15)];
+    let taken: Vec<bool> = tickets.into_iter().map(|ticket| ticket.wait().is_ok()).collect();
+    assert_eq!(taken, [true, false, false, true]);
+    assert_eq!(log.committed(&group, &input, 0).unwrap(), Some(15));
+    let mut reader = log.reader(&output, 0, Position::Earliest).unwrap();
+    assert_eq!(read_numbers(&mut *reader, 2), [0, 10]);
+}
+
+fn bad_deliveries(log: &dyn Log) {
+    let (known, group) = (topic(log, 1), fresh("group"));
+    let nowhere: TopicName = fresh("nowhere");
+    let with = |mut delivery: Delivery| {
+        delivery.appends.extend(append(&known, 0, numbers([1])).appends);
+        deliver(log, delivery)
+    };
+    assert!(matches!(with(append(&nowhere, 0, numbers([1]))), Err(Error::UnknownTopic(_))));
+    assert!(matches!(with(append(&known, 1, numbers([1]))), Err(Error::Invalid(_))));
+    assert!(matches!(with(append(&known, -1, numbers([1]))), Err(Error::Invalid(_))));
+    let beyond = Delivery { appends: Vec::new(), commits: vec![commit(&group, &known, 0, 0, 5)] };
+    assert!(matches!(with(beyond), Err(Error::Invalid(_))));
+    assert_eq!(latest(log, &known, 0), 0);
+    assert!(matches!(log.reader(&nowhere, 0, Position::Earliest), Err(Error::UnknownTopic(_))));
+}
+
+fn groups_go_on(log: &dyn Log) {
+    let (topic, group) = (topic(log, 1), fresh("group"));
+    deliver(log, append(&topic, 0, numbers(0..10))).unwrap();
+    let (mut source, _) = member(log, &group, &[&topic], (0, 1), Start::Earliest);
+    let three = PollLimits { records: 3, bytes: 1 << 20 };
+    assert_eq!(read(&polled(&mut *source, three)), [0, 1, 2]);
+    assert_eq!(read(&polled(&mut *source, three)), [3, 4, 5], "a poll goes on without a commit");
+    let step = commit(&group, &topic, 0, 0, 3);
+    deliver(log, Delivery { appends: Vec::new(), commits: vec![step] }).unwrap();
+    drop(source);
+    let (mut source, assigned) = member(log, &group, &[&topic], (0, 1), Start::Latest);
+    assert_eq!(assigned, [(Arc::clone(&topic), 0, 3)]);
+    assert_eq!(read(&polled(&mut *source, three)), [3, 4, 5]);
+}
+
+fn groups_start(log: &dyn Log) {
+    let topic = topic(log, 1);
+    let (early, late, never) = (fresh("early"), fresh("late"), fresh("never"));
+    deliver(log, append(&topic, 0, numbers(0..10))).unwrap();
+    let (mut early_source, _) = member(log, &early, &[&topic], (0, 1), Start::Earliest);
+    let (late_source, _) = member(log, &late, &[&topic], (0, 1), Start::Latest);
+    assert!(matches!(early_source.poll(ALL, LONG).unwrap(), Polled::Records(records) if records.len() == 10));
+    assert_eq!(log.committed(&late, &topic, 0).unwrap(), Some(10), "where a group starts is durable when it joins");
+    assert_eq!(log.committed(&never, &topic, 0).unwrap(), None);
+    drop(late_source);
+    deliver(log, append(&topic, 0, numbers(10..12))).unwrap();
+    let (mut late_source, _) = member(log, &late, &[&topic], (0, 1), Start::Latest);
+    assert_eq!(read(&polled(&mut *late_source, ALL)), [10, 11]);
+}
+
+fn groups_split(log: &dyn Log) {
+    let (one, two, group) = (topic(log, 5), topic(log, 5), fresh("group"));
+    let mut seen = Vec::new();
+    for index in 0..3 {
+        let (_, assigned) = member(log, &group, &[&one, &two], (index, 3), Start::Earliest);
+        let of = |topic: &TopicName| -> Vec<i32> {
+            assigned.iter().filter(|(name, ..)| name == topic).map(|(_, partition, _)| *partition).collect()
+        };
+        assert_eq!(of(&one), of(&two), "the same partitions of every topic");
+        seen.extend(of(&one));
+    }
+    assert_eq!(seen, [0, 1, 2, 3, 4]);
+    let uneven = topic(log, 2);
+    let topics = vec![one, uneven];
+    let subscription = Subscription { group, topics, member: 0, members: 1, start: Start::Earliest };
+    assert!(matches!(log.source(&subscription), Err(Error::PartitionsDiffer { .. })));
+}
+
+fn partitions_take_turns(log: &dyn Log) {
+    let (topic, group) = (topic(log, 4), fresh("group"));
+    for partition in 0..4 {
+        deliver(log, append(&topic, partition, numbers(0..100))).unwrap();
+    }
+    let (mut source, _) = member(log, &group, &[&topic], (0, 1), Start::Earliest);
+    let ten = PollLimits { records: 10, bytes: 1 << 20 };
+    for _ in 0..10 {
+        let mut turn: Vec<i32> = (0..4).map(|_| polled(&mut *source, ten).partition).collect();
+        turn.sort_unstable();
+        assert_eq!(turn, [0, 1, 2, 3]);
+    }
+    assert!(matches!(source.poll(ten, Duration::ZERO).unwrap(), Polled::Idle));
+}
+
+fn rewinding(log: &dyn Log) {
+    let (topic, group) = (topic(log, 2), fresh("group"));
+    deliver(log, append(&topic, 0, numbers(0..10))).unwrap();
+    let (mut source, _) = member(log, &group, &[&topic], (0, 1), Start::Earliest);
+    let four = PollLimits { records: 4, bytes: 1 << 20 };
+    assert_eq!(read(&polled(&mut *source, four)), [0, 1, 2, 3]);
+    deliver(log, Delivery { appends: Vec::new(), commits: vec![commit(&group, &topic, 0, 0, 4)] }).unwrap();
+    assert_eq!(read(&polled(&mut *source, four)), [4, 5, 6, 7]);
+    assert_eq!(read(&polled(&mut *source, four)), [8, 9]);
+    source.rewind(&topic, 0).unwrap();
+    assert_eq!(read(&polled(&mut *source, ALL)), [4, 5, 6, 7, 8, 9]);
+    assert!(source.rewind(&topic, 7).is_err());
+}
+
+fn positions(log: &dyn Log) {
+    let topic = topic(log, 1);
+    deliver(log, append(&topic, 0, numbers(0..10))).unwrap();
+    deliver(log, append(&topic, 0, numbers(10..20))).unwrap();
+    for (from, first) in [
+        (Position::Earliest, 0),
+        (Position::Offset(0), 0),
+        (Position::Offset(7), 7),
+        (Position::Offset(10), 10),
+        (Position::Offset(20), 20),
+        (Position::Latest, 20),
+    ] {
+        let mut reader = log.reader(&topic, 0, from).unwrap();
+        assert_eq!(reader.position(), first, "{from:?}");
+        let seen = reader.next(ALL, Duration::ZERO).unwrap();
+        assert_eq!(seen.map_or(Vec::new(), |records| read(&records)), (first..20).collect::<Vec<_>>(), "{from:?}");
+    }
+    for offset in [-1, 21] {
+        match log.reader(&topic, 0, Position::Offset(offset)).err().unwrap() {
+            Error::OutOfRange { earliest: 0, latest: 20, .. } => {}
+            other => panic!("{other}"),
+        }
+    }
+}
+
+fn positions_by_time(log: &dyn Log) {
+    let topic = topic(log, 1);
+    for times in [vec![100, 110, 120], vec![130, 105, 140], vec![150]] {
+        deliver(log, append(&topic, 0, numbers(times))).unwrap();
+    }
+    for (at, offset) in [(0, 0), (100, 0), (101, 1), (120, 2), (121, 3), (131, 5), (150, 6), (151, 7)] {
+        let reader = log.reader(&topic, 0, Position::Timestamp(at)).unwrap();
+        assert_eq!(reader.position(), offset, "at {at}");
+    }
+}
+
+fn wake_up(log: &dyn Log) {
+    let (topic, group) = (topic(log, 3), fresh("group"));
+    let (mut source, _) = member(log, &group, &[&topic], (0, 1), Start::Latest);
+    let mut reader = log.reader(&topic, 2, Position::Latest).unwrap();
+    std::thread::scope(|scope| {
+        // Should a wake-up be missed, these wait so long that the case fails.
+        let by_group = scope.spawn(move || (0..50).map(|_| read(&polled(&mut *source, ALL)).len()).sum::<usize>());
+        let by_reader = scope.spawn(move || read_numbers(&mut *reader, 50));
+        let sink = log.sink().unwrap();
+        for number in 0..50 {
+            sink.submit(append(&topic, 2, numbers([number]))).unwrap().wait().unwrap();
+            // One poll for each, so that each has to be woken.
+            std::thread::yield_now();
+        }
+        assert_eq!(by_reader.join().unwrap(), (0..50).collect::<Vec<_>>());
+        // Polls may have joined records; then fewer polls than 50 have brought all, and the rest waits for more.
+        while !by_group.is_finished() {
+            sink.submit(append(&topic, 0, numbers([1]))).unwrap().wait().unwrap();
+        }
+        assert!(by_group.join().unwrap() >= 50);
+    });
+}
+
+fn several_readers(log: &dyn Log) {
+    let topic = topic(log, 1);
+    std::thread::scope(|scope| {
+        let read_all = || {
+            let mut reader = log.reader(&topic, 0, Position::Earliest).unwrap();
+            read_numbers(&mut *reader, 3000)
+        };
+        let readers: Vec<_> = (0..4).map(|_| scope.spawn(read_all)).collect();
+        let sink = log.sink().unwrap();
+        for from in (0..3000).step_by(30) {
+            sink.submit(append(&topic, 0, numbers(from..from + 30))).unwrap();
+        }
+        for reader in readers {
+            assert_eq!(reader.join().unwrap(), (0..3000).collect::<Vec<_>>());
+        }
+    });
+}
+
+fn many_threads(log: &dyn Log) {
+    let topic = topic(log, 2);
+    std::thread::scope(|scope| {
+        for thread in 0..4i64 {
+            let (sink, topic) = (log.sink().unwrap(), &topic);
+            scope.spawn(move || {
+                let deliver = |n: i64| {
+                    let mut delivery = append(topic, 0, numbers([thread * 1000 + n]));
+                    delivery.appends.extend(append(topic, 1, numbers([thread * 1000 + n])).appends);
+                    sink.submit(delivery).unwrap()
+                };
+                let tickets: Vec<_> = (0..200).map(deliver).collect();
+                tickets.into_iter().for_each(|ticket| assert!(ticket.wait().is_ok()));
+            });
+        }
+    });
+    let seen: Vec<Vec<i64>> = (0..2)
+        .map(|partition| read_numbers(&mut *log.reader(&topic, partition, Position::Earliest).unwrap(), 800))
+        .collect();
+    assert_eq!(seen[0], seen[1], "deliveries have one order in all partitions");
+    for thread in 0..4 {
+        let of_thread: Vec<i64> = seen[0].iter().copied().filter(|n| n / 1000 == thread).collect();
+        assert_eq!(of_thread, (thread * 1000..thread * 1000 + 200).collect::<Vec<_>>());
+    }
+}
+
+fn topics(log: &dyn Log) {
+    let name = topic(log, 2);
+    let spec = |partitions| TopicSpec { name: Arc::clone(&name), partitions, retention: Retention::default() };
+    log.create_topic(&spec(2)).unwrap();
+    match log.create_topic(&spec(3)).unwrap_err() {
+        Error::PartitionsDiffer { actual: 2, wanted: 3, .. } => {}
+        other => panic!("{other}"),
+    }
+    assert_eq!(log.topics().unwrap().iter().filter(|info| info.name == name).count(), 1);
+    for bad in ["", "a b", "ä", "..", &"x".repeat(250)] {
+        let spec = TopicSpec { name: bad.into(), partitions: 1, retention: Retention::default() };
+        assert!(matches!(log.create_topic(&spec), Err(Error::Invalid(_))), "{bad:?}");
+    }
+    let none = TopicSpec { name: fresh("none"), partitions: 0, retention: Retention::default() };
+    assert!(matches!(log.create_topic(&none), Err(Error::Invalid(_))));
+}

@@ -1,0 +1,158 @@
+//! A member of a consumer group, and a reader outside of any.
+//!
+//! The log serves one process, so there is no coordinator: partitions are split by member number, once, as Kafka's range assignor does.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use phronis_core::records::{Records, TopicName};
+
+use super::Shared;
+use super::catalog::{Bell, Partition};
+use super::cursor::{Cursor, Disk};
+use crate::{Error, PollLimits, Polled, Reader, Result, Source};
+
+/// A member of a consumer group.
+#[derive(Debug)]
+pub(super) struct Member {
+    shared: Arc<Shared>,
+    group: Arc<str>,
+    disk: Disk,
+    bell: Arc<Bell>,
+    cursors: Vec<Cursor>,
+    /// Whose turn it is.
+    turn: usize,
+    assigned: bool,
+}
+
+impl Member {
+    /// A member that reads these partitions from where its group stands.
+    pub(super) fn new(shared: Arc<Shared>, group: Arc<str>, partitions: Vec<(Arc<Partition>, i64)>) -> Self {
+        let bell = Arc::new(Bell::default());
+        let cursors = partitions
+            .into_iter()
+            .map(|(partition, position)| {
+                partition.attach(&bell);
+                Cursor::new(partition, position)
+            })
+            .collect();
+        Self { shared, group, disk: Disk::default(), bell, cursors, turn: 0, assigned: false }
+    }
+
+    fn next(&mut self, limits: PollLimits) -> Result<Option<Records>> {
+        for _ in 0..self.cursors.len() {
+            self.turn = (self.turn + 1) % self.cursors.len();
+            let Some(cursor) = self.cursors.get_mut(self.turn) else { break };
+            if let Some(records) = cursor.next(&self.shared.options.folder, &mut self.disk, limits)? {
+                return Ok(Some(records));
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Source for Member {
+    fn poll(&mut self, limits: PollLimits, wait: Duration) -> Result<Polled> {
+        if !self.assigned {
+            self.assigned = true;
+            let assigned: Vec<(TopicName, i32, i64)> = self
+                .cursors
+                .iter()
+                .map(|cursor| (Arc::clone(&cursor.partition.topic), cursor.partition.number, cursor.position))
+                .collect();
+            return Ok(Polled::Assigned(assigned));
+        }
+        let until = deadline(wait);
+        loop {
+            self.shared.open()?;
+            let seen = self.bell.count();
+            if let Some(records) = self.next(limits)? {
+                return Ok(Polled::Records(records));
+            }
+            if !self.bell.wait(seen, until) {
+                return Ok(Polled::Idle);
+            }
+        }
+    }
+
+    fn rewind(&mut self, topic: &str, partition: i32) -> Result<()> {
+        let of_this = |cursor: &&mut Cursor| &*cursor.partition.topic == topic && cursor.partition.number == partition;
+        let cursor = self
+            .cursors
+            .iter_mut()
+            .find(of_this)
+            .ok_or_else(|| Error::Invalid(format!("{topic}/{partition} does not belong to this member")))?;
+        let committed = self
+            .shared
+            .catalog
+            .committed(&self.group, &cursor.partition)
+            .ok_or_else(|| Error::Invalid(format!("group `{}` is not registered any more", self.group)))?;
+        cursor.seek(committed);
+        Ok(())
+    }
+}
+
+/// A reader of one partition.
+#[derive(Debug)]
+pub(super) struct Browser {
+    shared: Arc<Shared>,
+    disk: Disk,
+    bell: Arc<Bell>,
+    cursor: Cursor,
+}
+
+impl Browser {
+    /// A reader from this position on; `disk` may be open already.
+    pub(super) fn new(shared: Arc<Shared>, cursor: Cursor, disk: Disk) -> Self {
+        let bell = Arc::new(Bell::default());
+        cursor.partition.attach(&bell);
+        Self { shared, disk, bell, cursor }
+    }
+}
+
+impl Reader for Browser {
+    fn next(&mut self, limits: PollLimits, wait: Duration) -> Result<Option<Records>> {
+        let until = deadline(wait);
+        loop {
+            self.shared.open()?;
+            let seen = self.bell.count();
+            let records = self.cursor.next(&self.shared.options.folder, &mut self.disk, limits)?;
+            if records.is_some() || !self.bell.wait(seen, until) {
+                return Ok(records);
+            }
+        }
+    }
+
+    fn position(&self) -> i64 {
+        self.cursor.position
+    }
+}
+
+/// Splits partitions over members as Kafka's range assignor does.
+pub(super) fn share(partitions: usize, member: usize, members: usize) -> std::ops::Range<usize> {
+    let (each, more) = (partitions / members, partitions % members);
+    let from = member * each + member.min(more);
+    from..from + each + usize::from(member < more)
+}
+
+fn deadline(wait: Duration) -> Instant {
+    let now = Instant::now();
+    // A wait that no clock can hold is a day: the caller polls again.
+    now.checked_add(wait).unwrap_or(now + Duration::from_secs(86_400))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_partition_belongs_to_one_member() {
+        for partitions in 0..20 {
+            for members in 1..8 {
+                let shares: Vec<usize> = (0..members).flat_map(|member| share(partitions, member, members)).collect();
+                assert_eq!(shares, (0..partitions).collect::<Vec<_>>());
+            }
+        }
+        assert_eq!((share(5, 0, 2), share(5, 1, 2)), (0..3, 3..5));
+    }
+}
