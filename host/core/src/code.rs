@@ -18,6 +18,13 @@ impl Code {
     pub fn title(self) -> &'static str {
         self.title
     }
+
+    /// The code of a text like `PH1001`, if there is such a code.
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits = text.strip_prefix("PH").filter(|d| d.len() == 4 && d.bytes().all(|b| b.is_ascii_digit()))?;
+        let number: u16 = digits.parse().ok()?;
+        ALL.iter().copied().find(|code| code.number == number)
+    }
 }
 
 impl fmt::Display for Code {
@@ -107,6 +114,9 @@ codes! {
     BACK_PRESSURE = 4010, "the host cannot take more right now";
     BAD_REQUEST = 4011, "the request is not valid";
     INTERNAL = 4012, "the host failed";
+    METHOD_NOT_ALLOWED = 4013, "the resource does not know this method";
+    UNSUPPORTED_CONTENT = 4014, "the body's type or encoding is not accepted";
+    TOO_SLOW = 4015, "the request took too long to arrive";
 }
 
 #[cfg(test)]
@@ -117,5 +127,8 @@ mod tests {
     fn codes_rise_and_never_repeat() {
         assert!(ALL.windows(2).all(|pair| pair[0].number < pair[1].number));
         assert_eq!(NOT_JSON.to_string(), "PH1001");
+        assert!(ALL.iter().all(|code| Code::parse(&code.to_string()) == Some(*code)));
+        assert_eq!(Code::parse("PH9999"), None);
+        assert_eq!(Code::parse("PH+101"), None);
     }
 }

@@ -3,8 +3,10 @@
 //! The engine translates these to and from `wit/plugin.wit`; the pipeline only knows these.
 
 use std::fmt;
+use std::sync::Arc;
 
 use arrow_array::ArrayRef;
+use arrow_schema::{DataType, Field as ArrowField, TimeUnit};
 use serde::{Deserialize, Serialize};
 
 /// What a plugin does with a batch.
@@ -37,6 +39,37 @@ pub enum FieldType {
     Texts,
     /// `ListArray` of doubles.
     Numbers,
+}
+
+impl FieldType {
+    /// What it is called in messages, in WIT's words.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Boolean => "boolean",
+            Self::Integer => "integer",
+            Self::Number => "number",
+            Self::Text => "text",
+            Self::Timestamp => "timestamp",
+            Self::Binary => "binary",
+            Self::Texts => "texts",
+            Self::Numbers => "numbers",
+        }
+    }
+
+    /// The Arrow type of its column.
+    pub fn arrow(self) -> DataType {
+        let list = |of| DataType::List(Arc::new(ArrowField::new_list_field(of, true)));
+        match self {
+            Self::Boolean => DataType::Boolean,
+            Self::Integer => DataType::Int64,
+            Self::Number => DataType::Float64,
+            Self::Text => DataType::Utf8,
+            Self::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+            Self::Binary => DataType::Binary,
+            Self::Texts => list(DataType::Utf8),
+            Self::Numbers => list(DataType::Float64),
+        }
+    }
 }
 
 /// A column that a plugin reads.

@@ -228,6 +228,11 @@ impl<'a> Headers<'a> {
     pub fn get(self, name: &str) -> Option<&'a [u8]> {
         self.into_iter().find(|(n, _)| *n == name).map(|(_, value)| value)
     }
+
+    /// The last header of this name: the one that counts where a writer adds its own after those that were there.
+    pub fn last(self, name: &str) -> Option<&'a [u8]> {
+        self.into_iter().filter(|(n, _)| *n == name).last().map(|(_, value)| value)
+    }
 }
 
 impl<'a> Iterator for Headers<'a> {
