@@ -1,1 +1,34 @@
-//! Being built.
+//! The HTTP face of a host: events in, records and live alerts out, plugins' settings, health, metrics.
+//!
+//! [`Options`] say where to listen and who may do what, [`Server::bind`] takes the port,
+//! [`Server::run`] serves until it is told to stop. `routes` is the only place that names the order of the layers;
+//! each resource has one file. Nothing here judges events: it asks a [`phronis_pipeline::Handle`].
+//! Blocking work (splitting bodies, reading the log) never runs on a thread that serves connections.
+
+mod access;
+mod body;
+mod browser;
+mod connection;
+mod error;
+mod events;
+mod health;
+mod home;
+mod live;
+mod observe;
+mod openapi;
+mod options;
+mod pages;
+mod paging;
+mod plugins;
+mod problem;
+mod records;
+mod routes;
+mod server;
+mod state;
+mod streams;
+mod topics;
+
+pub use access::InvalidKeyHash;
+pub use error::{Error, Result};
+pub use options::{Key, KeyHash, Options, Role};
+pub use server::Server;

@@ -1,0 +1,83 @@
+//! The pages of `docs/errors`, inside of the binary: `GET /errors/{code}`, and the hints of problem documents.
+
+use axum::extract::Path;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use phronis_core::Code;
+
+use crate::problem::Problem;
+
+macro_rules! pages {
+    ($($code:literal)*) => {
+        /// Every page, by code.
+        const PAGES: &[(&str, &str)] =
+            &[$(($code, include_str!(concat!("../../../docs/errors/", $code, ".md")))),*];
+    };
+}
+
+pages! {
+    "PH0101" "PH0102" "PH0103" "PH0104" "PH0105"
+    "PH1001" "PH1002" "PH1003" "PH1004" "PH1005" "PH1006" "PH1007" "PH1008" "PH1009" "PH1010" "PH1011" "PH1012" "PH1013"
+    "PH2001" "PH2002" "PH2003" "PH2004" "PH2005" "PH2006" "PH2007"
+    "PH2101" "PH2102" "PH2103" "PH2104" "PH2105" "PH2106" "PH2107" "PH2108" "PH2109" "PH2110" "PH2111" "PH2112" "PH2113"
+    "PH3001" "PH3002" "PH3003" "PH3004"
+    "PH4001" "PH4002" "PH4003" "PH4004" "PH4005" "PH4006" "PH4007" "PH4008" "PH4009" "PH4010" "PH4011" "PH4012" "PH4013"
+    "PH4014" "PH4015"
+}
+
+/// The heading of a page under which the hint stands.
+const WHAT_TO_DO: &str = "\n## What to do\n\n";
+
+/// Explains a code.
+#[utoipa::path(
+    get, path = "/errors/{code}", tag = "health",
+    params(("code" = String, Path, description = "like `PH4004`")),
+    responses((status = 200, description = "the page, Markdown", body = String, content_type = "text/plain")),
+)]
+pub(crate) async fn show(Path(code): Path<String>) -> Result<Response, Problem> {
+    let page = page(&code).ok_or_else(|| Problem::not_found(format_args!("error code `{code}`")))?;
+    Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], page).into_response())
+}
+
+/// The first sentence of the page's advice.
+pub(crate) fn what_to_do(code: Code) -> &'static str {
+    let advice = page(&code.to_string()).and_then(|page| page.split_once(WHAT_TO_DO));
+    advice.and_then(|(_, advice)| advice.lines().next()).unwrap_or_default().trim_end_matches('.')
+}
+
+fn page(code: &str) -> Option<&'static str> {
+    PAGES.iter().find(|(known, _)| *known == code).map(|(_, page)| *page)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use phronis_core::code::ALL;
+
+    use super::*;
+
+    #[test]
+    fn every_code_has_a_page_and_every_page_a_code() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/errors");
+        let files: BTreeSet<String> = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter_map(|name| name.strip_suffix(".md").map(str::to_owned))
+            .collect();
+        let codes: BTreeSet<String> = ALL.iter().map(Code::to_string).collect();
+        let served: BTreeSet<String> = PAGES.iter().map(|(code, _)| (*code).to_owned()).collect();
+        assert_eq!(files, codes, "docs/errors and host/core/src/code.rs differ");
+        assert_eq!(served, codes, "the list in this file and host/core/src/code.rs differ");
+    }
+
+    #[test]
+    fn every_page_has_the_codes_title_and_the_same_parts() {
+        for code in ALL {
+            let page = page(&code.to_string()).unwrap();
+            assert!(page.starts_with(&format!("# {code}: {}\n\n", code.title())), "{code}: the title differs");
+            assert!(page.contains("\n## Likely causes\n\n- "), "{code}: no causes");
+            assert!(!what_to_do(*code).is_empty(), "{code}: no advice");
+        }
+    }
+}

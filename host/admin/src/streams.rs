@@ -1,0 +1,183 @@
+//! What streams do: `GET /v1/streams`, `/v1/streams/{stream}`, `/v1/streams/{stream}/schema`.
+
+use axum::extract::{Extension, Path, Query, State};
+use axum::http::header;
+use axum::response::{IntoResponse, Json, Response};
+use phronis_core::StreamId;
+use phronis_pipeline::status::{self, StreamState};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::access::Caller;
+use crate::paging::{Page, Paging};
+use crate::problem::{Document, Problem};
+use crate::state::App;
+
+/// A stream, at one moment.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Stream {
+    /// `name`, or `tenant.name`.
+    pub(crate) id: String,
+    /// Who owns it.
+    pub(crate) tenant: String,
+    /// Its name within the tenant.
+    pub(crate) name: String,
+    /// What it does: `starting`, `running`, `blocked`, `held`, `stopped`.
+    pub(crate) state: &'static str,
+    /// Why it is not running.
+    pub(crate) detail: Option<String>,
+    /// Its topics.
+    topics: Topics,
+    /// Partitions of each topic.
+    partitions: i32,
+    /// What it has done since the host started.
+    pub(crate) counts: Counts,
+    /// What it has still to do.
+    pub(crate) lag: Lag,
+    /// Link to the JSON Schema of its events.
+    schema: String,
+}
+
+/// Names of a stream's topics.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Topics {
+    raw: String,
+    processed: String,
+    alerts: String,
+    dlq: String,
+    retry: String,
+    state: String,
+}
+
+/// What a stream has done since the host started.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Counts {
+    /// Records polled and durably answered for.
+    pub(crate) received: u64,
+    /// Events delivered.
+    pub(crate) delivered: u64,
+    /// Letters of the contract gate.
+    pub(crate) gate_letters: u64,
+    /// Letters of enrichers.
+    pub(crate) enrich_letters: u64,
+    /// Letters of detectors; their events are delivered.
+    pub(crate) detect_letters: u64,
+    /// Events dropped by a rule.
+    pub(crate) dropped: u64,
+    /// Alerts.
+    pub(crate) alerts: u64,
+}
+
+/// What a stream has still to do.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Lag {
+    /// Records that are not committed yet.
+    pub(crate) records: u64,
+    /// Age of the oldest of them.
+    pub(crate) seconds: f64,
+}
+
+/// All streams that the key opens.
+#[utoipa::path(
+    get, path = "/v1/streams", tag = "streams", params(Paging),
+    responses((status = 200, description = "the streams", body = Page<Stream>)),
+    security(("key" = []), ("bearer" = [])),
+)]
+pub(crate) async fn list(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    Query(paging): Query<Paging>,
+) -> Result<Json<Page<Stream>>, Problem> {
+    Ok(Json(paging.cut(visible(&app, &caller).await?.into_iter(), |stream| stream.id.clone())))
+}
+
+/// One stream.
+#[utoipa::path(
+    get, path = "/v1/streams/{stream}", tag = "streams",
+    params(("stream" = String, Path, description = "`name`, or `tenant.name`")),
+    responses(
+        (status = 200, description = "the stream", body = Stream),
+        (status = 404, description = "no such stream", body = Document),
+    ),
+    security(("key" = []), ("bearer" = [])),
+)]
+pub(crate) async fn show(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    Path(stream): Path<String>,
+) -> Result<Json<Stream>, Problem> {
+    let id = parse(&stream)?;
+    let found = visible(&app, &caller).await?.into_iter().find(|stream| stream.id == id.to_string());
+    found.map(Json).ok_or_else(|| Problem::not_found(format_args!("stream `{id}`")))
+}
+
+/// The JSON Schema of a stream's events, made from its contract.
+#[utoipa::path(
+    get, path = "/v1/streams/{stream}/schema", tag = "streams",
+    params(("stream" = String, Path, description = "`name`, or `tenant.name`")),
+    responses(
+        (status = 200, description = "a JSON Schema (2020-12)", body = serde_json::Value, content_type = "application/schema+json"),
+        (status = 404, description = "no such stream", body = Document),
+    ),
+    security(("key" = []), ("bearer" = [])),
+)]
+pub(crate) async fn schema(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    Path(stream): Path<String>,
+) -> Result<Response, Problem> {
+    let id = parse(&stream)?;
+    let contract = if caller.sees(&id.tenant) { app.pipeline.contract(&id) } else { None };
+    let contract = contract.ok_or_else(|| Problem::not_found(format_args!("stream `{id}`")))?;
+    Ok(([(header::CONTENT_TYPE, "application/schema+json")], Json(contract.json_schema())).into_response())
+}
+
+/// The streams that a caller may know of.
+pub(crate) async fn visible(app: &App, caller: &Caller) -> Result<Vec<Stream>, Problem> {
+    let streams = app.ask(phronis_pipeline::Handle::streams).await?;
+    Ok(streams.into_iter().filter(|stream| caller.sees(&stream.id.tenant)).map(Stream::from).collect())
+}
+
+/// The stream that a path names.
+pub(crate) fn parse(stream: &str) -> Result<StreamId, Problem> {
+    stream.parse().map_err(|_| Problem::not_found(format_args!("stream `{stream}`")))
+}
+
+impl From<status::Stream> for Stream {
+    fn from(stream: status::Stream) -> Self {
+        let status::Stream { id, topics, partitions, state, detail, counts, lag_records, lag_seconds } = stream;
+        Self {
+            schema: format!("/v1/streams/{id}/schema"),
+            tenant: id.tenant.to_string(),
+            name: id.stream.to_string(),
+            id: id.to_string(),
+            state: match state {
+                StreamState::Starting => "starting",
+                StreamState::Running => "running",
+                StreamState::Blocked => "blocked",
+                StreamState::Held => "held",
+                StreamState::Stopped => "stopped",
+            },
+            detail,
+            topics: Topics {
+                raw: topics.raw.to_string(),
+                processed: topics.processed.to_string(),
+                alerts: topics.alerts.to_string(),
+                dlq: topics.dlq.to_string(),
+                retry: topics.retry.to_string(),
+                state: topics.state.to_string(),
+            },
+            partitions,
+            counts: Counts {
+                received: counts.received,
+                delivered: counts.delivered,
+                gate_letters: counts.gate_letters,
+                enrich_letters: counts.enrich_letters,
+                detect_letters: counts.detect_letters,
+                dropped: counts.dropped,
+                alerts: counts.alerts,
+            },
+            lag: Lag { records: lag_records, seconds: lag_seconds },
+        }
+    }
+}
