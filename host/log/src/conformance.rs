@@ -7,8 +7,6 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
-    clippy::cast_sign_loss,
-    clippy::cast_possible_truncation,
     reason = "a suite for tests: it fails by panicking, and its numbers are small"
 )]
 
@@ -46,6 +44,9 @@ pub const CASES: &[Case] = &[
     ("deliveries_of_many_threads_are_all_there_in_order", many_threads),
     ("topics_are_made_once", topics),
 ];
+
+/// What [`Polled::Assigned`] brings.
+pub type Assigned = Vec<(TopicName, i32, i64)>;
 
 /// More than any case holds.
 pub const ALL: PollLimits = PollLimits { records: 1 << 20, bytes: 1 << 28 };
@@ -110,7 +111,7 @@ pub fn member(
     topics: &[&TopicName],
     (member, members): (i32, i32),
     start: Start,
-) -> (Box<dyn Source>, Vec<(TopicName, i32, i64)>) {
+) -> (Box<dyn Source>, Assigned) {
     let topics = topics.iter().map(|topic| Arc::clone(topic)).collect();
     let subscription = Subscription { group: Arc::clone(group), topics, member, members, start };
     let mut source = log.source(&subscription).unwrap();

@@ -151,12 +151,8 @@ impl Log {
         let db = db::open_writer(&options.folder, options.durability)?;
         let catalog = registry::load(&db)?;
         let newest_ms = registry::newest_ms(&db)?;
-        let shared = Arc::new(Shared {
-            queue: Queue::new(options.in_flight_bytes),
-            room: Mutex::default(),
-            catalog,
-            options,
-        });
+        let shared =
+            Arc::new(Shared { queue: Queue::new(options.in_flight_bytes), room: Mutex::default(), catalog, options });
         let writer = Writer::new(db, Arc::clone(&shared), newest_ms);
         let thread = std::thread::Builder::new()
             .name("log-writer".to_owned())

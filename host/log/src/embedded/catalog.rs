@@ -82,13 +82,7 @@ impl Partition {
 
     pub(super) fn out_of_range(&self, offset: i64) -> Error {
         let PartitionInfo { earliest, latest, .. } = self.info();
-        Error::OutOfRange {
-            topic: self.topic.to_string(),
-            partition: self.number,
-            offset,
-            earliest,
-            latest,
-        }
+        Error::OutOfRange { topic: self.topic.to_string(), partition: self.number, offset, earliest, latest }
     }
 
     /// Rings this bell whenever records come.

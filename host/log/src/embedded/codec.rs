@@ -57,8 +57,10 @@ pub(super) fn encode_rows(records: &NewRecords) -> Result<Vec<Row>, ArrowError> 
         let records = rest.slice(0, fitting(&rest, ROW_RECORDS, ROW_BYTES));
         from += records.len();
         let timestamps = records.timestamps.values();
-        let timestamps =
-            (timestamps.iter().copied().min().unwrap_or_default(), timestamps.iter().copied().max().unwrap_or_default());
+        let timestamps = (
+            timestamps.iter().copied().min().unwrap_or_default(),
+            timestamps.iter().copied().max().unwrap_or_default(),
+        );
         rows.push(Row { blob: encode(&records)?, timestamps, records });
     }
     Ok(rows)
@@ -215,10 +217,7 @@ mod tests {
 
     fn any_records() -> impl Strategy<Value = Vec<Plain>> {
         let bytes = || prop::collection::vec(any::<u8>(), 0..200);
-        prop::collection::vec(
-            (any::<i64>(), prop::option::of(bytes()), prop::option::of(bytes()), bytes()),
-            1..60,
-        )
+        prop::collection::vec((any::<i64>(), prop::option::of(bytes()), prop::option::of(bytes()), bytes()), 1..60)
     }
 
     proptest! {

@@ -166,7 +166,14 @@ impl Disk {
         }
     }
 
-    fn rows(&mut self, folder: &Path, partition: &Partition, from: i64, most: usize, bytes: usize) -> Result<Vec<Stored>> {
+    fn rows(
+        &mut self,
+        folder: &Path,
+        partition: &Partition,
+        from: i64,
+        most: usize,
+        bytes: usize,
+    ) -> Result<Vec<Stored>> {
         let db = self.open(folder)?;
         let read = || -> rusqlite::Result<Vec<Stored>> {
             let mut statement = db.prepare_cached(
@@ -208,7 +215,9 @@ impl Stored {
         let body = codec::decode(self.data).map_err(damaged)?;
         let offsets: Int64Array = match self.offsets {
             None => (self.base..).take(body.len()).collect::<Vec<_>>().into(),
-            Some(bytes) => bytes.as_chunks().0.iter().map(|chunk| i64::from_le_bytes(*chunk)).collect::<Vec<_>>().into(),
+            Some(bytes) => {
+                bytes.as_chunks().0.iter().map(|chunk| i64::from_le_bytes(*chunk)).collect::<Vec<_>>().into()
+            }
         };
         if offsets.len() != body.len() {
             return Err(damaged(ArrowError::IpcError("a stored batch is damaged: offsets are missing".to_owned())));

@@ -201,8 +201,11 @@ impl Writer {
         self.transaction("deleting old records", |db| {
             db.prepare_cached("DELETE FROM batches WHERE partition_id = ? AND next <= ?")?
                 .execute(params![partition.id, earliest])?;
-            db.prepare_cached("UPDATE partitions SET earliest = ?, bytes = ? WHERE id = ?")?
-                .execute(params![earliest, bytes.cast_signed(), partition.id])
+            db.prepare_cached("UPDATE partitions SET earliest = ?, bytes = ? WHERE id = ?")?.execute(params![
+                earliest,
+                bytes.cast_signed(),
+                partition.id
+            ])
         })?;
         self.keeper.wrote(1 << 16);
         {

@@ -158,7 +158,8 @@ pub(super) fn register(writer: &mut Writer, group: &Arc<str>, topics: &[TopicNam
     }
     writer.transaction("registering a group", |db| {
         for (partition, position) in &new {
-            db.prepare_cached("INSERT INTO positions VALUES (?, ?, ?)")?.execute(params![group, partition, position])?;
+            db.prepare_cached("INSERT INTO positions VALUES (?, ?, ?)")?
+                .execute(params![group, partition, position])?;
         }
         Ok(())
     })?;
@@ -168,9 +169,8 @@ pub(super) fn register(writer: &mut Writer, group: &Arc<str>, topics: &[TopicNam
 
 /// Removes a group.
 pub(super) fn forget(writer: &mut Writer, group: &Arc<str>) -> Result<()> {
-    writer.transaction("forgetting a group", |db| {
-        db.execute("DELETE FROM positions WHERE member_group = ?", [group])
-    })?;
+    writer
+        .transaction("forgetting a group", |db| db.execute("DELETE FROM positions WHERE member_group = ?", [group]))?;
     lock(&writer.shared.catalog.groups).remove(group);
     Ok(())
 }

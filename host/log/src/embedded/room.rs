@@ -39,13 +39,10 @@ impl Shared {
             }
         };
         let over = |bound: Option<u64>| {
-            bound
-                .filter(|bound| used >= *bound)
-                .map(|bound| format!("it holds {used} bytes, its bound is {bound}"))
+            bound.filter(|bound| used >= *bound).map(|bound| format!("it holds {used} bytes, its bound is {bound}"))
         };
-        let short = |bound: u64| {
-            (free < bound).then(|| format!("the disk has {free} bytes left, {bound} are to stay free"))
-        };
+        let short =
+            |bound: u64| (free < bound).then(|| format!("the disk has {free} bytes left, {bound} are to stay free"));
         let (most, least) = (self.options.max_bytes, self.options.min_free_bytes);
         let now = Room {
             new: over(most).or_else(|| short(least)),

@@ -244,9 +244,7 @@ impl Writer {
             Ok(())
         };
         if let Err(error) = write() {
-            if !self.db.is_autocommit()
-                && self.db.execute_batch("ROLLBACK TO delivery; RELEASE delivery").is_err()
-            {
+            if !self.db.is_autocommit() && self.db.execute_batch("ROLLBACK TO delivery; RELEASE delivery").is_err() {
                 // Half a delivery may stand in the transaction: nothing of it may be committed.
                 self.roll_back();
             }
