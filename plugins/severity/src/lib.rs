@@ -52,7 +52,10 @@ pub fn grade(reading: Reading, grades: &Grades) -> Grade {
 
 fn check(grades: &Grades) -> Result<(), ParamError> {
     if grades.warning == grades.critical {
-        return Err(ParamError::new("critical", "must differ from `warning`: which side is worse is read from the two"));
+        return Err(ParamError::new(
+            "critical",
+            "must differ from `warning`: which side is worse is read from the two",
+        ));
     }
     Ok(())
 }

@@ -80,7 +80,10 @@ impl Limits {
 
 fn check(limits: &Limits) -> Result<(), ParamError> {
     if limits.high.is_none() && limits.low.is_none() && limits.overrides.is_empty() {
-        return Err(ParamError::new("high", "must be set, or `low`, or `overrides`: without a limit nothing is judged"));
+        return Err(ParamError::new(
+            "high",
+            "must be set, or `low`, or `overrides`: without a limit nothing is judged",
+        ));
     }
     ordered((limits.high, limits.low))?;
     for key in limits.overrides.keys() {

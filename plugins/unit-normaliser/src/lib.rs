@@ -102,9 +102,7 @@ pub fn normalise<'a>(reading: Reading<'a>, columns: &Columns) -> Result<Normal<'
     let Reading { value, unit } = reading;
     let known = unit.and_then(|name| UNITS.iter().find(|unit| unit.names.contains(&name.trim())));
     match (known, unit) {
-        (Some(known), _) => {
-            Ok(Normal { value: (value + known.offset) * known.factor, unit: Some(known.normal) })
-        }
+        (Some(known), _) => Ok(Normal { value: (value + known.offset) * known.factor, unit: Some(known.normal) }),
         (None, unit) if columns.unknown == Unknown::Pass => Ok(Normal { value, unit }),
         (None, Some(unit)) => Err(format!("unit `{unit}` is not known")),
         (None, None) => Err(format!("there is no unit in `{}`", columns.unit_field)),

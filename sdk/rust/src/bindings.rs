@@ -1,10 +1,15 @@
 //! The types and the log of `wit/plugin.wit`, shared by all plugins.
 //!
-//! Only imports are generated here: the exports of a world are generated in the plugin's own crate (`component!` in
-//! the macros), because a library that carried both worlds would promise exports that the plugin does not have.
+//! Only imports are generated here: the exports of a world are generated in the plugin's own crate (`component.rs`
+//! of the macros), because a library that carried both worlds would promise exports that the plugin does not have.
 
 #![allow(missing_docs, unreachable_pub, unsafe_code, clippy::all, reason = "generated code")]
-#![allow(clippy::missing_safety_doc, clippy::cast_possible_truncation, clippy::allow_attributes_without_reason, reason = "generated code")]
+#![allow(
+    clippy::missing_safety_doc,
+    clippy::cast_possible_truncation,
+    clippy::allow_attributes_without_reason,
+    reason = "generated code"
+)]
 
 wit_bindgen::generate!({
     path: "wit",

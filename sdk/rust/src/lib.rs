@@ -27,6 +27,26 @@
 //! }
 //! # fn main() {}
 //! ```
+//!
+//! What cannot work does not compile, and the error points at the author's line:
+//!
+//! ```compile_fail,E0277
+//! use phronis_sdk::prelude::*;
+//!
+//! #[derive(Event)]
+//! struct Reading {
+//!     value: f32, // `f32` cannot be a field of an event
+//! }
+//! ```
+//!
+//! ```compile_fail,E0277
+//! use phronis_sdk::prelude::*;
+//!
+//! #[derive(Params)]
+//! struct Limits {
+//!     high: u8, // `u8` cannot be a parameter
+//! }
+//! ```
 
 mod added;
 mod alerts;

@@ -31,6 +31,7 @@ mod cases;
 mod columns;
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 pub use serde_json::{Value as Json, json};
 
@@ -41,7 +42,6 @@ use crate::plugin::{Plugin, Role};
 use crate::{AddedColumn, Batch, Enrichment, Field, Finding, Judgement, Kind};
 
 /// A configured plugin.
-#[derive(Debug)]
 pub struct Harness<P: Plugin> {
     plugin: P,
     fields: Vec<Field>,
@@ -84,7 +84,8 @@ impl<P: Plugin> Harness<P> {
         let mut shown = Vec::new();
         let mut skipped = Vec::new();
         for (row, event) in rows.iter().enumerate() {
-            let has_all = self.fields.iter().all(|field| !field.required || !columns::find(event, &field.path).is_null());
+            let has_all =
+                self.fields.iter().all(|field| !field.required || !columns::find(event, &field.path).is_null());
             if has_all { shown.push((row, event)) } else { skipped.push(row) }
         }
         let events: Vec<_> = shown.iter().map(|(_, event)| *event).collect();
@@ -155,6 +156,12 @@ impl<P: Plugin> Harness<P> {
             }
         }
         Ok(())
+    }
+}
+
+impl<P: Plugin> fmt::Debug for Harness<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Harness").field("plugin", &P::NAME).field("fields", &self.fields).finish_non_exhaustive()
     }
 }
 

@@ -3,7 +3,7 @@
 use proc_macro2::Ident;
 use syn::parse::{Parse, ParseStream};
 use syn::punctuated::Punctuated;
-use syn::{Attribute, Data, DeriveInput, Expr, ExprLit, Field, Fields, Lifetime, Lit, LitStr, Token};
+use syn::{Attribute, Data, DataStruct, DeriveInput, Expr, ExprLit, Field, Fields, Lifetime, Lit, LitStr, Token};
 
 /// `key` or `key = value`.
 pub(crate) struct Entry {
@@ -64,13 +64,10 @@ pub(crate) fn doc_comment(attributes: &[Attribute]) -> String {
 
 /// The fields of a struct with named fields.
 pub(crate) fn named_fields<'a>(input: &'a DeriveInput, derive: &str) -> syn::Result<Vec<(&'a Ident, &'a Field)>> {
-    let fields = match &input.data {
-        Data::Struct(data) => match &data.fields {
-            Fields::Named(fields) => &fields.named,
-            _ => return Err(syn::Error::new_spanned(&input.ident, format!("{derive} needs a struct with named fields"))),
-        },
-        _ => return Err(syn::Error::new_spanned(&input.ident, format!("{derive} needs a struct with named fields"))),
+    let Data::Struct(DataStruct { fields: Fields::Named(fields), .. }) = &input.data else {
+        return Err(syn::Error::new_spanned(&input.ident, format!("{derive} needs a struct with named fields")));
     };
+    let fields = &fields.named;
     Ok(fields.iter().filter_map(|field| field.ident.as_ref().map(|name| (name, field))).collect())
 }
 

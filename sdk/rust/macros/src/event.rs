@@ -21,7 +21,7 @@ pub(crate) fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
         let value = quote_spanned!(of_type.span()=> <#of_type as ::phronis_sdk::Value<#batch>>);
         let path = path(&attribute::plain_name(field_name), field)?;
         declarations.push(quote!(::phronis_sdk::__private::field::<#of_type>(#path)));
-        types.push(quote!(#value::Column));
+        types.push(quote_spanned!(of_type.span()=> #value::Column));
         columns.push(quote!(#value::column(&columns[#index], batch.rows as usize)?));
         reads.push(quote!(#field_name: #value::read(&columns.#index, row)?));
     }
@@ -81,24 +81,24 @@ fn path(name: &str, field: &Field) -> syn::Result<syn::Expr> {
 mod tests {
     use super::*;
 
-    fn refusal(input: DeriveInput) -> String {
-        expand(&input).unwrap_err().to_string()
+    fn refusal(input: &str) -> String {
+        expand(&syn::parse_str(input).unwrap()).unwrap_err().to_string()
     }
 
     #[test]
     fn what_cannot_be_an_event_is_refused_in_words() {
-        assert!(refusal(parse_quote!(struct E(f64);)).contains("named fields"));
-        assert!(refusal(parse_quote!(enum E { A })).contains("named fields"));
-        assert!(refusal(parse_quote!(struct E<T> { a: T })).contains("no type parameters"));
-        assert!(refusal(parse_quote!(struct E<'a, 'b> { a: &'a str, b: &'b str })).contains("at most one lifetime"));
-        assert!(refusal(parse_quote!(struct E { #[field(pth = "a")] a: f64 })).contains("known are path, path_param"));
-        assert!(refusal(parse_quote!(struct E { #[field(path = 3)] a: f64 })).contains("needs a text"));
-        assert!(refusal(parse_quote!(struct E { #[field(path = "")] a: f64 })).contains("empty"));
+        assert!(refusal("struct E(f64);").contains("named fields"));
+        assert!(refusal("enum E { A }").contains("named fields"));
+        assert!(refusal("struct E<T> { a: T }").contains("no type parameters"));
+        assert!(refusal("struct E<'a, 'b> { a: &'a str, b: &'b str }").contains("at most one lifetime"));
+        assert!(refusal(r#"struct E { #[field(pth = "a")] a: f64 }"#).contains("known are path, path_param"));
+        assert!(refusal("struct E { #[field(path = 3)] a: f64 }").contains("needs a text"));
+        assert!(refusal(r#"struct E { #[field(path = "")] a: f64 }"#).contains("empty"));
     }
 
     #[test]
     fn a_raw_identifier_reads_the_plain_field() {
-        let tokens = expand(&parse_quote!(struct E { r#type: f64 })).unwrap().to_string();
+        let tokens = expand(&syn::parse_str("struct E { r#type: f64 }").unwrap()).unwrap().to_string();
         assert!(tokens.contains("(\"type\")"), "{tokens}");
     }
 }

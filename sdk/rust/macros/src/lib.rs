@@ -8,6 +8,7 @@ use syn::{DeriveInput, ItemFn, parse_macro_input};
 
 mod added;
 mod attribute;
+mod component;
 mod event;
 mod params;
 mod plugin;
@@ -62,13 +63,13 @@ pub fn enricher(arguments: TokenStream, item: TokenStream) -> TokenStream {
 /// Exports a type that implements `Detector` as the component.
 #[proc_macro]
 pub fn export_detector(item: TokenStream) -> TokenStream {
-    plugin::export(plugin::World::Detector, &parse_macro_input!(item as syn::Ident)).into()
+    component::export(plugin::World::Detector, &parse_macro_input!(item as syn::Ident)).into()
 }
 
 /// Exports a type that implements `Enricher` as the component.
 #[proc_macro]
 pub fn export_enricher(item: TokenStream) -> TokenStream {
-    plugin::export(plugin::World::Enricher, &parse_macro_input!(item as syn::Ident)).into()
+    component::export(plugin::World::Enricher, &parse_macro_input!(item as syn::Ident)).into()
 }
 
 fn answer(tokens: syn::Result<proc_macro2::TokenStream>) -> TokenStream {

@@ -9,7 +9,10 @@ use crate::attribute;
 
 pub(crate) fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
     if let Some(parameter) = input.generics.params.first() {
-        return Err(syn::Error::new_spanned(parameter, "Params owns what it holds: no lifetimes and no type parameters"));
+        return Err(syn::Error::new_spanned(
+            parameter,
+            "Params owns what it holds: no lifetimes and no type parameters",
+        ));
     }
     match &input.data {
         Data::Enum(data) => choice(&input.ident, data),
@@ -195,19 +198,17 @@ fn snake_case(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use syn::parse_quote;
-
     use super::*;
 
     #[test]
     fn what_cannot_be_a_parameter_is_refused_in_words() {
-        let refusal = |input| expand(&input).unwrap_err().to_string();
-        assert!(refusal(parse_quote!(struct P<'a> { a: &'a str })).contains("owns what it holds"));
-        assert!(refusal(parse_quote!(struct P(f64);)).contains("named fields"));
-        assert!(refusal(parse_quote!(enum P { A(f64) })).contains("variants without fields"));
-        assert!(refusal(parse_quote!(struct P { #[param(defalt = 1)] a: f64 })).contains("known are default, doc"));
-        assert!(refusal(parse_quote!(struct P { #[param(min)] a: f64 })).contains("needs a value"));
-        assert!(refusal(parse_quote!(#[params(check = f)] struct P { a: f64 })).contains("known are validate"));
+        let refusal = |input| expand(&syn::parse_str(input).unwrap()).unwrap_err().to_string();
+        assert!(refusal("struct P<'a> { a: &'a str }").contains("owns what it holds"));
+        assert!(refusal("struct P(f64);").contains("named fields"));
+        assert!(refusal("enum P { A(f64) }").contains("variants without fields"));
+        assert!(refusal("struct P { #[param(defalt = 1)] a: f64 }").contains("known are default, doc"));
+        assert!(refusal("struct P { #[param(min)] a: f64 }").contains("needs a value"));
+        assert!(refusal("#[params(check = f)] struct P { a: f64 }").contains("known are validate"));
     }
 
     #[test]

@@ -1,10 +1,7 @@
-//! `#[detector]`, `#[enricher]` and the exports of a component.
-//!
-//! The bindings of the world are generated in the plugin's crate, from the WIT text that is embedded here, so that an
-//! author needs no WIT file.
+//! `#[detector]` and `#[enricher]`: a type that stands for the plugin, made from the author's function.
 
-use proc_macro2::{Ident, TokenStream};
-use quote::{format_ident, quote};
+use proc_macro2::TokenStream;
+use quote::{quote, quote_spanned};
 use syn::parse::Parser;
 use syn::punctuated::Punctuated;
 use syn::spanned::Spanned;
@@ -12,9 +9,7 @@ use syn::visit_mut::VisitMut;
 use syn::{Expr, FnArg, ItemFn, Lifetime, LitStr, Pat, ReturnType, Token, Type, parse_quote};
 
 use crate::attribute::Entry;
-
-/// The text of the plugin interface.
-const WIT: &str = include_str!("../wit/plugin.wit");
+use crate::component;
 
 /// The two worlds of a plugin.
 #[derive(Clone, Copy, PartialEq)]
@@ -24,7 +19,7 @@ pub(crate) enum World {
 }
 
 impl World {
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Detector => "detector",
             Self::Enricher => "enricher",
@@ -33,8 +28,12 @@ impl World {
 
     fn signature(self) -> &'static str {
         match self {
-            Self::Detector => "a detector is `fn name(event: E, params: &P, alerts: &mut Alerts)`; `params` may be left out",
-            Self::Enricher => "an enricher is `fn name(event: E, params: &P) -> Result<A, Reject>`; `params` may be left out",
+            Self::Detector => {
+                "a detector is `fn name(event: E, params: &P, alerts: &mut Alerts)`; `params` may be left out"
+            }
+            Self::Enricher => {
+                "an enricher is `fn name(event: E, params: &P) -> Result<A, Reject>`; `params` may be left out"
+            }
         }
     }
 }
@@ -62,7 +61,7 @@ pub(crate) fn expand(world: World, arguments: TokenStream, function: &ItemFn) ->
         World::Detector => quote!(::phronis_sdk::Detects),
         World::Enricher => quote!(::phronis_sdk::Enriches),
     };
-    let exports = export(world, ident);
+    let exports = component::export(world, ident);
     let doc = format!("The {} `{}`.", world.name(), name.value());
     Ok(quote! {
         #function
@@ -97,22 +96,27 @@ pub(crate) fn expand(world: World, arguments: TokenStream, function: &ItemFn) ->
 /// The implementation of `Detector` or `Enricher`.
 fn kind(world: World, function: &ItemFn, params: &TokenStream) -> TokenStream {
     let ident = &function.sig.ident;
+    let answer = match &function.sig.output {
+        ReturnType::Default => parse_quote!(()),
+        ReturnType::Type(_, of_type) => (**of_type).clone(),
+    };
     match world {
-        World::Detector => quote! {
-            impl ::phronis_sdk::Detector for #ident {
-                fn detect(
-                    &mut self,
-                    batch: &::phronis_sdk::Batch,
-                ) -> ::core::result::Result<::phronis_sdk::Judgement, ::std::string::String> {
-                    ::phronis_sdk::__private::detect_rows(batch, |event, alerts| #ident(event, #params alerts))
+        World::Detector => {
+            // A return type that does not do is reported where it stands.
+            let detect_rows = quote_spanned!(answer.span()=> ::phronis_sdk::__private::detect_rows);
+            quote! {
+                impl ::phronis_sdk::Detector for #ident {
+                    fn detect(
+                        &mut self,
+                        batch: &::phronis_sdk::Batch,
+                    ) -> ::core::result::Result<::phronis_sdk::Judgement, ::std::string::String> {
+                        #detect_rows(batch, |event, alerts| #ident(event, #params alerts))
+                    }
                 }
             }
-        },
+        }
         World::Enricher => {
-            let mut added = match &function.sig.output {
-                ReturnType::Default => parse_quote!(()),
-                ReturnType::Type(_, of_type) => (**of_type).clone(),
-            };
+            let mut added = answer;
             InferLifetimes.visit_type_mut(&mut added);
             quote! {
                 impl ::phronis_sdk::Enricher for #ident {
@@ -131,84 +135,6 @@ fn kind(world: World, function: &ItemFn, params: &TokenStream) -> TokenStream {
                     }
                 }
             }
-        }
-    }
-}
-
-/// The exports of the world, for a type of the enclosing module.
-pub(crate) fn export(world: World, ident: &Ident) -> TokenStream {
-    let module = format_ident!("__phronis_{}", ident);
-    let world_name = world.name();
-    let (imports, answers) = match world {
-        World::Detector => (
-            quote!(use exports::phronis::plugin::detecting;),
-            quote! {
-                impl detecting::Guest for Component {
-                    fn detect(batch: types::Batch) -> Result<types::Judgement, String> {
-                        PLUGIN.with(|slot| component::with(slot, |plugin| phronis_sdk::Detector::detect(plugin, &batch)))
-                    }
-                }
-            },
-        ),
-        World::Enricher => (
-            quote!(use exports::phronis::plugin::enriching;),
-            quote! {
-                impl enriching::Guest for Component {
-                    fn adds(params: String) -> Result<Vec<types::Added>, String> {
-                        component::adds::<Plugin>(&params)
-                    }
-
-                    fn enrich(batch: types::Batch) -> Result<types::Enrichment, String> {
-                        PLUGIN.with(|slot| component::with(slot, |plugin| phronis_sdk::Enricher::enrich(plugin, &batch)))
-                    }
-                }
-            },
-        ),
-    };
-    quote! {
-        #[cfg(target_arch = "wasm32")]
-        #[allow(missing_docs, unreachable_pub, unsafe_code, clippy::all, reason = "generated code")]
-        mod #module {
-            ::phronis_sdk::__private::wit_bindgen::generate!({
-                inline: #WIT,
-                world: #world_name,
-                runtime_path: "::phronis_sdk::__private::wit_bindgen::rt",
-                with: {
-                    "phronis:plugin/types@0.1.0": ::phronis_sdk::__private::types,
-                    "phronis:plugin/log@0.1.0": ::phronis_sdk::__private::log,
-                },
-            });
-
-            use ::phronis_sdk::__private::{component, types};
-            use ::std::{cell::RefCell, string::String, thread_local, vec::Vec};
-
-            use super::#ident as Plugin;
-            use exports::phronis::plugin::lifecycle;
-            #imports
-
-            thread_local! {
-                static PLUGIN: RefCell<Option<Plugin>> = const { RefCell::new(None) };
-            }
-
-            struct Component;
-
-            impl lifecycle::Guest for Component {
-                fn describe() -> types::Manifest {
-                    component::describe::<Plugin>()
-                }
-
-                fn fields(params: String) -> Result<Vec<types::Field>, String> {
-                    component::fields::<Plugin>(&params)
-                }
-
-                fn configure(params: String) -> Result<(), String> {
-                    PLUGIN.with(|slot| component::configure(slot, &params))
-                }
-            }
-
-            #answers
-
-            export!(Component);
         }
     }
 }
@@ -294,28 +220,28 @@ impl VisitMut for InferLifetimes {
 mod tests {
     use super::*;
 
-    fn refusal(world: World, arguments: TokenStream, function: ItemFn) -> String {
-        expand(world, arguments, &function).unwrap_err().to_string()
+    fn refusal(world: World, arguments: TokenStream, function: &str) -> String {
+        expand(world, arguments, &syn::parse_str(function).unwrap()).unwrap_err().to_string()
     }
 
     #[test]
     fn a_wrong_signature_is_refused_in_words() {
         let detector = |function| refusal(World::Detector, quote!(name = "a"), function);
-        assert!(detector(parse_quote!(fn f() {})).contains("a detector is"));
-        assert!(detector(parse_quote!(fn f(e: E) {})).contains("the last argument is"));
-        assert!(detector(parse_quote!(fn f(a: &mut Alerts) {})).contains("a detector is"));
-        assert!(detector(parse_quote!(fn f(e: &E, a: &mut Alerts) {})).contains("by value"));
-        assert!(detector(parse_quote!(fn f(e: E, p: P, a: &mut Alerts) {})).contains("`&P`"));
-        assert!(detector(parse_quote!(async fn f(e: E, a: &mut Alerts) {})).contains("not async"));
-        assert!(detector(parse_quote!(fn f<T>(e: T, a: &mut Alerts) {})).contains("no type parameters"));
+        assert!(detector("fn f() {}").contains("a detector is"));
+        assert!(detector("fn f(e: E) {}").contains("the last argument is"));
+        assert!(detector("fn f(a: &mut Alerts) {}").contains("a detector is"));
+        assert!(detector("fn f(e: &E, a: &mut Alerts) {}").contains("by value"));
+        assert!(detector("fn f(e: E, p: P, a: &mut Alerts) {}").contains("`&P`"));
+        assert!(detector("async fn f(e: E, a: &mut Alerts) {}").contains("not async"));
+        assert!(detector("fn f<T>(e: T, a: &mut Alerts) {}").contains("no type parameters"));
         let enricher = |function| refusal(World::Enricher, quote!(name = "a"), function);
-        assert!(enricher(parse_quote!(fn f() -> A {})).contains("an enricher is"));
-        assert!(enricher(parse_quote!(fn f(e: E, p: &mut P) -> A {})).contains("`&P`"));
+        assert!(enricher("fn f() -> A {}").contains("an enricher is"));
+        assert!(enricher("fn f(e: E, p: &mut P) -> A {}").contains("`&P`"));
     }
 
     #[test]
     fn a_plugin_needs_a_name_that_fits() {
-        let named = |arguments| refusal(World::Detector, arguments, parse_quote!(fn f(e: E, a: &mut Alerts) {}));
+        let named = |arguments| refusal(World::Detector, arguments, "fn f(e: E, a: &mut Alerts) {}");
         assert!(named(quote!()).contains("needs a name"));
         assert!(named(quote!(name = "Too Hot")).contains("1 to 63"));
         assert!(named(quote!(nam = "a")).contains("known are name, version"));

@@ -39,8 +39,7 @@ pub(super) fn column(field: &Field, events: &[&Json]) -> Result<Column, String> 
             Values::Texts(TextLists { offsets: offsets(lists.iter().map(Vec::len))?, items })
         }
         FieldType::Numbers => {
-            let lists: Vec<Vec<f64>> =
-                each(&cells, |cell| cell.as_array()?.iter().map(Json::as_f64).collect(), wrong)?;
+            let lists: Vec<Vec<f64>> = each(&cells, |cell| cell.as_array()?.iter().map(Json::as_f64).collect(), wrong)?;
             let offsets = offsets(lists.iter().map(Vec::len))?;
             Values::Numbers(NumberLists { offsets, items: lists.into_iter().flatten().collect() })
         }
@@ -61,7 +60,8 @@ pub(super) fn fits(column: &Column, of_type: FieldType, rows: usize) -> bool {
         (Values::Number(values), FieldType::Number) => values.len() == rows,
         (Values::Timestamp(values), FieldType::Timestamp) => values.len() == rows,
         (Values::Text(values), FieldType::Text) | (Values::Binary(values), FieldType::Binary) => {
-            values.offsets.len() == rows + 1 && values.offsets.last().map(|end| *end as usize) == Some(values.data.len())
+            values.offsets.len() == rows + 1
+                && values.offsets.last().map(|end| *end as usize) == Some(values.data.len())
         }
         (Values::Texts(lists), FieldType::Texts) => lists.offsets.len() == rows + 1,
         (Values::Numbers(lists), FieldType::Numbers) => lists.offsets.len() == rows + 1,
