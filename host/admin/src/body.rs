@@ -55,8 +55,9 @@ pub(crate) async fn read(app: &App, headers: &HeaderMap, body: Body) -> Result<H
     let held = match outcome {
         Ok(held) => held,
         Err(problem) => {
-            // A client that asked first (`Expect: 100-continue`) has not sent the body and gets its answer anyway.
-            if !headers.contains_key(header::EXPECT) {
+            // A client that asked first (`Expect: 100-continue`) has not sent the body and gets its answer anyway;
+            // one that stopped sending has nothing to drain.
+            if !headers.contains_key(header::EXPECT) && problem.code() != code::TOO_SLOW {
                 drain(pieces, limit.saturating_mul(4)).await;
             }
             return Err(problem);
@@ -143,8 +144,10 @@ fn is_gzip(headers: &HeaderMap) -> Result<bool, Problem> {
         [one] if one.as_bytes().eq_ignore_ascii_case(b"gzip") || one.as_bytes().eq_ignore_ascii_case(b"x-gzip") => {
             Ok(true)
         }
-        _ => Err(Problem::new(code::UNSUPPORTED_CONTENT, "only gzip is accepted as Content-Encoding: nothing was taken")
-            .hint("send the body as it is, or compress it once with gzip")),
+        _ => {
+            Err(Problem::new(code::UNSUPPORTED_CONTENT, "only gzip is accepted as Content-Encoding: nothing was taken")
+                .hint("send the body as it is, or compress it once with gzip"))
+        }
     }
 }
 

@@ -150,13 +150,7 @@ pub(crate) async fn post_state(
     Ok((StatusCode::ACCEPTED, Json(Accepted { status: "accepted", taken })).into_response())
 }
 
-async fn take(
-    app: &App,
-    caller: &Caller,
-    stream: StreamId,
-    headers: &HeaderMap,
-    body: Body,
-) -> Result<Taken, Problem> {
+async fn take(app: &App, caller: &Caller, stream: StreamId, headers: &HeaderMap, body: Body) -> Result<Taken, Problem> {
     if !caller.sees(&stream.tenant) || app.pipeline.contract(&stream).is_none() {
         return Err(Problem::not_found(format_args!("stream `{stream}`")));
     }
@@ -221,6 +215,9 @@ fn problem_of(error: ingest::Error) -> Problem {
         ingest::Error::NotSplittable { reason } => {
             Problem::new(code::BODY_NOT_SPLITTABLE, format!("{reason}: nothing was taken"))
         }
+        ingest::Error::Log(error @ phronis_log::Error::Full { .. }) => {
+            Problem::new(code::LOG_FULL, format!("{error}; nothing was taken")).retry_after(1)
+        }
         ingest::Error::Log(error) => error.into(),
         other => Problem::internal("taking the events", &other),
     }
@@ -231,12 +228,8 @@ fn form_of(headers: &HeaderMap) -> Result<Form, Problem> {
     let given = headers.get(header::CONTENT_TYPE).map(|value| value.to_str().unwrap_or("?"));
     let of_type = given.map(|given| given.split(';').next().unwrap_or_default().trim().to_ascii_lowercase());
     match of_type.as_deref() {
-        None | Some("application/json" | "application/x-www-form-urlencoded") => {
-            Ok(Form::Auto)
-        }
-        Some("application/x-ndjson" | "application/ndjson" | "application/jsonl") => {
-            Ok(Form::Lines)
-        }
+        None | Some("application/json" | "application/x-www-form-urlencoded") => Ok(Form::Auto),
+        Some("application/x-ndjson" | "application/ndjson" | "application/jsonl") => Ok(Form::Lines),
         Some(_) => Err(Problem::new(code::UNSUPPORTED_CONTENT, "the body's type is not accepted: nothing was taken")
             .hint("send Content-Type application/json or application/x-ndjson")),
     }

@@ -49,10 +49,7 @@ pub(crate) async fn live() -> &'static str {
         (status = 503, description = "it cannot; the failing checks say why", body = Readiness),
     ),
 )]
-pub(crate) async fn ready(
-    State(app): State<App>,
-    Extension(caller): Extension<Caller>,
-) -> Result<Response, Problem> {
+pub(crate) async fn ready(State(app): State<App>, Extension(caller): Extension<Caller>) -> Result<Response, Problem> {
     let checks = app.ask(phronis_pipeline::Handle::checks).await?;
     let failing: Vec<_> = checks.into_iter().filter(|check| !check.is_ok).collect();
     let is_stopping = *app.stopping.borrow();

@@ -170,7 +170,10 @@ mod tests {
         drop(sender);
         let text = text(events).await;
         assert!(text.starts_with(": listening\n\nevent: lagged\ndata: {\"missed\":6}\n\n"), "{text}");
-        assert!(!text.contains("id: id-5\n") && text.contains("event: alert\nid: id-6\ndata: {\"at\":6}\n\n"), "{text}");
+        assert!(
+            !text.contains("id: id-5\n") && text.contains("event: alert\nid: id-6\ndata: {\"at\":6}\n\n"),
+            "{text}"
+        );
         assert!(text.ends_with("id: id-9\ndata: {\"at\":9}\n\n"), "{text}");
     }
 

@@ -170,13 +170,15 @@ impl From<phronis_log::Error> for Problem {
     fn from(error: phronis_log::Error) -> Self {
         use phronis_log::Error;
         match &error {
-            Error::Full { .. } => Self::new(code::LOG_FULL, error.to_string()).retry_after(5),
+            Error::Full { .. } => Self::new(code::LOG_FULL, error.to_string()).retry_after(1),
             Error::UnknownTopic(_) => Self::new(code::NOT_FOUND, error.to_string()),
             Error::OutOfRange { offset, earliest, .. } => {
                 let status = if offset < earliest { StatusCode::GONE } else { StatusCode::BAD_REQUEST };
                 Self::new(code::OFFSET_OUT_OF_RANGE, error.to_string()).status(status)
             }
-            Error::Closed => Self::new(code::LOG_FAILED, "the host is stopping").status(StatusCode::SERVICE_UNAVAILABLE),
+            Error::Closed => {
+                Self::new(code::LOG_FAILED, "the host is stopping").status(StatusCode::SERVICE_UNAVAILABLE)
+            }
             _ => {
                 tracing::error!(%error, "the log failed");
                 Self::new(code::LOG_FAILED, "the log cannot be read or written; the host's log says why")

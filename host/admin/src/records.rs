@@ -33,7 +33,7 @@ const PIECES: usize = 4;
 /// Which records.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub(crate) struct Query_ {
+pub(crate) struct Selection {
     /// `earliest`, `latest`, an offset, or `@` and a time in RFC 3339; unless said `latest` with follow and `earliest` without.
     from: Option<String>,
     /// One partition; all unless said.
@@ -50,7 +50,7 @@ pub(crate) struct Query_ {
 /// Records of one partition come in their order; without a partition, those of several partitions come interleaved.
 #[utoipa::path(
     get, path = "/v1/topics/{topic}/records", tag = "topics",
-    params(("topic" = String, Path), Query_),
+    params(("topic" = String, Path), Selection),
     responses(
         (status = 200, description = "the records", body = Line<'static>, content_type = "application/x-ndjson"),
         (status = 400, description = "a parameter is not valid", body = Document),
@@ -64,7 +64,7 @@ pub(crate) async fn read(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
     Path(topic): Path<String>,
-    Query(query): Query<Query_>,
+    Query(query): Query<Selection>,
 ) -> Result<Response, Problem> {
     if !topics::Readable::by(&app, &caller).await?.has(&topic) {
         return Err(Problem::not_found(format_args!("topic `{topic}`")));

@@ -11,7 +11,9 @@ use utoipa_axum::routes;
 
 use crate::problem::Problem;
 use crate::state::App;
-use crate::{access, browser, events, health, home, live, observe, openapi, pages, plugins, problem, records, streams, topics};
+use crate::{
+    access, browser, events, health, home, live, observe, openapi, pages, plugins, problem, records, streams, topics,
+};
 
 /// Routes that look themselves at who asks: nothing in them holds bytes of events.
 fn open() -> OpenApiRouter<App> {

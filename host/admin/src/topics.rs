@@ -49,10 +49,7 @@ pub(crate) struct Partition {
     responses((status = 200, description = "the topics", body = List)),
     security(("key" = []), ("bearer" = [])),
 )]
-pub(crate) async fn list(
-    State(app): State<App>,
-    Extension(caller): Extension<Caller>,
-) -> Result<Json<List>, Problem> {
+pub(crate) async fn list(State(app): State<App>, Extension(caller): Extension<Caller>) -> Result<Json<List>, Problem> {
     let log = app.pipeline.log();
     let listing = tokio::task::spawn_blocking(move || log.topics()).await;
     let mut topics = listing.map_err(|error| Problem::internal("listing the topics", &error))??;

@@ -61,7 +61,8 @@ impl Filter {
         };
         let mut kinds = Vec::new();
         for kind in wanted.kind.iter().flat_map(|kinds| kinds.split(',')) {
-            let known = [Kind::Alert, Kind::Plugin, Kind::Config].into_iter().find(|known| known.as_str() == kind.trim());
+            let known =
+                [Kind::Alert, Kind::Plugin, Kind::Config].into_iter().find(|known| known.as_str() == kind.trim());
             kinds.push(known.ok_or_else(|| refused("kind", "use alert, plugin, config, with commas between"))?);
         }
         Ok(Self { caller, stream, plugin: wanted.plugin, severity, kinds })

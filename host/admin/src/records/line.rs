@@ -164,7 +164,11 @@ mod tests {
     fn json_is_embedded_and_all_else_is_base64() {
         let head = r#"{"topic":"t","partition":3,"offset":7,"timestamp":"1970-01-01T00:00:01.5Z""#;
         for (key, value, expected) in [
-            (Some(&b"k"[..]), Some(&br#"{"a":1.50,"a":2}"#[..]), r#","key":"k","headers":{},"value":{"a":1.50,"a":2}}"#),
+            (
+                Some(&b"k"[..]),
+                Some(&br#"{"a":1.50,"a":2}"#[..]),
+                r#","key":"k","headers":{},"value":{"a":1.50,"a":2}}"#,
+            ),
             (None, Some(b"{\n\"a\": \"\\n\"\r\n}"), r#","key":null,"headers":{},"value":{ "a": "\n"  }}"#),
             (Some(&[0xff]), Some(b"no json"), r#","key_base64":"/w==","headers":{},"value_base64":"bm8ganNvbg=="}"#),
             (None, Some(&[0xc3, 0x28]), r#","key":null,"headers":{},"value_base64":"wyg="}"#),

@@ -62,7 +62,8 @@ impl Tail {
             let detail = format!("`from` is an offset and `{topic}` has {} partitions", known.partitions.len());
             return Err(Problem::new(code::BAD_REQUEST, detail).hint("add `partition=`"));
         }
-        let chosen = (0..).zip(&known.partitions).filter(|(number, _)| partition.is_none_or(|wanted| wanted == *number));
+        let chosen =
+            (0..).zip(&known.partitions).filter(|(number, _)| partition.is_none_or(|wanted| wanted == *number));
         let mut partitions = Vec::new();
         for (number, info) in chosen {
             let reader = log.reader(&topic, number, from)?;
@@ -116,12 +117,7 @@ impl Tail {
     }
 }
 
-fn send(
-    records: &Records,
-    end: i64,
-    left: &mut u64,
-    pieces: &Sender<Result<Bytes, Error>>,
-) -> Result<(), Over> {
+fn send(records: &Records, end: i64, left: &mut u64, pieces: &Sender<Result<Bytes, Error>>) -> Result<(), Over> {
     let mut piece = Vec::with_capacity(records.body.bytes() * 2);
     for row in 0..records.len() {
         let Some(line) = Line::of(records, row).filter(|line| line.offset() < end) else { break };

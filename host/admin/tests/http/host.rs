@@ -1,0 +1,150 @@
+//! A whole host on a free port: embedded log, pipeline without plugins, and the server.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
+
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use phronis_admin::{Key, Options, Role, Server};
+use phronis_core::contract::Contract;
+use phronis_core::delivery::{Append, Delivery};
+use phronis_core::records::RecordsBuilder;
+use phronis_engine::{Compiler, Engine};
+use phronis_log::{Log, embedded};
+use phronis_pipeline::{Pipeline, stream};
+use sha2::{Digest, Sha256};
+use tempfile::TempDir;
+use tokio::sync::oneshot;
+
+const CONTRACT: &str = "
+apiVersion: v3.1.0
+kind: DataContract
+id: readings
+name: readings
+version: 1.0.0
+status: active
+schema:
+  - name: readings
+    logicalType: object
+    customProperties:
+      - property: phronis.key
+        value: sensor_id
+    properties:
+      - name: sensor_id
+        logicalType: string
+        required: true
+      - name: value
+        logicalType: number
+        required: true
+";
+
+/// A running host; stops in good order when dropped.
+pub(crate) struct Host {
+    pub(crate) at: SocketAddr,
+    pub(crate) log: embedded::Log,
+    _folder: TempDir,
+    stop: Option<oneshot::Sender<()>>,
+    served: Option<JoinHandle<()>>,
+    pipeline: Option<Pipeline>,
+}
+
+impl Host {
+    /// A host with the streams `sensors`, `agents` and `acme.press`.
+    pub(crate) fn start(change: impl FnOnce(&mut Options)) -> Self {
+        let folder = TempDir::new().unwrap();
+        let log = embedded::Log::open(embedded::Options::new(folder.path().join("log"))).unwrap();
+        let pipeline = pipeline(&folder, &log);
+        let mut options = Options::new("127.0.0.1:0".parse().unwrap(), recorder());
+        change(&mut options);
+        let server = Server::bind(options, pipeline.handle()).unwrap();
+        let at = server.local_addr();
+        let (stop, stopped) = oneshot::channel();
+        let served = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+            runtime.block_on(server.run(async { drop(stopped.await) })).unwrap();
+        });
+        Self { at, log, _folder: folder, stop: Some(stop), served: Some(served), pipeline: Some(pipeline) }
+    }
+
+    /// Tells the server to stop and waits until it has.
+    pub(crate) fn stop_server(&mut self) {
+        self.stop.take().map(|stop| stop.send(()));
+        if let Some(served) = self.served.take() {
+            served.join().unwrap();
+        }
+    }
+
+    /// Writes alerts to a stream's topic, as a worker would.
+    pub(crate) fn alert(&self, topic: &str, ids: std::ops::Range<usize>, padding: usize) {
+        let mut records = RecordsBuilder::default();
+        for id in ids {
+            let (padding, plugin) = ("x".repeat(padding), r#"{"name":"hot"}"#);
+            let alert = format!(r#"{{"id":"a{id}","plugin":{plugin},"severity":"warning","message":"{padding}"}}"#);
+            records.push(0, None, Some(alert.as_bytes()), &[]);
+        }
+        let append = Append { topic: topic.into(), partition: 0, records: records.finish() };
+        let delivery = Delivery { appends: vec![append], commits: Vec::new() };
+        self.log.sink().unwrap().submit(delivery).unwrap().wait().unwrap();
+    }
+
+    /// How many records a topic holds.
+    pub(crate) fn count(&self, topic: &str) -> i64 {
+        let topics = self.log.topics().unwrap();
+        let topic = topics.iter().find(|info| *info.name == *topic).unwrap();
+        topic.partitions.iter().map(|partition| partition.latest).sum()
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        self.stop_server();
+        if let Some(pipeline) = self.pipeline.take() {
+            pipeline.stop();
+        }
+        self.log.close();
+    }
+}
+
+/// Only takes the port.
+pub(crate) fn bind(change: impl FnOnce(&mut Options)) -> Result<Server, phronis_admin::Error> {
+    let folder = TempDir::new().unwrap();
+    let log = embedded::Log::open(embedded::Options::new(folder.path().join("log"))).unwrap();
+    let pipeline = pipeline(&folder, &log);
+    let mut options = Options::new("127.0.0.1:0".parse().unwrap(), recorder());
+    change(&mut options);
+    let server = Server::bind(options, pipeline.handle());
+    pipeline.stop();
+    log.close();
+    server
+}
+
+fn pipeline(folder: &TempDir, log: &embedded::Log) -> Pipeline {
+    let contract = Arc::new(Contract::parse(CONTRACT, "readings.yaml").unwrap());
+    let streams = ["sensors", "agents", "acme.press"];
+    let streams = streams.map(|id| stream::Options::new(id.parse().unwrap(), Arc::clone(&contract)));
+    let plugins_dir = folder.path().join("plugins");
+    std::fs::create_dir(&plugins_dir).unwrap();
+    // No plugin is ever compiled here.
+    let compiler = Compiler::new("/bin/false", Vec::<String>::new());
+    let engine = Engine::new(phronis_engine::Options::new(folder.path().join("cache"), compiler)).unwrap();
+    let options =
+        phronis_pipeline::Options { streams: streams.into(), plugins_dir, state_dir: folder.path().join("state") };
+    Pipeline::start(options, Arc::new(log.clone()), engine).unwrap()
+}
+
+/// A key; the secret is its name.
+pub(crate) fn key(name: &str, tenant: Option<&str>, role: Role) -> Key {
+    let hash: String = Sha256::digest(name).iter().map(|byte| format!("{byte:02x}")).collect();
+    Key {
+        name: name.to_owned(),
+        hash: hash.parse().unwrap(),
+        tenant: tenant.map(|tenant| tenant.parse().unwrap()),
+        role,
+    }
+}
+
+/// The one recorder of the test process.
+fn recorder() -> PrometheusHandle {
+    static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
+    RECORDER.get_or_init(|| PrometheusBuilder::new().install_recorder().unwrap()).clone()
+}
