@@ -212,3 +212,6 @@ impl Contract {
         text::did_you_mean(path, paths)
     }
 }
+
+#[cfg(test)]
+mod tests;

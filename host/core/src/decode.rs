@@ -216,3 +216,6 @@ fn is_utf8(values: &BinaryArray) -> bool {
             .iter()
             .all(|&offset| usize::try_from(offset).is_ok_and(|offset| text.is_char_boundary(offset - first)))
 }
+
+#[cfg(test)]
+mod tests;

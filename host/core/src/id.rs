@@ -144,7 +144,7 @@ mod tests {
             "too-high",
             Position { topic: "phronis.raw.events", partition: 3, offset: 42 },
         );
-        assert_eq!(id.to_string(), "GOLDEN");
+        assert_eq!(id.to_string(), "406d88ac720ce582be550ed5d3b9f0f8");
     }
 
     #[test]

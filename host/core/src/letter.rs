@@ -229,3 +229,6 @@ fn trace_id(headers: Headers<'_>) -> Option<String> {
         trace.len() == 32 && trace.bytes().all(|b| b.is_ascii_hexdigit()) && trace.bytes().any(|b| b != b'0');
     is_trace.then(|| trace.to_owned())
 }
+
+#[cfg(test)]
+mod tests;

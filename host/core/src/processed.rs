@@ -82,7 +82,7 @@ impl Batch<'_> {
     /// `payload` is the event as it went through the gate, `has_undeclared` is [`crate::Events::has_undeclared`].
     pub fn write(&self, out: &mut Vec<u8>, payload: &[u8], has_undeclared: bool, row: usize) {
         let start = out.len();
-        if !has_undeclared || !self.rewrite(out, payload) {
+        if !has_undeclared || !self.must_rewrite(payload) || !self.rewrite(out, payload) {
             out.truncate(start);
             out.extend_from_slice(open(payload));
         }
@@ -94,6 +94,25 @@ impl Batch<'_> {
             is_empty = false;
         }
         out.push(b'}');
+    }
+
+    /// Whether an undeclared member must go: all of them, or one with the name of an added column.
+    fn must_rewrite(&self, payload: &[u8]) -> bool {
+        if self.writer.drops_undeclared {
+            return true;
+        }
+        if self.writer.added.is_empty() {
+            return false;
+        }
+        let mut cursor = Cursor::new(payload);
+        let mut found = false;
+        cursor.space();
+        cursor.step();
+        let walked: Result<(), Fault> = cursor.members(1, |cursor, name| {
+            found = found || self.writer.added.iter().any(|added| name.is(added.name.as_bytes()));
+            cursor.skip(1)
+        });
+        found && walked.is_ok()
     }
 
     /// Writes the object without its end and without members that must not stay.
@@ -167,3 +186,6 @@ fn open(payload: &[u8]) -> &[u8] {
 fn is_bare(open: &[u8]) -> bool {
     open.trim_ascii_end().last() == Some(&b'{')
 }
+
+#[cfg(test)]
+mod tests;

@@ -35,7 +35,9 @@ const MOST_BYTES: i64 = 64 << 20;
 const DEEPEST: usize = 32;
 
 pub(super) fn contract(yaml: &str) -> Found<Contract> {
-    let node: Node = serde_saphyr::from_str(yaml).map_err(|error| Problem {
+    // As in YAML 1.2: a field may be called `y`, `n` or `no`.
+    let options = serde_saphyr::options! { strict_booleans: true };
+    let node: Node = serde_saphyr::from_str_with_options(yaml, options).map_err(|error| Problem {
         line: error.location().map_or(0, |location| location.line()),
         path: String::new(),
         what: format!("not YAML: {}", error.without_snippet().to_string().lines().next().unwrap_or_default()),

@@ -139,13 +139,13 @@ fn format(options: &Place<'_>) -> Found<Option<Format>> {
 }
 
 /// An end of a range: its value, and whether it is left out.
+type End<T> = Option<(T, bool)>;
+
+/// The ends of a range, low and high.
 ///
 /// ODCS 3.0 has `exclusiveMinimum: true` beside `minimum`, 3.1 has `exclusiveMinimum: 5` instead of it.
-fn ends<T: PartialOrd>(
-    options: &Place<'_>,
-    read: impl Fn(&Place<'_>) -> Found<T>,
-) -> Found<(Option<(T, bool)>, Option<(T, bool)>)> {
-    let end = |inclusive: &str, exclusive: &str, is_tighter: fn(&T, &T) -> bool| -> Found<Option<(T, bool)>> {
+fn ends<T: PartialOrd>(options: &Place<'_>, read: impl Fn(&Place<'_>) -> Found<T>) -> Found<[End<T>; 2]> {
+    let end = |inclusive: &str, exclusive: &str, is_tighter: fn(&T, &T) -> bool| -> Found<End<T>> {
         let plain = options.get(inclusive).map(|place| read(&place)).transpose()?;
         let Some(place) = options.get(exclusive) else { return Ok(plain.map(|value| (value, false))) };
         match (place.value(), plain) {
@@ -163,11 +163,11 @@ fn ends<T: PartialOrd>(
     };
     let low = end("minimum", "exclusiveMinimum", |plain, open| plain > open)?;
     let high = end("maximum", "exclusiveMaximum", |plain, open| plain < open)?;
-    Ok((low, high))
+    Ok([low, high])
 }
 
 fn numbers(options: &Place<'_>) -> Found<Option<Range>> {
-    let (low, high) = ends(options, |place| place.number())?;
+    let [low, high] = ends(options, |place| place.number())?;
     if low.is_none() && high.is_none() {
         return Ok(None);
     }
@@ -215,7 +215,7 @@ fn times(options: &Place<'_>) -> Found<Option<Range>> {
 }
 
 fn whole(options: &Place<'_>, read: impl Fn(&Place<'_>) -> Found<i64>, bits: (i64, i64)) -> Found<Option<Range>> {
-    let (low, high) = ends(options, read)?;
+    let [low, high] = ends(options, read)?;
     let min = low.map_or(bits.0, |(value, is_open)| value.saturating_add(is_open.into())).max(bits.0);
     let max = high.map_or(bits.1, |(value, is_open)| value.saturating_sub(is_open.into())).min(bits.1);
     if min > max {

@@ -1,0 +1,95 @@
+//! Letters: written and read back, whatever headers the record came with.
+
+use super::*;
+use crate::code;
+use crate::records::{NewRecords, RecordsBuilder};
+
+fn headers(fill: impl FnOnce(&mut HeadersBuilder)) -> NewRecords {
+    let mut block = HeadersBuilder::default();
+    fill(&mut block);
+    let mut records = RecordsBuilder::default();
+    records.push(0, None, Some(b"v"), block.as_bytes());
+    records.finish()
+}
+
+fn letter(original: &NewRecords, plugin: Option<Plugin>, message: &str) -> Letter {
+    let origin = Origin { topic: "phronis.raw.events".into(), partition: 3, offset: 42, timestamp: -7 };
+    let stage = if plugin.is_some() { Stage::Detect } else { Stage::Gate };
+    Letter::new(
+        &"acme.pumps".parse().unwrap(),
+        stage,
+        plugin,
+        origin,
+        code::WRONG_TYPE,
+        message,
+        original.headers(0),
+        Time(1_732_276_800_000_001),
+    )
+}
+
+fn plugin() -> Plugin {
+    Plugin { name: "hot".parse().unwrap(), version: "1.0".into(), digest: "ab12".into() }
+}
+
+#[test]
+fn what_is_written_is_read_back() {
+    let original = headers(|h| {
+        h.push("traceparent", b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01").push("raw", &[0xff, 0]);
+    });
+    for plugin in [None, Some(plugin())] {
+        let mut letter = letter(&original, plugin, "field `x`: expected a number");
+        assert_eq!(letter.trace_id.as_deref(), Some("4bf92f3577b34da6a3ce929d0e0e4736"));
+        for due in [None, Some(Time(5_000_000))] {
+            letter.due_at = due;
+            let written = headers(|h| letter.write(original.headers(0), h));
+            assert_eq!(Letter::read(written.headers(0)), Some(letter.clone()));
+            let kept: Vec<_> = written.headers(0).take(2).collect();
+            assert_eq!(
+                kept,
+                original.headers(0).collect::<Vec<_>>(),
+                "the record's own headers come first, as they were"
+            );
+            assert_eq!(written.headers(0).get("phronis-due-at").is_some(), due.is_some());
+        }
+    }
+}
+
+#[test]
+fn a_producers_phronis_headers_are_kept_and_never_believed() {
+    let original = headers(|h| {
+        h.push("phronis-id", &[b'0'; 32]).push("phronis-origin-offset", b"999").push("phronis-plugin", b"evil");
+        h.push("phronis-due-at", b"1").push("phronis-trace-id", b"x").push("phronis-stage", b"detect");
+    });
+    let letter = letter(&original, None, "m");
+    let written = headers(|h| letter.write(original.headers(0), h));
+    assert_eq!(Letter::read(written.headers(0)), Some(letter));
+    assert_eq!(written.headers(0).get("phronis-origin-offset"), Some(&b"999"[..]));
+    let back = headers(|h| original_headers(written.headers(0), h));
+    assert_eq!(back.headers, original.headers);
+}
+
+#[test]
+fn a_message_is_bounded_and_safe_to_show() {
+    let original = headers(|_| {});
+    let letter = letter(&original, Some(plugin()), &format!("\u{1b}[31m\n{}", "ü".repeat(2_000)));
+    let written = headers(|h| letter.write(original.headers(0), h));
+    let message = written.headers(0).last("phronis-message").unwrap();
+    assert!(message.starts_with(b"\\u{1b}[31m\\n") && message.len() <= MESSAGE_BYTES && message.len() > 1_000);
+    assert!(str::from_utf8(message).is_ok());
+}
+
+#[test]
+fn what_is_no_letter_is_not_read() {
+    assert_eq!(Letter::read(headers(|_| {}).headers(0)), None);
+    let original = headers(|_| {});
+    let letter = letter(&original, None, "m");
+    for (name, value) in
+        [("phronis-code", "PH9999"), ("phronis-id", "zz"), ("phronis-attempt", "-1"), ("phronis-stage", "x")]
+    {
+        let broken = headers(|h| {
+            letter.write(original.headers(0), h);
+            h.push(name, value.as_bytes());
+        });
+        assert_eq!(Letter::read(broken.headers(0)), None, "{name}");
+    }
+}
