@@ -1,0 +1,176 @@
+//! Half a minute of Phronis: faults are found, a threshold changes, a plugin is replaced, all under load, and all of it is checked.
+//!
+//! The host is the real process; its plugins are the files that ship; the summary is the independent checker's, read from the topics.
+//! This file is the script; the scenes are told in `say`, fed by `feed`, watched by `watch` and judged by `judge`.
+
+mod feed;
+mod judge;
+mod say;
+mod watch;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use phronis_tests::checker::{self, Expect};
+use phronis_tests::host::{Host, Room};
+use phronis_tests::plugins::{package, plugin};
+use serde_json::json;
+
+use feed::Feed;
+use say::Say;
+use watch::Watch;
+
+/// The plugin that is changed and replaced.
+const THRESHOLD: &str = "default/sensors/threshold";
+
+/// The limit at first, in °C: no normal reading comes near it.
+const HIGH: f64 = 90.0;
+
+/// The limit after the change: sensors that are only warming up are over it.
+const LOWER: f64 = 75.0;
+
+/// Readings a second while people watch.
+const RATE: f64 = 2_000.0;
+
+/// Readings of the burst: a second or two of work.
+const BURST: usize = 300_000;
+
+/// How long the scenes last.
+const SCENES: [Duration; 3] = [Duration::from_secs(8), Duration::from_secs(5), Duration::from_secs(6)];
+
+fn main() -> ExitCode {
+    let say = Say::new();
+    match run(&say) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) if say::was_interrupted() => ExitCode::from(130),
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            say.line(&format!("the demo cannot go on: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(say: &Say) -> anyhow::Result<bool> {
+    say::notice_ctrl_c();
+    let (room, next) = prepare(say)?;
+    let started = Instant::now();
+    let host = Host::start(&room)?;
+    say.fact("host", &format!("ready after {} on {}, events in {}", say::time(started.elapsed()), host.base(), "one SQLite file"));
+    for (name, what) in [
+        ("unit-normaliser", "adds every value in °C".to_owned()),
+        ("severity", format!("adds ok, warning (from {LOWER:.0} °C) or critical (from {HIGH:.0} °C)")),
+        ("threshold", format!("alerts above {HIGH:.0} °C")),
+    ] {
+        let status = host.plugin_is(&format!("default/sensors/{name}"), "active")?;
+        say.plugin(name, &status, &what);
+    }
+    let feed = Feed::new();
+    let mut watch = Watch::new(host.listen("?kind=alert").or_else(|_| host.listen(""))?);
+    let play = play(say, &host, &room, &next, &feed, &mut watch);
+    feed.should_stop.store(true, Ordering::Relaxed);
+    let play = play?;
+    let drained = Instant::now();
+    let end = host.stop()?;
+    say.fact("stopped", &format!("the host judged what was left and ended in {}", say::time(drained.elapsed())));
+    anyhow::ensure!(end.success(), "the host ended with {end}");
+
+    let mut truth = feed.truth(HIGH, LOWER);
+    let expect = Expect {
+        detectors: ["threshold".to_owned()].into(),
+        acknowledged: feed.acknowledged(),
+        judge: Some(Box::new(|seen| truth.judge(seen))),
+        ..Expect::default()
+    };
+    let report = checker::check_folder(&room.log(), "sensors", expect)?;
+    let holds = say.summary(&report, &truth.faults(), &watch.latencies(), &play);
+    if holds && !say::was_interrupted() {
+        say.next_steps();
+    }
+    Ok(holds && !say::was_interrupted())
+}
+
+/// What the scenes took.
+#[derive(Debug, Default)]
+struct Play {
+    reload: Option<Duration>,
+    burst: Option<(usize, Duration)>,
+}
+
+/// Makes the room and puts the plugins into it; the second version of the detector waits outside.
+fn prepare(say: &Say) -> anyhow::Result<(Room, PathBuf)> {
+    say.title(RATE);
+    let config = "[streams.sensors]\ncontract = \"contract.yaml\"\n";
+    let room = match std::env::var_os("PHRONIS_DEMO_DIR") {
+        Some(folder) => Room::kept(&PathBuf::from(folder), config)?,
+        None => Room::new()?,
+    };
+    room.configure(config)?;
+    std::fs::write(room.folder().join("contract.yaml"), include_str!("../contract.yaml"))?;
+    let settings = format!("[params]\nfield = \"value_normal\"\nwarning = {LOWER:.1}\ncritical = {HIGH:.1}\n");
+    room.install("default/sensors/unit-normaliser", &plugin("unit-normaliser")?, "")?;
+    room.install("default/sensors/severity", &plugin("severity")?, &settings)?;
+    let settings = format!("[params]\nfield = \"value_normal\"\nhigh = {HIGH:.1}\n");
+    room.install(THRESHOLD, &plugin("threshold")?, &settings)?;
+    Ok((room, package("phronis-demo-next", "threshold-next")?))
+}
+
+/// The scenes, one after the other, while readings come in.
+fn play(
+    say: &Say,
+    host: &Host,
+    room: &Room,
+    next: &std::path::Path,
+    feed: &Feed,
+    watch: &mut Watch,
+) -> anyhow::Result<Play> {
+    let mut play = Play::default();
+    std::thread::scope(|scope| {
+        let steady = scope.spawn(|| feed.steady(host, RATE));
+        let outcome = (|| -> anyhow::Result<()> {
+            say.scene("Alerts as they come. The time at the end: from the post of the reading to the alert here.");
+            watch.tell(say, feed, SCENES[0]);
+
+            say.scene(&format!("A new threshold, live: {HIGH:.0} → {LOWER:.0} °C. Sensors that only warm up are now over it."));
+            let asked = Instant::now();
+            let params = json!({"field": "value_normal", "high": LOWER});
+            let answer = host.put(&format!("/v1/plugins/{THRESHOLD}/params"), &params)?;
+            anyhow::ensure!(answer.status == 200, "the host refused the threshold: {}", answer.text);
+            say.fact("PUT params", &format!("in force after {}", say::time(asked.elapsed())));
+            watch.tell(say, feed, SCENES[1]);
+
+            say.scene("A new version of the detector is saved over the old one. Readings go on.");
+            feed.probes.store(true, Ordering::Relaxed);
+            watch.tell(say, feed, Duration::from_millis(300));
+            let before = watch.version();
+            room.install(THRESHOLD, next, "")?;
+            let saved = Instant::now();
+            play.reload = watch.until_other_version(say, feed, &before).map(|at| at.saturating_duration_since(saved));
+            feed.probes.store(false, Ordering::Relaxed);
+            let reload = play.reload.context("the new version never judged anything")?;
+            say.fact("file saved", &format!("first alert of {} after {}", watch.version(), say::time(reload)));
+            watch.tell(say, feed, SCENES[2]);
+            Ok(())
+        })();
+        feed.should_stop.store(true, Ordering::Relaxed);
+        drop(steady.join());
+        outcome
+    })?;
+    if say::was_interrupted() {
+        return Ok(play);
+    }
+    say.scene(&format!("A burst: {} readings as fast as they go, durable before each answer.", say::number(BURST as u64)));
+    watch.is_quiet = true;
+    let bodies = feed.bodies(BURST);
+    let begun = Instant::now();
+    feed.burst(host, bodies)?;
+    host.drained("sensors")?;
+    let took = begun.elapsed();
+    play.burst = Some((BURST, took));
+    let rate = BURST as f64 / took.as_secs_f64();
+    say.fact("burst", &format!("taken, judged and delivered in {}: {} a second", say::time(took), say::rounded(rate)));
+    Ok(play)
+}

@@ -1,0 +1,182 @@
+//! What the demo prints: short, aligned, plain words; colours only on a terminal that wants them.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use phronis_tests::checker::{Alert, Report};
+use serde_json::Value;
+
+use crate::Play;
+use crate::judge::Faults;
+use crate::watch::short;
+
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// Whether someone pressed Ctrl-C.
+pub(crate) fn was_interrupted() -> bool {
+    INTERRUPTED.load(Ordering::Relaxed)
+}
+
+/// Takes note of Ctrl-C instead of dying of it; a second one ends the demo at once.
+pub(crate) fn notice_ctrl_c() {
+    std::thread::spawn(|| {
+        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
+        runtime.block_on(async {
+            while tokio::signal::ctrl_c().await.is_ok() {
+                if INTERRUPTED.swap(true, Ordering::Relaxed) {
+                    std::process::exit(130);
+                }
+            }
+        });
+    });
+}
+
+/// The voice.
+#[derive(Debug)]
+pub(crate) struct Say {
+    has_colours: bool,
+}
+
+impl Say {
+    pub(crate) fn new() -> Self {
+        let wants = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        Self { has_colours: wants && std::io::stdout().is_terminal() }
+    }
+
+    /// One line. A reader that is gone is no reason to stop: the exit code still tells.
+    pub(crate) fn line(&self, text: &str) {
+        drop(writeln!(std::io::stdout(), "{text}"));
+    }
+
+    fn painted(&self, colour: &str, text: &str) -> String {
+        if self.has_colours { format!("\u{1b}[{colour}m{text}\u{1b}[0m") } else { text.to_owned() }
+    }
+
+    pub(crate) fn title(&self, rate: f64) {
+        self.line(&self.painted("1", "Phronis: WebAssembly plugins judge a stream of events"));
+        self.line(&format!("50 simulated sensors, {} readings a second, a quarter of them in °F", rounded(rate)));
+        self.line("");
+    }
+
+    pub(crate) fn scene(&self, text: &str) {
+        self.line("");
+        self.line(&self.painted("1", text));
+    }
+
+    /// A fact with its name.
+    pub(crate) fn fact(&self, name: &str, text: &str) {
+        self.line(&format!("  {} {text}", self.painted("2", &format!("{name:<12}"))));
+    }
+
+    /// A plugin that is live.
+    pub(crate) fn plugin(&self, name: &str, status: &Value, what: &str) {
+        let text = |pointer: &str| status.pointer(pointer).and_then(Value::as_str).unwrap_or("?");
+        let version = format!("{name} {} ({})", text("/active/version"), short(text("/active/digest")));
+        self.fact("plugin", &format!("{version:<34} {what}"));
+    }
+
+    /// An alert in plain words: which sensor, what, when, which plugin and version, how long after the event.
+    pub(crate) fn alert(&self, alert: &Alert, latency: Option<Duration>) {
+        let text = |pointer: &str| alert.json.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+        let number = |pointer: &str| match alert.json.pointer(pointer) {
+            Some(Value::String(text)) => text.parse().unwrap_or(f64::NAN),
+            value => value.and_then(Value::as_f64).unwrap_or(f64::NAN),
+        };
+        let when = text("/detected_at").get(11..19).unwrap_or_default().to_owned();
+        let (value, limit) = (number("/attributes/value"), number("/attributes/limit"));
+        let hot = self.painted("33", &format!("{value:>6.1} °C, above {limit:.0}"));
+        let who = format!("{} {} ({})", alert.plugin, alert.version, short(&alert.digest));
+        let after = latency.map(time).unwrap_or_default();
+        self.line(&format!("  {when}  {:<6} {hot}   {who}   {after:>7}", text("/key")));
+    }
+
+    /// The checker's word. Gives whether everything held.
+    pub(crate) fn summary(&self, report: &Report, faults: &Faults, latencies: &[Duration], play: &Play) -> bool {
+        self.scene("Checked by an independent reader of the topics");
+        let Report { received, delivered, gate_letters, enrich_letters, dropped, .. } = report;
+        let n = |count: &u64| number(*count);
+        let letters = n(&(gate_letters + enrich_letters));
+        self.fact("events", &format!(
+            "{} in = {} delivered + {letters} letters ({} gate, {} enrichers) + {} dropped",
+            n(received), n(delivered), n(gate_letters), n(enrich_letters), n(dropped)
+        ));
+        for (name, detector) in &report.detectors {
+            let (judged, skipped, letters) = (n(&detector.judged), n(&detector.skipped), n(&detector.letters));
+            self.fact(name, &format!("{judged} judged + {skipped} skipped + {letters} letters = {} delivered", n(delivered)));
+        }
+        let verdict = report.verdict;
+        self.fact("faults", &format!("{} found, {} missed, {} false alerts", faults.found, faults.missed, verdict.wrong));
+        let alerts = report.alerts.len() as u64;
+        self.fact("alerts", &format!(
+            "{}, {} of them about the probe; {} missing, {} repeated",
+            n(&alerts), n(&faults.probes), verdict.missed, report.repeated_alerts
+        ));
+        self.fact("order", &format!("kept for {} sensors; every letter byte for byte", report.keys));
+        let at = |share: f64| {
+            let place = (latencies.len().saturating_sub(1)) as f64 * share;
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an index below the length")]
+            latencies.get(place.round() as usize).map_or_else(|| "?".to_owned(), |latency| time(*latency))
+        };
+        let count = number(latencies.len() as u64);
+        self.fact("latency", &format!("p50 {}, p99 {} from post to alert ({count} alerts at the steady pace)", at(0.5), at(0.99)));
+        if let Some((events, took)) = play.burst {
+            self.fact("rate", &format!("{} events a second, durable, judged, delivered", rounded(events as f64 / took.as_secs_f64())));
+        }
+        if let Some(reload) = play.reload {
+            self.fact("reload", &format!("{} from the saved file to its first alert, nothing lost or judged twice", time(reload)));
+        }
+        let holds = report.holds() && faults.missed == 0;
+        for violation in &report.violations {
+            self.fact("VIOLATION", violation);
+        }
+        let (colour, word) = if holds { ("32", "all checks hold") } else { ("31", "CHECKS FAILED") };
+        self.fact("verdict", &self.painted(colour, word));
+        holds
+    }
+
+    pub(crate) fn next_steps(&self) {
+        self.scene("What to try next");
+        for (command, what) in [
+            ("phronis run", "a host on 127.0.0.1:8000, data in ./phronis-data"),
+            ("cp …/wasm32-wasip2/release/threshold.wasm phronis-data/plugins/default/sensors/hot.wasm", ""),
+            ("echo 'params = { high = 90.0 }' > phronis-data/plugins/default/sensors/hot.toml", "live in under a second"),
+            ("phronis tail alerts", "in another terminal"),
+            (r#"curl -d '{"sensor_id":"S01","value":98.6}' localhost:8000/ingest"#, "too hot"),
+        ] {
+            let what = if what.is_empty() { String::new() } else { self.painted("2", &format!("   # {what}")) };
+            self.line(&format!("  {command}{what}"));
+        }
+        self.line("  Write a plugin of your own: docs/plugins.md");
+    }
+}
+
+/// A time in the unit that fits.
+pub(crate) fn time(time: Duration) -> String {
+    let millis = time.as_secs_f64() * 1000.0;
+    match millis {
+        ms if ms < 10.0 => format!("{ms:.1} ms"),
+        ms if ms < 1000.0 => format!("{ms:.0} ms"),
+        ms => format!("{:.1} s", ms / 1000.0),
+    }
+}
+
+/// A number with thin groups: `1 234 567`.
+pub(crate) fn number(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(' ');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A rate, as exact as anyone wants it.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "rates are positive and small")]
+pub(crate) fn rounded(rate: f64) -> String {
+    let step = if rate >= 10_000.0 { 1_000.0 } else { 100.0 };
+    number(((rate / step).round() * step) as u64)
+}

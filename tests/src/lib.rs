@@ -1,0 +1,9 @@
+//! What tests, the chaos run and the demo share: a real host in a room of its own, and the independent checker.
+//!
+//! Nothing here looks into the host: it is started as a process, spoken to over HTTP,
+//! and judged by what it left in its log.
+
+pub mod checker;
+pub mod host;
+pub mod load;
+pub mod plugins;

@@ -1,0 +1,94 @@
+//! What keeps the house tidy: the direction of the crates, the first line of each file, a page for each code.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use phronis_tests::plugins::root;
+use serde_json::Value;
+
+/// Which crates of the host a crate may use: app → {admin, pipeline} → {engine, log, store, archive, load} → core.
+const MAY_USE: &[(&str, &[&str])] = &[
+    ("phronis-core", &[]),
+    ("phronis-engine", &["phronis-core"]),
+    ("phronis-log", &["phronis-core"]),
+    ("phronis-store", &["phronis-core"]),
+    ("phronis-archive", &["phronis-core"]),
+    ("phronis-load", &["phronis-core"]),
+    ("phronis-pipeline", &["phronis-core", "phronis-engine", "phronis-log", "phronis-store", "phronis-archive"]),
+    ("phronis-admin", &["phronis-core", "phronis-pipeline", "phronis-log", "phronis-store", "phronis-archive"]),
+    ("phronis-sdk", &["phronis-sdk-macros"]),
+    ("phronis-sdk-macros", &[]),
+];
+
+#[test]
+fn crates_use_only_what_lies_below_them() -> anyhow::Result<()> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
+        .current_dir(root())
+        .output()?;
+    anyhow::ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let metadata: Value = serde_json::from_slice(&output.stdout)?;
+    let rules: BTreeMap<_, _> = MAY_USE.iter().copied().collect();
+    let items = |value: &Value, key: &str| value.get(key).and_then(Value::as_array).cloned().unwrap_or_default();
+    let name = |value: &Value| value.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let mut checked = 0;
+    for package in items(&metadata, "packages") {
+        let user = name(&package);
+        // What tests need is nobody's layer.
+        let used = items(&package, "dependencies").into_iter().filter(|used| used.get("kind").is_none_or(Value::is_null));
+        for used in used.map(|used| name(&used)).filter(|used| used.starts_with("phronis")) {
+            if let Some(allowed) = rules.get(user.as_str()) {
+                assert!(allowed.contains(&used.as_str()), "{user} must not use {used}");
+            } else if user.starts_with("phronis-plugin-") || user == "phronis-guests" {
+                assert_eq!(used, "phronis-sdk", "{user} meets the host only in wit/");
+            }
+        }
+        checked += usize::from(rules.contains_key(user.as_str()));
+    }
+    assert!(checked >= 8, "only {checked} crates are known here");
+    Ok(())
+}
+
+#[test]
+fn every_source_file_opens_with_what_it_is_for() -> anyhow::Result<()> {
+    let mut files = Vec::new();
+    for folder in ["host", "sdk", "plugins", "tests", "examples", "benches"] {
+        find(&root().join(folder), "rs", &mut files)?;
+    }
+    let silent: Vec<_> = files
+        .iter()
+        .filter(|path| !std::fs::read_to_string(path).is_ok_and(|text| text.starts_with("//!")))
+        .map(|path| path.strip_prefix(root()).unwrap_or(path).display().to_string())
+        .collect();
+    assert!(silent.is_empty(), "these files do not open with //!: {silent:#?}");
+    assert!(files.len() > 50);
+    Ok(())
+}
+
+#[test]
+fn every_code_has_a_page_and_every_page_a_code() -> anyhow::Result<()> {
+    let codes: BTreeSet<String> = phronis_core::code::ALL.iter().map(ToString::to_string).collect();
+    let mut files = Vec::new();
+    find(&root().join("docs/errors"), "md", &mut files)?;
+    let stem = |path: &PathBuf| path.file_stem().and_then(|stem| stem.to_str()).map(str::to_owned);
+    let pages: BTreeSet<String> = files.iter().filter_map(stem).filter(|stem| stem.starts_with("PH")).collect();
+    let without: Vec<_> = codes.difference(&pages).collect();
+    let unknown: Vec<_> = pages.difference(&codes).collect();
+    assert!(without.is_empty() && unknown.is_empty(), "codes without a page: {without:?}; pages of no code: {unknown:?}");
+    Ok(())
+}
+
+fn find(folder: &Path, ending: &str, files: &mut Vec<PathBuf>) -> anyhow::Result<()> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Ok(()) };
+    for entry in entries {
+        let path = entry?.path();
+        if path.is_dir() && path.file_name().is_some_and(|name| name != "target") {
+            find(&path, ending, files)?;
+        } else if path.extension().is_some_and(|extension| extension == ending) {
+            files.push(path);
+        }
+    }
+    Ok(())
+}
