@@ -71,8 +71,8 @@ impl Caller {
             Self::Stranger => Err(Problem::new(code::UNAUTHORIZED, "the key of the request is not known here")),
             Self::Holder(key) if key.role >= role => Ok(()),
             Self::Holder(key) => {
-                let need = format!("this needs the role {role:?}, the key `{}` has {:?}", key.name, key.role);
-                Err(Problem::new(code::FORBIDDEN, need.to_lowercase()))
+                let detail = format!("this needs the role {role}, the key `{}` has {}", key.name, key.role);
+                Err(Problem::new(code::FORBIDDEN, detail))
             }
         }
     }

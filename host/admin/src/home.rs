@@ -26,7 +26,7 @@ pub(crate) async fn show(State(app): State<App>, Extension(caller): Extension<Ca
     let plugins: Vec<_> = plugins::visible(&app, &caller).collect();
     let mut page = String::with_capacity(8 << 10);
     // Writing to a string cannot fail.
-    drop(write_page(&mut page, may_look, &streams, &plugins));
+    write_page(&mut page, may_look, &streams, &plugins).ok();
     let headers = [(header::CONTENT_TYPE, "text/html; charset=utf-8"), (header::CONTENT_SECURITY_POLICY, POLICY)];
     Ok((headers, page).into_response())
 }

@@ -114,6 +114,16 @@ pub enum Role {
     Admin,
 }
 
+impl std::fmt::Display for Role {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Admin => "admin",
+        })
+    }
+}
+
 /// The SHA-256 of a key; written as 64 hex digits. The key itself is nowhere in the configuration.
 #[derive(Clone, Copy, Deserialize)]
 #[serde(try_from = "String")]

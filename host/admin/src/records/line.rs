@@ -36,7 +36,7 @@ pub(crate) struct Line<'a> {
     #[serde(serialize_with = "headers")]
     #[schema(value_type = Object)]
     headers: Headers<'a>,
-    /// The value, when it is JSON; null for a tombstone.
+    /// The value, when it is JSON.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     value: Option<Cow<'a, RawValue>>,
@@ -81,7 +81,7 @@ impl<'a> Line<'a> {
             },
         };
         let bytes = records.body.value(row);
-        let value = bytes.map_or(Some(Cow::Borrowed(RawValue::NULL)), embedded);
+        let value = bytes.and_then(embedded);
         Some(Self {
             topic: &records.topic,
             partition: records.partition,
@@ -142,9 +142,9 @@ impl Serialize for HeaderValue<'_> {
     }
 }
 
-/// A time in RFC 3339; `None` beyond the years that it can write.
+/// A time in RFC 3339, in UTC with milliseconds; `None` beyond the years that it can write.
 pub(crate) fn rfc3339(milliseconds: i64) -> Option<String> {
-    jiff::Timestamp::from_millisecond(milliseconds).ok().map(|time| time.to_string())
+    jiff::Timestamp::from_millisecond(milliseconds).ok().map(|time| format!("{time:.3}"))
 }
 
 #[cfg(test)]
@@ -162,7 +162,7 @@ mod tests {
 
     #[test]
     fn json_is_embedded_and_all_else_is_base64() {
-        let head = r#"{"topic":"t","partition":3,"offset":7,"timestamp":"1970-01-01T00:00:01.5Z""#;
+        let head = r#"{"topic":"t","partition":3,"offset":7,"timestamp":"1970-01-01T00:00:01.500Z""#;
         for (key, value, expected) in [
             (
                 Some(&b"k"[..]),
@@ -174,7 +174,7 @@ mod tests {
             (None, Some(&[0xc3, 0x28]), r#","key":null,"headers":{},"value_base64":"wyg="}"#),
             (None, Some(b""), r#","key":null,"headers":{},"value_base64":""}"#),
             (None, Some(b"null"), r#","key":null,"headers":{},"value":null}"#),
-            (None, None, r#","key":null,"headers":{},"value":null,"is_tombstone":true}"#),
+            (None, None, r#","key":null,"headers":{},"is_tombstone":true}"#),
         ] {
             assert_eq!(line(key, value, &HeadersBuilder::default()), format!("{head}{expected}"));
         }

@@ -68,7 +68,7 @@ impl Host {
 
     /// Tells the server to stop and waits until it has.
     pub(crate) fn stop_server(&mut self) {
-        self.stop.take().map(|stop| stop.send(()));
+        drop(self.stop.take());
         if let Some(served) = self.served.take() {
             served.join().unwrap();
         }
