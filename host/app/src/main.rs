@@ -1,2 +1,5 @@
-//! The `phronis` binary.
-fn main() {}
+//! The `phronis` binary. What it does stands in the library of this crate.
+
+fn main() -> std::process::ExitCode {
+    phronis::cli::main()
+}

@@ -1,0 +1,99 @@
+//! The commands, one file each: its arguments, and a `run` that does it.
+
+pub mod check;
+pub mod compile_component;
+pub mod config;
+pub mod doctor;
+pub mod explain;
+pub mod load;
+pub mod plugin;
+mod progress;
+pub mod run;
+mod send;
+pub mod simulate;
+pub mod streams;
+pub mod tail;
+
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+use crate::client::Client;
+use crate::config::{Config, Overrides, load as load_config};
+use crate::failure::Failure;
+
+/// Which configuration a command means.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct ConfigArgs {
+    /// Configuration files (TOML); later ones override earlier ones, PHRONIS__SECTION__KEY overrides them all
+    #[arg(short, long = "config", value_name = "FILE", num_args = 1..)]
+    pub files: Vec<PathBuf>,
+    /// Folder for the log, the cache and the state
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Folder where plugins are dropped
+    #[arg(long, value_name = "DIR")]
+    pub plugins_dir: Option<PathBuf>,
+    /// Address to listen on
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen: Option<String>,
+    /// What to log, as in RUST_LOG: `info`, `debug`, `info,phronis_engine=debug`
+    #[arg(long, value_name = "FILTER")]
+    pub log_level: Option<String>,
+}
+
+impl ConfigArgs {
+    /// What lies above the files.
+    pub fn overrides(&self) -> Overrides {
+        Overrides::from_env()
+            .flag("--data-dir", "data_dir", self.data_dir.as_ref().map(|dir| dir.display()))
+            .flag("--plugins-dir", "plugins_dir", self.plugins_dir.as_ref().map(|dir| dir.display()))
+            .flag("--listen", "http.listen", self.listen.as_ref())
+            .flag("--log-level", "logging.level", self.log_level.as_ref())
+    }
+
+    /// Reads and checks the configuration.
+    ///
+    /// # Errors
+    /// All its problems.
+    pub fn load(&self) -> Result<Config, Failure> {
+        Ok(load_config(&self.files, &self.overrides())?)
+    }
+}
+
+/// All items of a list that comes in pieces.
+async fn items(client: &Client, path: &str) -> Result<Vec<Value>, Failure> {
+    let mut all = Vec::new();
+    let mut cursor = String::new();
+    loop {
+        let page = client.get(&format!("{path}?limit=1000{cursor}")).await?;
+        all.extend(page.get("items").and_then(Value::as_array).cloned().unwrap_or_default());
+        match page.get("next").and_then(Value::as_str) {
+            // Cursors are ids of plugins or streams, whose letters need no escaping in a query.
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => return Ok(all),
+        }
+    }
+}
+
+/// A time as hosts and files write it (RFC 3339, or a number since 1970), in milliseconds since 1970.
+fn time_ms(value: &Value) -> Option<i64> {
+    match value {
+        Value::String(text) => {
+            let parsed = text.parse::<jiff::Timestamp>().map(jiff::Timestamp::as_millisecond);
+            let in_utc = || text.parse::<jiff::civil::DateTime>().ok()?.to_zoned(jiff::tz::TimeZone::UTC).ok();
+            parsed.ok().or_else(|| in_utc().map(|zoned| zoned.timestamp().as_millisecond()))
+        }
+        // Seconds until the year 5138 and milliseconds since 1973 do not overlap.
+        Value::Number(number) => match number.as_i64() {
+            Some(seconds) if seconds.abs() < 100_000_000_000 => seconds.checked_mul(1000),
+            Some(millis) if millis.abs() < 100_000_000_000_000 => Some(millis),
+            Some(micros) => Some(micros / 1000),
+            None => number
+                .as_f64()
+                .and_then(|seconds| jiff::SignedDuration::try_from_secs_f64(seconds).ok())
+                .and_then(|since| i64::try_from(since.as_millis()).ok()),
+        },
+        _ => None,
+    }
+}

@@ -1,0 +1,207 @@
+//! `phronis plugin`: what the plugins of a running host do, and their parameters and limits, live.
+
+use std::io::{Read as _, Write as _};
+use std::path::PathBuf;
+
+use phronis_core::PluginId;
+use phronis_core::text::escape;
+use reqwest::Method;
+use serde_json::{Map, Value};
+
+use super::items;
+use crate::client::ClientArgs;
+use crate::failure::{Exit, Failure, Outcome};
+use crate::output::{self, Format, cell};
+
+/// Look at the plugins of a running host, and change their parameters and limits while they run
+///
+/// A plugin is named as it lies in the folder: tenant/stream/name, or stream/name for the default tenant.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    client: ClientArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// List the plugins: version, state, what they did, why a newer version is refused
+    List {
+        /// How to print the list
+        #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
+        output: Format,
+    },
+    /// Show all that is known of a plugin, as JSON
+    Show {
+        /// The plugin
+        #[arg(value_parser = parse_id)]
+        id: PluginId,
+    },
+    /// Show a plugin's parameters, or change them: in force from its next batch on
+    ///
+    /// Without --set or --file: prints the parameters in force.
+    Params(Change),
+    /// Show a plugin's limits, or change them below the ceilings of the host
+    ///
+    /// Limits are: memory, output_bytes, log_bytes ("32MiB"), deadline ("50ms"), output_rows.
+    Limits(Change),
+}
+
+#[derive(Debug, clap::Args)]
+struct Change {
+    /// The plugin
+    #[arg(value_parser = parse_id)]
+    id: PluginId,
+    /// Change one: the value is JSON, or else a text; what is not named stays as it is
+    #[arg(long, value_name = "NAME=VALUE", value_parser = parse_set)]
+    set: Vec<(String, Value)>,
+    /// Take all values from a JSON file (- is standard input) instead of those in force
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Check the change and make none
+    #[arg(long)]
+    dry_run: bool,
+    /// Why, for the audit
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+}
+
+/// Does what was asked for.
+pub async fn run(args: Args) -> Outcome {
+    match args.command {
+        Command::List { output } => list(&args.client, output).await,
+        Command::Show { id } => {
+            let plugin = args.client.client()?.get(&path(&id)).await?;
+            writeln!(std::io::stdout(), "{plugin:#}")?;
+            Ok(Exit::Ok)
+        }
+        Command::Params(what) => change(&args.client, what, "params").await,
+        Command::Limits(what) => change(&args.client, what, "limits").await,
+    }
+}
+
+async fn list(client: &ClientArgs, format: Format) -> Outcome {
+    let plugins = items(&client.client()?, "/v1/plugins").await?;
+    output::list(
+        &plugins,
+        format,
+        &[
+            ("PLUGIN", &|item| cell(item, "/id")),
+            ("STATE", &|item| cell(item, "/state")),
+            ("VERSION", &|item| cell(item, "/active/version")),
+            ("KIND", &|item| cell(item, "/active/kind")),
+            ("JUDGED", &|item| cell(item, "/counts/judged")),
+            ("SKIPPED", &|item| cell(item, "/counts/skipped")),
+            ("FAILED", &|item| cell(item, "/counts/failed")),
+            ("FINDINGS", &|item| cell(item, "/counts/findings")),
+            ("REFUSED", &|item| match item.pointer("/refusal/code") {
+                Some(code) => format!("{} {}", code.as_str().unwrap_or("-"), cell(item, "/refusal/message")),
+                None => String::new(),
+            }),
+        ],
+    )?;
+    Ok(Exit::Ok)
+}
+
+async fn change(client: &ClientArgs, change: Change, what: &str) -> Outcome {
+    let client = client.client()?;
+    let path = path(&change.id);
+    let mut out = std::io::stdout();
+    if change.set.is_empty() && change.file.is_none() {
+        let plugin = client.get(&path).await?;
+        writeln!(out, "{:#}", plugin.get(what).unwrap_or(&Value::Null))?;
+        return Ok(Exit::Ok);
+    }
+    let mut value = match &change.file {
+        Some(file) => read_json(file)?,
+        // Parameters are replaced whole, so those in force are the base; limits are changed one by one.
+        None if what == "params" => client.get(&path).await?.get(what).cloned().unwrap_or_default(),
+        None => Value::Object(Map::new()),
+    };
+    let Value::Object(members) = &mut value else {
+        return Err(Failure::usage(format!("{what} are a JSON object: {{\"name\": value}}")));
+    };
+    members.extend(change.set);
+    let dry_run = if change.dry_run { "?dry_run=true" } else { "" };
+    let mut request = client.request(Method::PUT, &format!("{path}/{what}{dry_run}")).json(&value);
+    if let Some(reason) = &change.reason {
+        request = request.header("x-reason", reason);
+    }
+    if let Ok(user) = std::env::var("USER") {
+        request = request.header("x-actor", user);
+    }
+    let response = client.checked(request).await?;
+    let applied: Value = response.json().await.map_err(|error| client.unreachable(&error))?;
+    writeln!(out, "{:#}", applied.get("value").unwrap_or(&Value::Null))?;
+    let revision = cell(&applied, "/revision");
+    let told = if change.dry_run {
+        format!("{}: these {what} would be accepted, nothing changed", change.id)
+    } else {
+        format!("{}: these {what} are in force (revision {revision})", change.id)
+    };
+    writeln!(std::io::stderr(), "{}", escape(&told))?;
+    Ok(Exit::Ok)
+}
+
+fn path(id: &PluginId) -> String {
+    format!("/v1/plugins/{id}")
+}
+
+fn parse_id(text: &str) -> Result<PluginId, String> {
+    let whole = if text.split('/').count() == 2 {
+        match text.split_once('/') {
+            Some((stream, name)) if stream.contains('.') => format!("{}/{name}", stream.replacen('.', "/", 1)),
+            _ => format!("{}/{text}", phronis_core::name::DEFAULT_TENANT),
+        }
+    } else {
+        text.to_owned()
+    };
+    whole.parse().map_err(|_| "expected tenant/stream/name, as in `phronis plugin list`".to_owned())
+}
+
+fn parse_set(text: &str) -> Result<(String, Value), String> {
+    let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
+    if name.is_empty() {
+        return Err("expected NAME=VALUE".to_owned());
+    }
+    let value = serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned()));
+    Ok((name.to_owned(), value))
+}
+
+fn read_json(file: &std::path::Path) -> Result<Value, Failure> {
+    let mut text = String::new();
+    let read = if file.as_os_str() == "-" {
+        std::io::stdin().read_to_string(&mut text).map(|_| ())
+    } else {
+        std::fs::read_to_string(file).map(|content| text = content)
+    };
+    read.map_err(|error| Failure::usage(format!("cannot read {}: {error}", file.display())))?;
+    serde_json::from_str(&text).map_err(|error| Failure::usage(format!("{} is not JSON: {error}", file.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plugin_may_be_named_the_short_way() {
+        for (text, id) in [
+            ("sensors/hot", Some("default/sensors/hot")),
+            ("acme/sensors/hot", Some("acme/sensors/hot")),
+            ("acme.sensors/hot", Some("acme/sensors/hot")),
+            ("hot", None),
+            ("a/b/c/d", None),
+        ] {
+            assert_eq!(parse_id(text).ok().map(|id| id.to_string()).as_deref(), id, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_value_is_json_or_else_a_text() {
+        assert_eq!(parse_set("high=90.5"), Ok(("high".to_owned(), 90.5.into())));
+        assert_eq!(parse_set("unit=C"), Ok(("unit".to_owned(), "C".into())));
+        assert_eq!(parse_set("a=b=c"), Ok(("a".to_owned(), "b=c".into())));
+        assert!(parse_set("high").is_err());
+    }
+}

@@ -1,0 +1,87 @@
+//! Names of a stream's topics: derived from its id, or given one by one; no two streams share one.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use phronis_core::StreamId;
+
+use super::reader::{Reader, Section};
+
+/// The stream whose topics have the short names.
+const SHORT: &str = "sensors";
+
+/// The names of a stream's topics.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Topics {
+    /// Records as they came.
+    pub raw: Arc<str>,
+    /// Events as they left the pipeline.
+    pub processed: Arc<str>,
+    /// What detectors found.
+    pub alerts: Arc<str>,
+    /// Letters.
+    pub dlq: Arc<str>,
+    /// Letters that are due.
+    pub retry: Arc<str>,
+    /// State of plugins.
+    pub state: Arc<str>,
+}
+
+impl Topics {
+    /// The usual names of a stream's topics.
+    pub fn of(id: &StreamId) -> Self {
+        let is_short = id.to_string() == SHORT;
+        let name = |kind: &str| match is_short {
+            true => format!("phronis.{kind}").into(),
+            false => format!("phronis.{}.{}.{kind}", id.tenant, id.stream).into(),
+        };
+        Self {
+            raw: if is_short { "phronis.raw.events".into() } else { name("raw") },
+            processed: name("processed"),
+            alerts: name("alerts"),
+            dlq: name("dlq"),
+            retry: name("retry"),
+            state: name("state"),
+        }
+    }
+}
+
+/// Reads the names of a stream's topics. `taken` holds who owns a name already.
+pub(super) fn read(
+    reader: &mut Reader,
+    section: &mut Section<'_>,
+    id: &StreamId,
+    taken: &mut BTreeMap<String, String>,
+) -> Topics {
+    let base = Topics::of(id);
+    let mut section = section.section(reader, "topics");
+    let mut name = |key: &'static str, base: &str| {
+        let name = section.or(reader, key, base.to_owned());
+        let is_fine = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+        if name.is_empty() || name.len() > 249 || !name.bytes().all(is_fine) || name == "." || name == ".." {
+            let message = format!("`{name}` is not a topic name: 1 to 249 letters, digits, `.`, `_`, `-`");
+            reader.problems.push(section.problem(key, message));
+        }
+        match taken.insert(name.clone(), format!("stream {id}")) {
+            Some(owner) if owner == format!("stream {id}") => {
+                reader.problems.push(section.problem(key, format!("`{name}` is named twice in this stream")));
+            }
+            Some(owner) => {
+                let message = format!("topic `{name}` belongs to {owner} already: two streams cannot share a topic");
+                reader.problems.push(section.problem(key, message));
+            }
+            None => {}
+        }
+        name.into()
+    };
+    let topics = Topics {
+        raw: name("raw", &base.raw),
+        processed: name("processed", &base.processed),
+        alerts: name("alerts", &base.alerts),
+        dlq: name("dlq", &base.dlq),
+        retry: name("retry", &base.retry),
+        state: name("state", &base.state),
+    };
+    section.finish(reader);
+    topics
+}

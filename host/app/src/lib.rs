@@ -1,0 +1,14 @@
+//! The `phronis` program: command line, configuration, and the wiring of a host.
+//!
+//! `main.rs` only calls [`cli::main`]; what can be tested stands here.
+//! Commands are one file each in [`commands`]; no decision about events is made in this crate.
+
+pub mod cli;
+pub mod client;
+pub mod commands;
+pub mod config;
+pub mod failure;
+pub mod logging;
+pub mod output;
+pub mod signals;
+pub mod survey;
