@@ -116,3 +116,48 @@ pub fn event(fields: &[Field], columns: &[ArrayRef], row: usize) -> Map<String, 
     };
     fields.iter().zip(columns).map(|(field, column)| (field.path.clone(), value(column))).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow_array::{Float64Array, StringArray};
+    use serde_json::json;
+
+    use super::*;
+    use crate::plugin::FieldType;
+
+    #[test]
+    fn an_alert_is_written_as_the_design_names_it_and_read_back() {
+        let field = |path: &str, of_type| Field { path: path.into(), of_type, required: true };
+        let columns: [ArrayRef; 2] =
+            [Arc::new(StringArray::from(vec!["a", "S1"])), Arc::new(Float64Array::from(vec![1.0, 98.5]))];
+        let fields = [field("sensor_id", FieldType::Text), field("meta.temp", FieldType::Number)];
+        let at = Time(1_732_276_800_000_001);
+        let alert = Alert {
+            id: Id([7; 16]),
+            tenant: "default".parse().unwrap(),
+            stream: "sensors".parse().unwrap(),
+            plugin: Plugin { name: "hot".parse().unwrap(), version: "1".into(), digest: "ab".into() },
+            rule: "too-hot".into(),
+            severity: Severity::Warning,
+            message: "hot\n".into(),
+            agent: None,
+            key: Some("S1".into()),
+            attributes: Map::new(),
+            event: event(&fields, &columns, 1),
+            origin: RecordOrigin { topic: "t".into(), partition: 1, offset: 2, timestamp: at },
+            event_time: at,
+            detected_at: at,
+            halt: false,
+            stages: Stages { received: at, checked: at, judged: at, delivered: at },
+        };
+        let mut out = Vec::new();
+        alert.write_json(&mut out);
+        let value: Value = serde_json::from_slice(&out).unwrap();
+        assert_eq!(value["event"], json!({"sensor_id": "S1", "meta.temp": 98.5}));
+        assert_eq!(value["stages"]["judged"], json!("2024-11-22T12:00:00.000001Z"));
+        assert_eq!((&value["id"], &value["severity"]), (&json!("07".repeat(16)), &json!("warning")));
+        assert_eq!(serde_json::from_slice::<Alert>(&out).unwrap(), alert);
+    }
+}

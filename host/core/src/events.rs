@@ -212,3 +212,47 @@ fn typed_number(column: ArrayRef, of_type: FieldType) -> ArrayRef {
         _ => column,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plugin::Field;
+    use crate::records::{HeadersBuilder, RecordsBuilder};
+
+    #[test]
+    fn a_plugin_gets_the_columns_that_it_resolved() {
+        let yaml = "apiVersion: v3.1.0\nkind: DataContract\nid: c\nversion: '1'\nschema:\n- name: s\n  customProperties: [{property: phronis.key, value: n}]\n  properties: [{name: n, logicalType: integer}]\n";
+        let contract = Arc::new(Contract::parse(yaml, "c").unwrap());
+        let mut headers = HeadersBuilder::default();
+        headers.push("h", b"old").push("h", b"new");
+        let mut records = RecordsBuilder::default();
+        records.push(1, Some(b"a"), Some(b"bad"), &[]);
+        records.push(2, Some(b"b"), Some(b"{\"n\":7}"), headers.as_bytes());
+        records.push(3, Some(b"c"), Some(b"{}"), &[]);
+        let records =
+            Records { topic: "t".into(), partition: 0, offsets: vec![10, 11, 12].into(), body: records.finish() };
+        let checked = crate::Decoder::new(Arc::clone(&contract)).check(records);
+        let cell = |path: &str, of_type, row| {
+            let field = Field { path: path.into(), of_type, required: false };
+            let column = checked.project(&contract.resolve(&field, &[]).unwrap(), &[]);
+            assert_eq!((column.len(), column.data_type()), (2, &of_type.arrow()), "{path}");
+            let mut json = Vec::new();
+            write::Cells::of(&column).write(&mut json, row);
+            String::from_utf8(json).unwrap()
+        };
+        for (path, of_type, first, second) in [
+            ("n", FieldType::Integer, "7", "null"),
+            ("n", FieldType::Number, "7.0", "null"),
+            ("$key", FieldType::Text, "\"7\"", "\"c\""),
+            ("$offset", FieldType::Integer, "11", "12"),
+            ("$timestamp", FieldType::Timestamp, "\"1970-01-01T00:00:00.002000Z\"", "\"1970-01-01T00:00:00.003000Z\""),
+            ("$event_time", FieldType::Timestamp, "\"1970-01-01T00:00:00.002000Z\"", "\"1970-01-01T00:00:00.003000Z\""),
+            ("$payload", FieldType::Text, "\"{\\\"n\\\":7}\"", "\"{}\""),
+            ("$header.h", FieldType::Text, "\"new\"", "null"),
+        ] {
+            assert_eq!((cell(path, of_type, 0).as_str(), cell(path, of_type, 1).as_str()), (first, second), "{path}");
+        }
+        let kept = checked.events.filter(&BooleanArray::from(vec![false, true])).unwrap();
+        assert_eq!((kept.rows, kept.columns.first().map(|column| column.len())), (vec![2], Some(1)));
+    }
+}
