@@ -93,5 +93,5 @@ pub mod __private {
     pub use crate::bindings::phronis::plugin::{log, types};
     pub use crate::component;
     pub use crate::event::{column_count, field, path_of};
-    pub use crate::params::object::{Object, Property, choice_schema, object_schema, unknown_choice};
+    pub use crate::params::object::{Object, Property, choice_schema, given, object_schema, unknown_choice};
 }

@@ -1,6 +1,7 @@
 //! What an enricher adds: every type, nulls, drops, failures, names from parameters; and how cases are compared.
 
 #![allow(missing_docs, missing_debug_implementations, reason = "plugins of a test")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test's own functions")]
 
 use phronis_sdk::prelude::*;
 use phronis_sdk::test::{Harness, Json, json, run_cases};

@@ -1,6 +1,7 @@
 //! What an author's event struct sees of a batch: every type, nulls, paths, row failures.
 
 #![allow(missing_docs, missing_debug_implementations, reason = "plugins of a test")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test's own functions")]
 
 use phronis_sdk::prelude::*;
 use phronis_sdk::test::{Harness, Json, json};

@@ -110,7 +110,7 @@ fn parameter<'a>(ident: &'a Ident, field: &'a Field) -> syn::Result<Parameter<'a
         of_type,
         name: attribute::plain_name(ident),
         doc: attribute::doc_comment(&field.attrs),
-        default: quote_spanned!(of_type.span()=> || <#of_type as ::phronis_sdk::Param>::absent()),
+        default: quote!(<#of_type as ::phronis_sdk::Param>::absent),
         min: none.clone(),
         max: none,
     };
@@ -129,17 +129,15 @@ fn parameter<'a>(ident: &'a Ident, field: &'a Field) -> syn::Result<Parameter<'a
 
 fn default(of_type: &syn::Type, value: Option<&Expr>) -> TokenStream {
     match value {
-        Some(value) => quote_spanned! {value.span()=>
-            || ::core::option::Option::Some(<#of_type as ::core::convert::From<_>>::from(#value))
-        },
-        None => quote_spanned! {of_type.span()=>
-            || ::core::option::Option::Some(<#of_type as ::core::default::Default>::default())
-        },
+        Some(value) => quote!(|| ::phronis_sdk::__private::given::<#of_type>(#value)),
+        None => {
+            quote!(|| ::phronis_sdk::__private::given::<#of_type>(<#of_type as ::core::default::Default>::default()))
+        }
     }
 }
 
 fn limit(value: &Expr) -> TokenStream {
-    quote_spanned!(value.span()=> ::core::option::Option::Some((#value) as f64))
+    quote!(::phronis_sdk::__private::given::<f64>(#value))
 }
 
 fn choice(ident: &Ident, data: &DataEnum) -> syn::Result<TokenStream> {

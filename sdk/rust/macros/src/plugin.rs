@@ -1,7 +1,7 @@
 //! `#[detector]` and `#[enricher]`: a type that stands for the plugin, made from the author's function.
 
 use proc_macro2::TokenStream;
-use quote::{quote, quote_spanned};
+use quote::quote;
 use syn::parse::Parser;
 use syn::punctuated::Punctuated;
 use syn::spanned::Spanned;
@@ -96,42 +96,42 @@ pub(crate) fn expand(world: World, arguments: TokenStream, function: &ItemFn) ->
 /// The implementation of `Detector` or `Enricher`.
 fn kind(world: World, function: &ItemFn, params: &TokenStream) -> TokenStream {
     let ident = &function.sig.ident;
-    let answer = match &function.sig.output {
+    // Named in full, so that a return type that does not do is reported where it stands.
+    let mut answer = match &function.sig.output {
         ReturnType::Default => parse_quote!(()),
         ReturnType::Type(_, of_type) => (**of_type).clone(),
     };
+    InferLifetimes.visit_type_mut(&mut answer);
     match world {
         World::Detector => {
-            // A return type that does not do is reported where it stands.
-            let detect_rows = quote_spanned!(answer.span()=> ::phronis_sdk::__private::detect_rows);
             quote! {
                 impl ::phronis_sdk::Detector for #ident {
                     fn detect(
                         &mut self,
                         batch: &::phronis_sdk::Batch,
                     ) -> ::core::result::Result<::phronis_sdk::Judgement, ::std::string::String> {
-                        #detect_rows(batch, |event, alerts| #ident(event, #params alerts))
+                        ::phronis_sdk::__private::detect_rows::<_, #answer>(batch, |event, alerts| {
+                            #ident(event, #params alerts)
+                        })
                     }
                 }
             }
         }
         World::Enricher => {
-            let mut added = answer;
-            InferLifetimes.visit_type_mut(&mut added);
             quote! {
                 impl ::phronis_sdk::Enricher for #ident {
                     fn adds(
                         params: &Self::Params,
                     ) -> ::core::result::Result<::std::vec::Vec<::phronis_sdk::AddedColumn>, ::phronis_sdk::ParamError>
                     {
-                        ::phronis_sdk::__private::added_names::<#added, _>(params)
+                        ::phronis_sdk::__private::added_names::<#answer, _>(params)
                     }
 
                     fn enrich(
                         &mut self,
                         batch: &::phronis_sdk::Batch,
                     ) -> ::core::result::Result<::phronis_sdk::Enrichment, ::std::string::String> {
-                        ::phronis_sdk::__private::enrich_rows(batch, |event| #ident(event, #params))
+                        ::phronis_sdk::__private::enrich_rows::<_, #answer>(batch, |event| #ident(event, #params))
                     }
                 }
             }

@@ -48,6 +48,11 @@ pub fn object_schema(properties: Vec<Property>) -> Json {
     json!({"type": "object", "properties": schemas, "required": required, "additionalProperties": false})
 }
 
+/// A declared default or limit. The conversion lets a text stand for a `String`, and a whole number for a double.
+pub fn given<T>(value: impl Into<T>) -> Option<T> {
+    Some(value.into())
+}
+
 /// The schema of a text that is one of `names`.
 pub fn choice_schema(names: &[&str]) -> Json {
     json!({"type": "string", "enum": names})
