@@ -2,6 +2,8 @@
 //!
 //! One connection writes; readers have read-only ones of their own, so that WAL mode lets them read while it writes.
 
+use std::fs::OpenOptions;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +18,12 @@ const FORMAT: &str = "1";
 
 /// "Phro": tells `file` and us that this is a log.
 const APPLICATION_ID: i32 = 0x5068_726f;
+
+/// Bytes of a page. A commit of one record rewrites about four; a batch of a thousand fills seven or more.
+pub(super) const PAGE_BYTES: usize = 8192;
+
+/// Length of a prepared WAL: what is written between two checkpoints, and a group more.
+const WAL_BYTES: u64 = 12 << 20;
 
 /// Older ones have a race between a checkpoint and the reset of the WAL that corrupts the file.
 const OLDEST_SQLITE: i32 = 3_051_003;
@@ -64,7 +72,7 @@ pub(super) fn open_writer(folder: &Path, durability: Durability) -> Result<Conne
     // In WAL mode FULL syncs the WAL at every commit, NORMAL at checkpoints only; the file stays sound in both.
     let synchronous = if durability == Durability::Commit { "FULL" } else { "NORMAL" };
     db.execute_batch(&format!(
-        "PRAGMA page_size = 8192; PRAGMA journal_mode = WAL; PRAGMA synchronous = {synchronous};
+        "PRAGMA page_size = {PAGE_BYTES}; PRAGMA journal_mode = WAL; PRAGMA synchronous = {synchronous};
          PRAGMA wal_autocheckpoint = 0; PRAGMA journal_size_limit = 67108864; PRAGMA cache_size = -8192;
          PRAGMA secure_delete = OFF; PRAGMA temp_store = MEMORY;"
     ))
@@ -83,6 +91,19 @@ pub(super) fn open_writer(folder: &Path, durability: Durability) -> Result<Conne
     }
     check_format(&db, folder)?;
     Ok(db)
+}
+
+/// Gives the WAL the length that it has between checkpoints: to sync a file that grows costs several times as much
+/// as to sync one that is overwritten. SQLite ends a WAL at the first frame that is not valid, so zeros are no frames.
+///
+/// A disk without room for it only makes the first commits slower.
+pub(super) fn prepare_wal(folder: &Path) -> std::io::Result<()> {
+    let mut wal = OpenOptions::new().append(true).open(wal_path(folder))?;
+    let zeros = [0; 1 << 16];
+    while wal.metadata()?.len() < WAL_BYTES {
+        wal.write_all(&zeros)?;
+    }
+    wal.sync_data()
 }
 
 /// Opens the file for a reader.

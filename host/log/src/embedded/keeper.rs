@@ -16,11 +16,14 @@ use super::writer::Writer;
 use super::{Options, db};
 use crate::Result;
 
-/// Written bytes after which the WAL is checkpointed while nobody waits.
+/// Written bytes after which the WAL is checkpointed when nothing comes for a while.
 const CHECKPOINT_IDLE: usize = 1 << 20;
 
+/// How long that while is: a checkpoint syncs twice, and at 1 000 deliveries a second one in 25 would wait for it otherwise.
+const IDLE: Duration = Duration::from_millis(5);
+
 /// Written bytes after which it is checkpointed whoever waits: readers search a large WAL slowly.
-const CHECKPOINT_LATEST: usize = 16 << 20;
+const CHECKPOINT_LATEST: usize = 8 << 20;
 
 /// A WAL of this size was held open by a reader once; it is cut back.
 const WAL_LARGE: u64 = 96 << 20;
@@ -44,6 +47,8 @@ pub(super) struct Keeper {
     compaction: Option<Compaction>,
     /// Bytes written since the last whole checkpoint.
     written: usize,
+    /// When something was written last.
+    written_at: Instant,
     /// When bytes that are not synced yet must be.
     sync_at: Option<Instant>,
     is_full: bool,
@@ -58,6 +63,7 @@ impl Keeper {
             round: VecDeque::new(),
             compaction: None,
             written: 0,
+            written_at: Instant::now(),
             sync_at: None,
             is_full: false,
         }
@@ -66,16 +72,18 @@ impl Keeper {
     /// When there is something to do even if no job comes.
     pub(super) fn due(&self) -> Instant {
         let now = Instant::now();
-        if !self.round.is_empty() || self.compaction.is_some() || self.written >= CHECKPOINT_IDLE {
+        if !self.round.is_empty() || self.compaction.is_some() {
             return now;
         }
-        let next = if self.is_full { self.next_round.min(now + FULL_EVERY) } else { self.next_round };
-        self.sync_at.map_or(next, |sync_at| next.min(sync_at))
+        let checkpoint_at = (self.written >= CHECKPOINT_IDLE).then(|| self.written_at + IDLE);
+        let room_at = self.is_full.then(|| now + FULL_EVERY);
+        [checkpoint_at, room_at, self.sync_at].into_iter().flatten().fold(self.next_round, Instant::min)
     }
 
-    /// Notes what a transaction wrote; the pages that it touched beside its records are about five.
+    /// Notes what a transaction wrote; the pages that it touched beside its records are about four.
     pub(super) fn wrote(&mut self, bytes: usize) {
-        self.written += bytes + (5 << 13);
+        self.written += bytes + 4 * db::PAGE_BYTES;
+        self.written_at = Instant::now();
     }
 
     /// Moves the WAL into the file; `whole` also empties it.
@@ -122,9 +130,9 @@ impl Writer {
     fn try_keep(&mut self) -> Result<()> {
         let now = Instant::now();
         self.sync_if_due(now);
-        let busy = !self.shared.queue.is_empty();
         let written = self.keeper.written;
-        if written >= CHECKPOINT_LATEST || (written >= CHECKPOINT_IDLE && !busy) {
+        let is_idle = now >= self.keeper.written_at + IDLE && self.shared.queue.is_empty();
+        if written >= CHECKPOINT_LATEST || (written >= CHECKPOINT_IDLE && is_idle) {
             let whole = self.keeper.wal_bytes() >= WAL_LARGE;
             self.keeper.checkpoint(&self.db, whole)?;
         }

@@ -74,6 +74,9 @@ impl Writer {
         let shared = Arc::clone(&self.shared);
         // Also when this thread panics: nobody may wait for it then.
         let _closing = Closing(Arc::clone(&shared));
+        if let Err(error) = db::prepare_wal(&shared.options.folder) {
+            tracing::debug!(%error, "the WAL could not be prepared");
+        }
         self.measure();
         while let Some(jobs) = shared.queue.take(GROUP_BYTES, self.keeper.due()) {
             let mut works = Vec::with_capacity(jobs.len());
