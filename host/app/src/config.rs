@@ -209,3 +209,6 @@ impl Config {
 pub fn log_dir(data_dir: &Path) -> PathBuf {
     data_dir.join("log")
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,204 @@
+//! Configurations as data: what is written, what is found wrong or in force.
+
+use std::fs;
+
+use super::*;
+
+/// Files, variables, and what must come of them: `Ok` the setting `path = value`, `Err` parts of the problems.
+fn check(files: &[(&str, &str)], env: &[(&str, &str)], expected: Result<&[(&str, &str)], &[&str]>) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut paths = Vec::new();
+    for (name, text) in files {
+        let path = folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        if name.ends_with(".toml") {
+            paths.push(path);
+        }
+    }
+    let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let loaded = load(&paths, &Overrides { env, flags: Vec::new() });
+    let place = format!("{}/", folder.path().display());
+    match (loaded, expected) {
+        (Ok(config), Ok(settings)) => {
+            let shown = show_effective(&config.effective, true).replace(&place, "");
+            for (setting, origin) in settings {
+                let is_it = |line: &str| line.starts_with(setting) && line.ends_with(origin);
+                assert!(shown.lines().any(is_it), "no `{setting}` from `{origin}` in\n{shown}");
+            }
+        }
+        (Err(problems), Err(parts)) => {
+            let text = problems.to_string().replace(&place, "");
+            for part in parts {
+                assert!(text.contains(part), "no `{part}` in\n{text}");
+            }
+        }
+        (Ok(_), Err(_)) => panic!("no problem was found"),
+        (Err(problems), Ok(_)) => panic!("{problems}"),
+    }
+}
+
+#[test]
+fn without_a_file_there_are_two_streams_on_loopback() {
+    let config = load(&[], &Overrides::default()).unwrap();
+    let names: Vec<String> = config.streams.keys().map(ToString::to_string).collect();
+    assert_eq!(names, ["agents", "sensors"]);
+    assert_eq!(config.http.listen.to_string(), "127.0.0.1:8000");
+    assert_eq!(config.data_dir, Path::new("phronis-data"));
+    assert_eq!(config.plugins_dir, Path::new("phronis-data/plugins"));
+}
+
+#[test]
+fn the_built_in_contracts_say_who_and_when() {
+    let config = load(&[], &Overrides::default()).unwrap();
+    for (name, key, agent, time) in
+        [("sensors", "sensor_id", None, "ts"), ("agents", "agent_id", Some("agent_id"), "timestamp")]
+    {
+        let contract = &config.streams[&name.parse().unwrap()].contract;
+        let path = |index: Option<usize>| index.map(|index| contract.fields()[index].path.as_str());
+        assert_eq!((path(contract.key()), path(contract.agent())), (Some(key), agent));
+        assert_eq!(path(contract.event_time()), Some(time));
+    }
+}
+
+#[test]
+fn an_unknown_key_is_told_with_its_line_and_the_nearest_name() {
+    check(
+        &[("a.toml", "[streams.sensors]\npartitons = 8\n")],
+        &[],
+        Err(&["streams.sensors.partitons: there is no such key", "at a.toml:2", "did you mean `partitions`?"]),
+    );
+    check(&[("a.toml", "htp = 1\n")], &[], Err(&["htp: there is no such key", "did you mean `http`?", "at the top"]));
+}
+
+#[test]
+fn a_wrong_type_says_what_was_expected() {
+    for (text, part) in [
+        ("[http]\nlisten = 8000", "expected an address and port such as \"127.0.0.1:8000\", this is a number"),
+        ("[http]\nmax_body = 32", "expected a size such as \"64MiB\", this is a number"),
+        ("[limits.max]\ndeadline = \"5 parsecs\"", "is not a duration"),
+        ("[streams.sensors]\npartitions = \"4\"", "expected a whole number from 1"),
+        ("[streams.sensors]\non_missing = \"hodl\"", "did you mean `hold`?"),
+        ("[streams.sensors]\nworkers = 5", "5 workers for 4 partitions"),
+        ("streams = 4", "expected a table, this is a number"),
+        ("[logging]\nlevel = \"phronis=loud\"", "is not a log filter"),
+    ] {
+        check(&[("a.toml", text)], &[], Err(&[part, "at a.toml:"]));
+    }
+}
+
+#[test]
+fn all_problems_are_told_at_once() {
+    let text = "x = 1\n[http]\nlisten = 1\n[log]\ndurability = \"never\"\n[streams.Bad]\n";
+    check(&[("a.toml", text)], &[], Err(&["x: there", "a.toml:3", "a.toml:5", "a.toml:6", "4 problems"]));
+}
+
+#[test]
+fn what_is_not_toml_is_told_with_its_line() {
+    check(&[("a.toml", "[http]\nlisten = \n")], &[], Err(&["not TOML", "at a.toml:2"]));
+}
+
+#[test]
+fn a_missing_file_says_how_to_get_one() {
+    let problems = load(&["nowhere.toml".into()], &Overrides::default()).unwrap_err().to_string();
+    assert!(problems.contains("cannot read the file") && problems.contains("at nowhere.toml"), "{problems}");
+    assert!(problems.contains("phronis config example"), "{problems}");
+}
+
+#[test]
+fn two_streams_cannot_share_a_topic() {
+    let text = "[streams.sensors]\n[streams.agents]\ntopics = { raw = \"phronis.raw.events\" }\n";
+    let expected = "topic `phronis.raw.events` belongs to stream agents already: two streams cannot share a topic";
+    check(&[("a.toml", text)], &[], Err(&[expected, "streams.sensors.topics.raw"]));
+    check(
+        &[("a.toml", "[streams.agents.topics]\nraw = \"phronis.config\"")],
+        &[],
+        Err(&["belongs to the host itself"]),
+    );
+}
+
+#[test]
+fn contracts_are_named_by_file_and_checked_to_their_own_line() {
+    let uses = "[streams.orders]\ncontract = \"orders.yaml\"\n";
+    check(&[("a.toml", uses)], &[], Err(&["PH0102", "cannot read the contract", "orders.yaml", "at a.toml:2"]));
+    check(&[("a.toml", "[streams.orders]")], &[], Err(&["streams.orders.contract: is missing", "at a.toml:1"]));
+    let contract = streams::BUILT_IN[0].1.replace("logicalType: integer", "logicalType: intger");
+    let line = contract.lines().position(|line| line.contains("intger")).unwrap() + 1;
+    let place = format!("at orders.yaml:{line}");
+    check(
+        &[("a.toml", uses), ("orders.yaml", &contract)],
+        &[],
+        Err(&["PH0102", "intger", &place, "named at a.toml:2"]),
+    );
+    let good = streams::BUILT_IN[0].1;
+    check(&[("a.toml", uses), ("orders.yaml", good)], &[], Ok(&[("contract = ", "a.toml:2")]));
+}
+
+#[test]
+fn later_layers_override_earlier_ones_value_by_value() {
+    let first = "[http]\nlisten = \"127.0.0.1:1\"\nmax_body = \"1MiB\"\n";
+    check(
+        &[("a.toml", first), ("b.toml", "[http]\nlisten = \"127.0.0.1:2\"\n")],
+        &[("PHRONIS__HTTP__MAX_BODY", "2MiB"), ("PHRONIS__STREAMS__SENSORS__PARTITIONS", "8"), ("PHRONIS_KEY", "x")],
+        Ok(&[
+            ("listen = \"127.0.0.1:2\"", "b.toml:2"),
+            ("max_body = \"2MiB\"", "environment PHRONIS__HTTP__MAX_BODY"),
+            ("partitions = 8", "environment PHRONIS__STREAMS__SENSORS__PARTITIONS"),
+            ("[streams.agents]", "]"),
+        ]),
+    );
+    check(
+        &[],
+        &[("PHRONIS__HTTP__LISTNE", "x")],
+        Err(&["at environment PHRONIS__HTTP__LISTNE", "did you mean `listen`"]),
+    );
+}
+
+#[test]
+fn limits_stay_below_their_ceilings() {
+    let text = "[limits.max]\nmemory = \"32MiB\"\n[tenants.acme.limits]\nmemory = \"64MiB\"\ndeadline = \"50ms\"\n";
+    check(
+        &[("a.toml", text)],
+        &[],
+        Err(&["PH0104", "\"64MiB\" is above the ceiling \"32MiB\"", "at a.toml:4", "1 problem"]),
+    );
+    let config =
+        load(&[], &Overrides { env: vec![("PHRONIS__LIMITS__MAX__MEMORY".into(), "8MiB".into())], flags: vec![] });
+    let tenant = *config.unwrap().tenant(&"default".parse().unwrap()).unwrap();
+    assert_eq!((tenant.default.memory, tenant.ceiling.memory), (8 << 20, 8 << 20));
+}
+
+#[test]
+fn keys_have_one_secret_and_a_known_tenant() {
+    let hash = "ab".repeat(32);
+    let key = |more: &str| format!("[[http.keys]]\nname = \"ops\"\nrole = \"admin\"\n{more}\n");
+    check(&[("a.toml", &key(&format!("hash = \"{hash}\"")))], &[], Ok(&[("hash = \"********\"", "a.toml:4")]));
+    check(&[("a.toml", &key(""))], &[], Err(&["exactly one of `hash`"]));
+    check(&[("a.toml", &key("hash = \"1234\""))], &[], Err(&["64 hex digits"]));
+    check(&[("a.toml", &key("key_file = \"k\"")), ("k", "short")], &[], Err(&["shorter than 16"]));
+    let twice = format!("{}{}", key(&format!("hash = \"{hash}\"")), key(&format!("hash = \"{hash}\"")));
+    check(&[("a.toml", &twice)], &[], Err(&["two keys are called `ops`", "are the same key"]));
+    let lost = format!("[tenants.acme]\n{}tenant = \"acne\"", key(&format!("hash = \"{hash}\"")));
+    check(&[("a.toml", &lost)], &[], Err(&["there is no tenant `acne`", "did you mean `acme`?"]));
+    check(&[("a.toml", "[http]\nlisten = \"0.0.0.0:80\"")], &[], Err(&["there is no key", "at a.toml:2"]));
+    let text = "[streams.\"acme.sensors\"]\ncontract = \"c.yaml\"";
+    check(&[("a.toml", text), ("c.yaml", streams::BUILT_IN[0].1)], &[], Err(&["there is no tenant `acme`"]));
+}
+
+#[test]
+fn what_is_shown_reads_back_the_same_and_the_example_is_the_default() {
+    let folder = tempfile::tempdir().unwrap();
+    let read = |text: &str| {
+        let path = folder.path().join("c.toml");
+        fs::write(&path, text).unwrap();
+        show_effective(&load(&[path], &Overrides::default()).unwrap().effective, false)
+    };
+    let example = read(EXAMPLE);
+    assert_eq!(read(&example), example);
+    let built_in = show_effective(&load(&[], &Overrides::default()).unwrap().effective, false);
+    let settings = |text: &str| {
+        let mut lines: Vec<_> = text.lines().filter(|line| !line.contains("_dir = ")).map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    assert_eq!(settings(&example), settings(&built_in));
+}
