@@ -187,7 +187,25 @@ pub struct HostFile {
     pub started_at: String,
 }
 
-/// Contracts by stream, for those who only need these.
+impl HostFile {
+    /// Leaves the file in the data folder: whole or not at all.
+    ///
+    /// # Errors
+    /// When the folder cannot be written.
+    pub fn write(&self, data_dir: &Path) -> std::io::Result<()> {
+        let draft = data_dir.join(format!(".host.json.{}", self.pid));
+        std::fs::write(&draft, serde_json::to_vec(self)?)?;
+        std::fs::rename(draft, host_file(data_dir))
+    }
+
+    /// Takes the file away, at the end of the host; that it is gone already is fine.
+    pub fn remove(data_dir: &Path) {
+        if let Err(error) = std::fs::remove_file(host_file(data_dir)) {
+            tracing::debug!(%error, "host.json was gone");
+        }
+    }
+}
+
 impl Config {
     /// Whether a stream is configured.
     pub fn has_stream(&self, id: &StreamId) -> bool {

@@ -13,6 +13,7 @@ use super::progress::Progress;
 use super::send::{BATCH_ROWS, Batch, Sender, Tally};
 use crate::client::{Client, ClientArgs};
 use crate::failure::{Exit, Failure, Outcome};
+use crate::signals::Shutdown;
 
 mod columns;
 
@@ -67,12 +68,13 @@ const AHEAD: usize = 4;
 pub async fn run(args: Args) -> Outcome {
     let client = args.client.client()?;
     let columns = columns::of_stream(&client, &args.stream).await?;
+    let shutdown = Shutdown::on_signals()?;
     let started = Instant::now();
     let mut total = Tally::default();
     let mut is_interrupted = false;
     for path in &args.files {
-        let mut load = Load::open(&args, path, &client, &columns)?;
-        let end = load.run(&args, &columns).await;
+        let mut load = Load::open(&args, path, &client)?;
+        let end = load.run(&args, &columns, &shutdown).await;
         total.merge(std::mem::take(&mut load.sender.tally));
         match end {
             Ok(true) => {}
@@ -115,7 +117,7 @@ struct Load {
 }
 
 impl Load {
-    fn open(args: &Args, path: &Path, client: &Client, _: &columns::Columns) -> Result<Self, Failure> {
+    fn open(args: &Args, path: &Path, client: &Client) -> Result<Self, Failure> {
         let note = match Resume::start(path).map_err(unusable)? {
             Some(start) => {
                 let at = Resume::path(&notes_folder(), path, &args.stream.to_string()).map_err(unusable)?;
@@ -142,24 +144,22 @@ impl Load {
     }
 
     /// Sends all rows; `false` when it was interrupted.
-    async fn run(&mut self, args: &Args, columns: &columns::Columns) -> Result<bool, Failure> {
+    async fn run(&mut self, args: &Args, columns: &columns::Columns, shutdown: &Shutdown) -> Result<bool, Failure> {
         let (sender, mut batches) = mpsc::channel::<Piece>(AHEAD);
         let job = Reading::new(args, &self.path, columns, self.done_before)?;
         let total = std::fs::metadata(&self.path).ok().filter(std::fs::Metadata::is_file).map(|about| about.len());
         let reading = tokio::task::spawn_blocking(move || job.run(&sender));
         let mut progress = Progress::new(total, &self.path.display().to_string());
         let (started, mut noted) = (Instant::now(), Instant::now());
-        let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
         let mut is_whole = true;
         while let Some(piece) = batches.recv().await {
-            let send = async {
-                self.wait(started, &piece).await;
-                self.sender.post(&piece.batch).await
-            };
-            let sent = tokio::select! {
-                sent = send => sent,
-                _ = &mut interrupted => { is_whole = false; break }
-            };
+            // A post that is under way is finished, so that the note knows what the host has.
+            tokio::select! {
+                biased;
+                () = shutdown.requested() => { is_whole = false; break }
+                () = self.wait(started, &piece) => {}
+            }
+            let sent = self.sender.post(&piece.batch).await;
             if let Err(failure) = sent {
                 drop(batches);
                 self.keep()?;

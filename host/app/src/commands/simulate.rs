@@ -14,6 +14,7 @@ use super::send::{Batch, Sender};
 use crate::client::ClientArgs;
 use crate::config::units::parse_duration;
 use crate::failure::{Exit, Failure, Outcome};
+use crate::signals::Shutdown;
 
 /// Send made-up events with faults at known moments to a running host
 ///
@@ -101,14 +102,14 @@ pub async fn run(args: Args) -> Outcome {
     let total = args.duration.map(|duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX));
     let mut progress = Progress::counting(total, name);
     let started = Instant::now();
-    let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
+    let shutdown = Shutdown::on_signals()?;
     let (mut next, mut is_interrupted) = (source.next(), false);
     while let Some(first) = next.take().filter(|event| args.duration.is_none_or(|duration| event.at < duration)) {
-        if args.rate > 0.0 {
-            tokio::select! {
-                () = tokio::time::sleep(first.at.saturating_sub(started.elapsed())) => {}
-                _ = &mut interrupted => { is_interrupted = true; break }
-            }
+        let wait = if args.rate > 0.0 { first.at.saturating_sub(started.elapsed()) } else { Duration::ZERO };
+        tokio::select! {
+            biased;
+            () = shutdown.requested() => { is_interrupted = true; break }
+            () = tokio::time::sleep(wait) => {}
         }
         let mut events = vec![first];
         let mut batch = Batch::default();

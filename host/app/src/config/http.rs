@@ -54,6 +54,13 @@ words! {
     Admin = "admin",
 }
 
+impl Key {
+    /// The hash as 64 hex digits.
+    pub fn hash_hex(&self) -> String {
+        self.hash.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
 impl std::fmt::Debug for Key {
     /// The hash of a weak key can be guessed from: it stays out of logs.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

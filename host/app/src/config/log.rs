@@ -1,6 +1,9 @@
 //! `[log]` and `[logging]`: the event log, and what the host says about itself.
 
+use std::path::Path;
 use std::time::Duration;
+
+use phronis_log::embedded;
 
 use super::reader::{Reader, Section};
 use super::units::Bytes;
@@ -17,6 +20,22 @@ pub struct Log {
     pub min_free_bytes: Bytes,
     /// When an answer may be given.
     pub durability: Durability,
+}
+
+impl Log {
+    /// The options of the embedded log in a data folder.
+    pub fn options(&self, data_dir: &Path) -> embedded::Options {
+        embedded::Options {
+            durability: match self.durability {
+                Durability::Commit => embedded::Durability::Commit,
+                Durability::Interval(interval) => embedded::Durability::Interval(interval),
+                Durability::Os => embedded::Durability::Os,
+            },
+            max_bytes: self.max_bytes.map(|bytes| bytes.0),
+            min_free_bytes: self.min_free_bytes.0,
+            ..embedded::Options::new(super::log_dir(data_dir))
+        }
+    }
 }
 
 words! {

@@ -12,7 +12,7 @@ use super::http::unknown_tenant;
 use super::problem::{Origin, Problem};
 use super::reader::{Reader, Section};
 use super::tenants::Tenant;
-use super::topics::{self, Topics};
+use super::topics::{self, Owner, Topics};
 use super::units::Bytes;
 use super::value::{Bound, words};
 
@@ -81,9 +81,10 @@ pub(super) fn read(
     tenants: &BTreeMap<Name, Tenant>,
 ) -> BTreeMap<StreamId, Stream> {
     let mut streams = BTreeMap::new();
-    let mut taken: BTreeMap<String, String> = BTreeMap::new();
+    let mut taken: BTreeMap<String, Owner> = BTreeMap::new();
     for global in ["phronis.config", "phronis.control"] {
-        taken.insert(global.to_owned(), "the host itself".to_owned());
+        let owner = Owner { who: "the host itself".to_owned(), path: String::new(), origin: Origin::Default };
+        taken.insert(global.to_owned(), owner);
     }
     for (name, mut section) in root.named(reader, "streams") {
         let id = match name.parse::<StreamId>() {
@@ -109,7 +110,7 @@ fn read_stream(
     reader: &mut Reader,
     section: &mut Section<'_>,
     id: &StreamId,
-    taken: &mut BTreeMap<String, String>,
+    taken: &mut BTreeMap<String, Owner>,
 ) -> Option<Stream> {
     let contract = read_contract(reader, section, id);
     let partitions = section.or(reader, "partitions", 4_u32);

@@ -107,8 +107,8 @@ fn a_missing_file_says_how_to_get_one() {
 #[test]
 fn two_streams_cannot_share_a_topic() {
     let text = "[streams.sensors]\n[streams.agents]\ntopics = { raw = \"phronis.raw.events\" }\n";
-    let expected = "topic `phronis.raw.events` belongs to stream agents already: two streams cannot share a topic";
-    check(&[("a.toml", text)], &[], Err(&[expected, "streams.sensors.topics.raw"]));
+    let expected = "topic `phronis.raw.events` belongs to stream sensors already: no two can share a topic";
+    check(&[("a.toml", text)], &[], Err(&[expected, "streams.agents.topics.raw", "at a.toml:3"]));
     check(
         &[("a.toml", "[streams.agents.topics]\nraw = \"phronis.config\"")],
         &[],

@@ -5,7 +5,16 @@ use std::sync::Arc;
 
 use phronis_core::StreamId;
 
+use super::problem::{Origin, Problem};
 use super::reader::{Reader, Section};
+
+/// Who has a topic's name, and where that is written.
+#[derive(Debug)]
+pub(super) struct Owner {
+    pub(super) who: String,
+    pub(super) path: String,
+    pub(super) origin: Origin,
+}
 
 /// The stream whose topics have the short names.
 const SHORT: &str = "sensors";
@@ -51,7 +60,7 @@ pub(super) fn read(
     reader: &mut Reader,
     section: &mut Section<'_>,
     id: &StreamId,
-    taken: &mut BTreeMap<String, String>,
+    taken: &mut BTreeMap<String, Owner>,
 ) -> Topics {
     let base = Topics::of(id);
     let mut section = section.section(reader, "topics");
@@ -62,16 +71,14 @@ pub(super) fn read(
             let message = format!("`{name}` is not a topic name: 1 to 249 letters, digits, `.`, `_`, `-`");
             reader.problems.push(section.problem(key, message));
         }
-        match taken.insert(name.clone(), format!("stream {id}")) {
-            Some(owner) if owner == format!("stream {id}") => {
-                reader.problems.push(section.problem(key, format!("`{name}` is named twice in this stream")));
-            }
-            Some(owner) => {
-                let message = format!("topic `{name}` belongs to {owner} already: two streams cannot share a topic");
-                reader.problems.push(section.problem(key, message));
-            }
-            None => {}
+        let owner = Owner { who: format!("stream {id}"), path: section.path_of(key), origin: section.origin_of(key) };
+        if let Some(other) = taken.get(&name) {
+            // The name that someone wrote is the one to change, not the usual one of the other stream.
+            let (at, holder) = if owner.origin == Origin::Default { (other, &owner) } else { (&owner, other) };
+            let message = format!("topic `{name}` belongs to {} already: no two can share a topic", holder.who);
+            reader.problems.push(Problem::new(&at.origin, at.path.clone(), message));
         }
+        taken.insert(name.clone(), owner);
         name.into()
     };
     let topics = Topics {

@@ -43,8 +43,8 @@ pub(super) async fn run(args: &Args, mut printer: Printer) -> Outcome {
             .next("read what is there with --from earliest, or start a host with `phronis run`"));
     }
     let from = position(&args.from);
-    let dir = config::log_dir(&config.data_dir);
-    tokio::task::spawn_blocking(move || read(&dir, &topic, from, &mut printer))
+    let options = config.log.options(&config.data_dir);
+    tokio::task::spawn_blocking(move || read(options, &topic, from, &mut printer))
         .await
         .map_err(|error| Failure::new(Exit::CheckFailed, error.to_string()))?
 }
@@ -62,8 +62,8 @@ fn position(from: &str) -> Position {
     }
 }
 
-fn read(dir: &Path, topic: &str, from: Position, printer: &mut Printer) -> Outcome {
-    let log = Log::open(Options::new(dir)).map_err(failed)?;
+fn read(options: Options, topic: &str, from: Position, printer: &mut Printer) -> Outcome {
+    let log = Log::open(options).map_err(failed)?;
     let topics = log.topics().map_err(failed)?;
     let Some(info) = topics.into_iter().find(|info| *info.name == *topic) else {
         return Err(failed(phronis_log::Error::UnknownTopic(topic.to_owned())));
