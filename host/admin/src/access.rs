@@ -87,10 +87,6 @@ impl Keyring {
         Self(keys.into_iter().map(Arc::new).collect())
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// Who brings these headers.
     pub(crate) fn caller(&self, headers: &HeaderMap) -> Caller {
         if self.0.is_empty() {

@@ -46,7 +46,8 @@ pub(crate) struct Held {
 pub(crate) async fn read(app: &App, headers: &HeaderMap, body: Body) -> Result<Held, Problem> {
     let limit = app.options.max_body;
     let is_gzip = is_gzip(headers)?;
-    let announced = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
+    let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+    let announced: Option<usize> = announced.and_then(|value| value.parse().ok());
     let mut pieces = body.into_data_stream();
     let outcome = match announced {
         Some(announced) if announced > limit => Err(too_large(limit)),

@@ -45,15 +45,15 @@ mod tests {
     #[test]
     fn pieces_cover_the_list_once() {
         let all = ["e", "a", "c", "b", "d"];
-        let (mut seen, mut cursor) = (Vec::new(), None);
+        let (mut seen, mut cursor) = (Vec::<&str>::new(), None);
         loop {
-            let page = Paging { limit: Some(2), cursor }.cut(all.iter(), |item| (*item).to_string());
+            let page = Paging { limit: Some(2), cursor }.cut(all.into_iter(), |item| (*item).to_owned());
             seen.extend(page.items);
             cursor = page.next;
             if cursor.is_none() {
                 break;
             }
         }
-        assert!(seen.into_iter().eq(&["a", "b", "c", "d", "e"]));
+        assert_eq!(seen, ["a", "b", "c", "d", "e"]);
     }
 }

@@ -28,7 +28,7 @@ pub(crate) struct Line<'a> {
     /// The key, when it is text; null when there is none.
     #[serde(skip_serializing_if = "is_binary")]
     #[schema(value_type = Option<String>)]
-    key: Text<'a>,
+    key: Key<'a>,
     /// The key, when it is not text.
     #[serde(skip_serializing_if = "Option::is_none")]
     key_base64: Option<String>,
@@ -50,13 +50,13 @@ pub(crate) struct Line<'a> {
 
 /// A key that may be text.
 #[derive(Debug)]
-enum Text<'a> {
+enum Key<'a> {
     None,
     Text(&'a str),
     Binary,
 }
 
-impl Serialize for Text<'_> {
+impl Serialize for Key<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::Text(text) => serializer.serialize_str(text),
@@ -65,8 +65,8 @@ impl Serialize for Text<'_> {
     }
 }
 
-fn is_binary(key: &Text<'_>) -> bool {
-    matches!(key, Text::Binary)
+fn is_binary(key: &Key<'_>) -> bool {
+    matches!(key, Key::Binary)
 }
 
 impl<'a> Line<'a> {
@@ -74,10 +74,10 @@ impl<'a> Line<'a> {
     pub(crate) fn of(records: &'a Records, row: usize) -> Option<Self> {
         let offset = *records.offsets.values().get(row)?;
         let (key, key_base64) = match records.body.key(row) {
-            None => (Text::None, None),
+            None => (Key::None, None),
             Some(key) => match str::from_utf8(key) {
-                Ok(text) => (Text::Text(text), None),
-                Err(_) => (Text::Binary, Some(STANDARD.encode(key))),
+                Ok(text) => (Key::Text(text), None),
+                Err(_) => (Key::Binary, Some(STANDARD.encode(key))),
             },
         };
         let bytes = records.body.value(row);

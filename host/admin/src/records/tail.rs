@@ -79,7 +79,7 @@ impl Tail {
 
     /// Reads until the end, until the client leaves, or until `is_stopping`. Blocks.
     pub(crate) fn run(mut self, pieces: &Sender<Result<Bytes, Error>>, is_stopping: impl Fn() -> bool) {
-        let outcome = if self.is_following { self.follow(pieces, is_stopping) } else { self.to_the_end(pieces) };
+        let outcome = if self.is_following { self.follow(pieces, is_stopping) } else { self.read_to_end(pieces) };
         if let Err(Over::Failed(error)) = outcome {
             // The status is sent already: a broken connection tells the client that the answer is not whole.
             tracing::warn!(%error, "reading a topic for a client failed");
@@ -87,7 +87,7 @@ impl Tail {
         }
     }
 
-    fn to_the_end(&mut self, pieces: &Sender<Result<Bytes, Error>>) -> Result<(), Over> {
+    fn read_to_end(&mut self, pieces: &Sender<Result<Bytes, Error>>) -> Result<(), Over> {
         for partition in &mut self.partitions {
             while self.left > 0 && partition.reader.position() < partition.end {
                 let Some(records) = partition.reader.next(STEP, Duration::ZERO).map_err(Over::Failed)? else { break };
