@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use phronis_core::contract::Contract;
+use phronis_core::partition::{CONFIG_TOPIC, CONTROL_TOPIC, Topics};
 use phronis_core::{Name, StreamId, code};
 
 use super::http::unknown_tenant;
 use super::problem::{Origin, Problem};
 use super::reader::{Reader, Section};
 use super::tenants::Tenant;
-use super::topics::{self, Owner, Topics};
+use super::topics::{self, Owner};
 use super::units::Bytes;
 use super::value::{Bound, words};
 
@@ -82,7 +83,7 @@ pub(super) fn read(
 ) -> BTreeMap<StreamId, Stream> {
     let mut streams = BTreeMap::new();
     let mut taken: BTreeMap<String, Owner> = BTreeMap::new();
-    for global in ["phronis.config", "phronis.control"] {
+    for global in [CONFIG_TOPIC, CONTROL_TOPIC] {
         let owner = Owner { who: "the host itself".to_owned(), path: String::new(), origin: Origin::Default };
         taken.insert(global.to_owned(), owner);
     }

@@ -1,9 +1,9 @@
 //! Names of a stream's topics: derived from its id, or given one by one; no two streams share one.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use phronis_core::StreamId;
+use phronis_core::partition::Topics;
 
 use super::problem::{Origin, Problem};
 use super::reader::{Reader, Section};
@@ -14,45 +14,6 @@ pub(super) struct Owner {
     pub(super) who: String,
     pub(super) path: String,
     pub(super) origin: Origin,
-}
-
-/// The stream whose topics have the short names.
-const SHORT: &str = "sensors";
-
-/// The names of a stream's topics.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Topics {
-    /// Records as they came.
-    pub raw: Arc<str>,
-    /// Events as they left the pipeline.
-    pub processed: Arc<str>,
-    /// What detectors found.
-    pub alerts: Arc<str>,
-    /// Letters.
-    pub dlq: Arc<str>,
-    /// Letters that are due.
-    pub retry: Arc<str>,
-    /// State of plugins.
-    pub state: Arc<str>,
-}
-
-impl Topics {
-    /// The usual names of a stream's topics.
-    pub fn of(id: &StreamId) -> Self {
-        let is_short = id.to_string() == SHORT;
-        let name = |kind: &str| match is_short {
-            true => format!("phronis.{kind}").into(),
-            false => format!("phronis.{}.{}.{kind}", id.tenant, id.stream).into(),
-        };
-        Self {
-            raw: if is_short { "phronis.raw.events".into() } else { name("raw") },
-            processed: name("processed"),
-            alerts: name("alerts"),
-            dlq: name("dlq"),
-            retry: name("retry"),
-            state: name("state"),
-        }
-    }
 }
 
 /// Reads the names of a stream's topics. `taken` holds who owns a name already.
