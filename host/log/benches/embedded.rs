@@ -3,7 +3,7 @@
 //! `cargo bench -p phronis-log`; `PHRONIS_BENCH_FOLDER` says on which disk, `PHRONIS_BENCH_SECONDS` how long each part takes.
 //! Records are counted where they arrive: in receipts for appends, in polled batches for reads. One JSON object a line on stdout.
 
-#![expect(clippy::unwrap_used, clippy::cast_precision_loss, reason = "a benchmark: it stops when anything fails")]
+#![allow(clippy::unwrap_used, clippy::cast_precision_loss, reason = "a benchmark: it stops when anything fails")]
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
