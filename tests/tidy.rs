@@ -37,7 +37,8 @@ fn crates_use_only_what_lies_below_them() -> anyhow::Result<()> {
     for package in items(&metadata, "packages") {
         let user = name(&package);
         // What tests need is nobody's layer.
-        let used = items(&package, "dependencies").into_iter().filter(|used| used.get("kind").is_none_or(Value::is_null));
+        let used =
+            items(&package, "dependencies").into_iter().filter(|used| used.get("kind").is_none_or(Value::is_null));
         for used in used.map(|used| name(&used)).filter(|used| used.starts_with("phronis")) {
             if let Some(allowed) = rules.get(user.as_str()) {
                 assert!(allowed.contains(&used.as_str()), "{user} must not use {used}");
@@ -76,7 +77,10 @@ fn every_code_has_a_page_and_every_page_a_code() -> anyhow::Result<()> {
     let pages: BTreeSet<String> = files.iter().filter_map(stem).filter(|stem| stem.starts_with("PH")).collect();
     let without: Vec<_> = codes.difference(&pages).collect();
     let unknown: Vec<_> = pages.difference(&codes).collect();
-    assert!(without.is_empty() && unknown.is_empty(), "codes without a page: {without:?}; pages of no code: {unknown:?}");
+    assert!(
+        without.is_empty() && unknown.is_empty(),
+        "codes without a page: {without:?}; pages of no code: {unknown:?}"
+    );
     Ok(())
 }
 

@@ -7,7 +7,10 @@ fn a_wrong_configuration_is_refused_with_place_and_help() -> anyhow::Result<()> 
     for (text, expected) in [
         ("[http]\nlissten = \"127.0.0.1:0\"\n", &["phronis.toml:", "http.lissten", "listen"] as &[&str]),
         ("[streams.sensors]\npartitions = \"many\"\n", &["phronis.toml:", "streams.sensors.partitions"]),
-        ("[streams.sensors]\ncontract = \"nowhere.yaml\"\n", &["phronis.toml:", "streams.sensors.contract", "nowhere.yaml"]),
+        (
+            "[streams.sensors]\ncontract = \"nowhere.yaml\"\n",
+            &["phronis.toml:", "streams.sensors.contract", "nowhere.yaml"],
+        ),
         (
             "[streams.sensors]\n[streams.agents.topics]\nraw = \"phronis.raw.events\"\n",
             &["phronis.toml:", "streams.agents.topics.raw", "sensors"],

@@ -59,8 +59,8 @@ fn each_bad_event_is_a_letter_with_its_code_and_the_rest_go_through() -> anyhow:
     }
     let answer = host.post("sensors", body)?;
     assert_eq!(answer.status, 202, "{}", answer.text);
-    let count = bad.len() as i64;
-    assert_eq!((answer.number("/accepted"), answer.number("/refused_count")), (Some(count), Some(count)));
+    let count = bad.len();
+    assert_eq!((answer.number("/accepted"), answer.number("/refused_count")), (Some(count as i64), Some(count as i64)));
     for (row, (line, code)) in bad.iter().enumerate() {
         let told = |member: &str| answer.json.pointer(&format!("/refused/{row}/{member}")).cloned().unwrap_or_default();
         let shown = String::from_utf8_lossy(line.get(..60).unwrap_or(line)).into_owned();
@@ -86,11 +86,9 @@ fn a_body_that_cannot_be_split_is_not_taken_and_the_answer_says_so() -> anyhow::
     let host = Host::start(&room)?;
     let json = [("content-type", "application/json")];
     let path = "/v1/streams/sensors/events";
-    for (body, status) in [
-        (Vec::new(), 400),
-        (b"[{\"sensor_id\":\"S1\",\"value\":1},".to_vec(), 400),
-        (vec![b'x'; (1 << 20) + 1], 413),
-    ] {
+    for (body, status) in
+        [(Vec::new(), 400), (b"[{\"sensor_id\":\"S1\",\"value\":1},".to_vec(), 400), (vec![b'x'; (1 << 20) + 1], 413)]
+    {
         let answer = host.ask(reqwest::Method::POST, path, &json, body)?;
         assert_eq!(answer.status, status, "{}", answer.text);
         assert!(answer.str("/code").starts_with("PH4") && answer.text.contains("nothing was taken"), "{}", answer.text);

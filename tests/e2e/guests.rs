@@ -54,7 +54,8 @@ fn hostile_guests_harm_nobody_but_themselves() -> anyhow::Result<()> {
             row if row % 10 == 0 => 95.0,
             _ => 50.0,
         };
-        let body: String = (0..rows).map(|row| reading(&format!("S{}", row % 7), part * rows + row, value(row))).collect();
+        let body: String =
+            (0..rows).map(|row| reading(&format!("S{}", row % 7), part * rows + row, value(row))).collect();
         assert_eq!(host.post("sensors", body)?.status, 202);
         host.drained("sensors")?;
     }
@@ -74,7 +75,12 @@ fn hostile_guests_harm_nobody_but_themselves() -> anyhow::Result<()> {
         assert!(!letter.message.is_empty() && !letter.message.contains('\u{1b}'));
         if letter.code != "PH2001" {
             let value = serde_json::from_slice::<serde_json::Value>(&letter.value)?;
-            assert_eq!(value.get("value").and_then(serde_json::Value::as_f64), Some(MARK), "{} is innocent", letter.plugin);
+            assert_eq!(
+                value.get("value").and_then(serde_json::Value::as_f64),
+                Some(MARK),
+                "{} is innocent",
+                letter.plugin
+            );
         }
         *seen.entry((letter.plugin, letter.code)).or_default() += 1;
     }

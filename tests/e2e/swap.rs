@@ -42,7 +42,7 @@ fn a_version_is_swapped_under_load_without_a_gap() -> anyhow::Result<()> {
     let after = digest(&host.plugin_is(ID, "active")?);
     assert!(host.stop()?.success());
 
-    let expect = Expect { acknowledged: producer.acknowledged.clone(), ..judged_by("threshold", ALL) };
+    let expect = Expect { acknowledged: producer.acknowledged, ..judged_by("threshold", ALL) };
     let report = check_folder(&room.log(), "sensors", expect)?.must_hold()?;
     assert_eq!(report.alerts.len() as u64, report.delivered, "{report}");
     assert_eq!(report.repeated_alerts, 0, "{report}");

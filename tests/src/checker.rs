@@ -40,6 +40,12 @@ pub struct Expect<'a> {
     pub may_resend: bool,
 }
 
+impl std::fmt::Debug for Expect<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Expect").field("detectors", &self.detectors).finish_non_exhaustive()
+    }
+}
+
 /// Says what was found, missed and falsely found in one event.
 pub type Judge<'a> = Box<dyn FnMut(&Seen<'_>) -> Verdict + 'a>;
 
@@ -137,18 +143,18 @@ fn each(log: &dyn Log, topic: &str, mut take: impl FnMut(Record<'_>)) -> anyhow:
     })
 }
 
-fn each_batch(
-    log: &dyn Log,
-    topic: &str,
-    mut take: impl FnMut(&phronis_core::records::Records),
-) -> anyhow::Result<()> {
+fn each_batch(log: &dyn Log, topic: &str, mut take: impl FnMut(&phronis_core::records::Records)) -> anyhow::Result<()> {
     let topics = log.topics()?;
     let info = topics.iter().find(|info| &*info.name == topic).with_context(|| format!("there is no topic {topic}"))?;
     for (partition, info) in (0i32..).zip(&info.partitions) {
         let mut reader = log.reader(topic, partition, Position::Earliest)?;
         while reader.position() < info.latest {
             let limits = PollLimits { records: 8192, bytes: 8 << 20 };
-            let Some(records) = reader.next(limits, std::time::Duration::ZERO)? else { break };
+            // What is there is read at once; the wait only keeps a broken log from being read for ever.
+            let records = reader.next(limits, std::time::Duration::from_secs(1))?;
+            let records = records.with_context(|| {
+                format!("{topic}/{partition} ends at {}, not at {}", reader.position(), info.latest)
+            })?;
             take(&records);
         }
     }

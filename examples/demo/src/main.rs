@@ -59,7 +59,10 @@ fn run(say: &Say) -> anyhow::Result<bool> {
     let (room, next) = prepare(say)?;
     let started = Instant::now();
     let host = Host::start(&room)?;
-    say.fact("host", &format!("ready after {} on {}, events in {}", say::time(started.elapsed()), host.base(), "one SQLite file"));
+    say.fact(
+        "host",
+        &format!("ready after {} on {}, events in {}", say::time(started.elapsed()), host.base(), "one SQLite file"),
+    );
     for (name, what) in [
         ("unit-normaliser", "adds every value in °C".to_owned()),
         ("severity", format!("adds ok, warning (from {LOWER:.0} °C) or critical (from {HIGH:.0} °C)")),
@@ -134,7 +137,9 @@ fn play(
             say.scene("Alerts as they come. The time at the end: from the post of the reading to the alert here.");
             watch.tell(say, feed, SCENES[0]);
 
-            say.scene(&format!("A new threshold, live: {HIGH:.0} → {LOWER:.0} °C. Sensors that only warm up are now over it."));
+            say.scene(&format!(
+                "A new threshold, live: {HIGH:.0} → {LOWER:.0} °C. Sensors that only warm up are now over it."
+            ));
             let asked = Instant::now();
             let params = json!({"field": "value_normal", "high": LOWER});
             let answer = host.put(&format!("/v1/plugins/{THRESHOLD}/params"), &params)?;
@@ -156,13 +161,17 @@ fn play(
             Ok(())
         })();
         feed.should_stop.store(true, Ordering::Relaxed);
-        drop(steady.join());
-        outcome
+        let fed = steady.join().map_err(|_| anyhow::anyhow!("the feed panicked"))?;
+        // Ctrl-C reaches the host as well: posts that fail then are no surprise.
+        if say::was_interrupted() { Ok(()) } else { outcome.and(fed) }
     })?;
     if say::was_interrupted() {
         return Ok(play);
     }
-    say.scene(&format!("A burst: {} readings as fast as they go, durable before each answer.", say::number(BURST as u64)));
+    say.scene(&format!(
+        "A burst: {} readings as fast as they go, durable before each answer.",
+        say::number(BURST as u64)
+    ));
     watch.is_quiet = true;
     let bodies = feed.bodies(BURST);
     let begun = Instant::now();

@@ -97,21 +97,40 @@ impl Say {
         let Report { received, delivered, gate_letters, enrich_letters, dropped, .. } = report;
         let n = |count: &u64| number(*count);
         let letters = n(&(gate_letters + enrich_letters));
-        self.fact("events", &format!(
-            "{} in = {} delivered + {letters} letters ({} gate, {} enrichers) + {} dropped",
-            n(received), n(delivered), n(gate_letters), n(enrich_letters), n(dropped)
-        ));
+        self.fact(
+            "events",
+            &format!(
+                "{} in = {} delivered + {letters} letters ({} gate, {} enrichers) + {} dropped",
+                n(received),
+                n(delivered),
+                n(gate_letters),
+                n(enrich_letters),
+                n(dropped)
+            ),
+        );
         for (name, detector) in &report.detectors {
             let (judged, skipped, letters) = (n(&detector.judged), n(&detector.skipped), n(&detector.letters));
-            self.fact(name, &format!("{judged} judged + {skipped} skipped + {letters} letters = {} delivered", n(delivered)));
+            self.fact(
+                name,
+                &format!("{judged} judged + {skipped} skipped + {letters} letters = {} delivered", n(delivered)),
+            );
         }
         let verdict = report.verdict;
-        self.fact("faults", &format!("{} found, {} missed, {} false alerts", faults.found, faults.missed, verdict.wrong));
+        self.fact(
+            "faults",
+            &format!("{} found, {} missed, {} false alerts", faults.found, faults.missed, verdict.wrong),
+        );
         let alerts = report.alerts.len() as u64;
-        self.fact("alerts", &format!(
-            "{}, {} of them about the probe; {} missing, {} repeated",
-            n(&alerts), n(&faults.probes), verdict.missed, report.repeated_alerts
-        ));
+        self.fact(
+            "alerts",
+            &format!(
+                "{}, {} of them about the probe; {} missing, {} repeated",
+                n(&alerts),
+                n(&faults.probes),
+                verdict.missed,
+                report.repeated_alerts
+            ),
+        );
         self.fact("order", &format!("kept for {} sensors; every letter byte for byte", report.keys));
         let at = |share: f64| {
             let place = (latencies.len().saturating_sub(1)) as f64 * share;
@@ -119,12 +138,21 @@ impl Say {
             latencies.get(place.round() as usize).map_or_else(|| "?".to_owned(), |latency| time(*latency))
         };
         let count = number(latencies.len() as u64);
-        self.fact("latency", &format!("p50 {}, p99 {} from post to alert ({count} alerts at the steady pace)", at(0.5), at(0.99)));
+        self.fact(
+            "latency",
+            &format!("p50 {}, p99 {} from post to alert ({count} alerts at the steady pace)", at(0.5), at(0.99)),
+        );
         if let Some((events, took)) = play.burst {
-            self.fact("rate", &format!("{} events a second, durable, judged, delivered", rounded(events as f64 / took.as_secs_f64())));
+            self.fact(
+                "rate",
+                &format!("{} events a second, durable, judged, delivered", rounded(events as f64 / took.as_secs_f64())),
+            );
         }
         if let Some(reload) = play.reload {
-            self.fact("reload", &format!("{} from the saved file to its first alert, nothing lost or judged twice", time(reload)));
+            self.fact(
+                "reload",
+                &format!("{} from the saved file to its first alert, nothing lost or judged twice", time(reload)),
+            );
         }
         let holds = report.holds() && faults.missed == 0;
         for violation in &report.violations {
@@ -140,7 +168,10 @@ impl Say {
         for (command, what) in [
             ("phronis run", "a host on 127.0.0.1:8000, data in ./phronis-data"),
             ("cp …/wasm32-wasip2/release/threshold.wasm phronis-data/plugins/default/sensors/hot.wasm", ""),
-            ("echo 'params = { high = 90.0 }' > phronis-data/plugins/default/sensors/hot.toml", "live in under a second"),
+            (
+                "echo 'params = { high = 90.0 }' > phronis-data/plugins/default/sensors/hot.toml",
+                "live in under a second",
+            ),
             ("phronis tail alerts", "in another terminal"),
             (r#"curl -d '{"sensor_id":"S01","value":98.6}' localhost:8000/ingest"#, "too hot"),
         ] {

@@ -62,7 +62,9 @@ pub(super) fn read(log: &dyn Log, topics: &Topics, raw: &Raw, report: &mut Repor
         if raw.get(partition, offset).is_none() {
             report.wrong(|| format!("alert {} is about {partition}/{offset}, which is not in raw", alert.id));
         }
-        if let Some(outcome @ (Outcome::GateLetter | Outcome::EnrichLetter | Outcome::Dropped)) = raw.outcome(partition, offset) {
+        if let Some(outcome @ (Outcome::GateLetter | Outcome::EnrichLetter | Outcome::Dropped)) =
+            raw.outcome(partition, offset)
+        {
             report.wrong(|| format!("alert {} is about {partition}/{offset}, which is {outcome:?}", alert.id));
         }
         if ids.insert(alert.id.clone()) {

@@ -14,6 +14,9 @@ pub(super) enum Outcome {
     Dropped,
 }
 
+/// What a producer wrote; each may be null.
+pub(super) type KeyAndValue<'a> = (Option<&'a [u8]>, Option<&'a [u8]>);
+
 /// All of raw, in memory: batches share their bytes.
 pub(super) struct Raw {
     partitions: Vec<Partition>,
@@ -51,14 +54,15 @@ impl Raw {
     fn place(&self, partition: i32, offset: i64) -> Option<(usize, usize, usize)> {
         let p = usize::try_from(partition).ok()?;
         let batches = &self.partitions.get(p)?.batches;
-        let after = batches.partition_point(|b| b.records.offsets.values().first().is_some_and(|first| *first <= offset));
+        let after =
+            batches.partition_point(|b| b.records.offsets.values().first().is_some_and(|first| *first <= offset));
         let b = after.checked_sub(1)?;
         let row = batches.get(b)?.records.offsets.values().binary_search(&offset).ok()?;
         Some((p, b, row))
     }
 
     /// Key and value of a record.
-    pub(super) fn get(&self, partition: i32, offset: i64) -> Option<(Option<&[u8]>, Option<&[u8]>)> {
+    pub(super) fn get(&self, partition: i32, offset: i64) -> Option<KeyAndValue<'_>> {
         let (p, b, row) = self.place(partition, offset)?;
         let body = &self.partitions.get(p)?.batches.get(b)?.records.body;
         Some((body.key(row), body.value(row)))

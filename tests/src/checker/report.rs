@@ -141,7 +141,13 @@ impl fmt::Display for Report {
         for ((stage, code), count) in &self.letters {
             writeln!(f, "letters of {stage} with {code}: {count}")?;
         }
-        writeln!(f, "{} keys in order, {} alerts, {} more repeated", self.keys, self.alerts.len(), self.repeated_alerts)?;
+        writeln!(
+            f,
+            "{} keys in order, {} alerts, {} more repeated",
+            self.keys,
+            self.alerts.len(),
+            self.repeated_alerts
+        )?;
         let Verdict { found, missed, wrong } = self.verdict;
         if self.verdict != Verdict::default() {
             writeln!(f, "compared event by event: {found} found, {missed} missed, {wrong} false")?;

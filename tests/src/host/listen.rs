@@ -35,7 +35,8 @@ impl Host {
     /// When the host refuses.
     pub fn listen(&self, query: &str) -> anyhow::Result<Listener> {
         let http = reqwest::blocking::Client::builder().timeout(None).build()?;
-        let response = http.get(format!("{}/v1/events{query}", self.base())).header("accept", "text/event-stream").send()?;
+        let response =
+            http.get(format!("{}/v1/events{query}", self.base())).header("accept", "text/event-stream").send()?;
         ensure!(response.status().is_success(), "{}: {}", response.status(), response.text()?);
         let (sender, events) = channel();
         std::thread::spawn(move || {
@@ -81,5 +82,4 @@ impl Listener {
     pub fn within(&self, wait: Duration) -> Option<Event> {
         self.events.recv_timeout(wait).ok()
     }
-
 }

@@ -112,7 +112,7 @@ impl Room {
     pub fn command(&self, args: &[&str]) -> anyhow::Result<Command> {
         let mut command = Command::new(plugins::binary()?);
         command.args(args).arg("-c").arg(self.config()).current_dir(self.folder());
-        command.env("NO_COLOR", "1").env_remove("RUST_LOG").env_remove("PHRONIS_KEY");
+        command.env("NO_COLOR", "1").env_remove("RUST_LOG").env_remove("PHRONIS_KEY").env_remove("PHRONIS_ENDPOINT");
         Ok(command)
     }
 
