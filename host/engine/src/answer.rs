@@ -209,7 +209,8 @@ fn ends(offsets: Vec<u32>, rows: usize, end: usize) -> Result<OffsetBuffer<i32>,
 
 fn strings(texts: wit::Texts, rows: usize, nulls: Option<NullBuffer>) -> Result<StringArray, String> {
     let offsets = ends(texts.offsets, rows, texts.data.len())?;
-    StringArray::try_new(offsets, Buffer::from_vec(texts.data), nulls).map_err(|_| "holds text that is not UTF-8".to_owned())
+    StringArray::try_new(offsets, Buffer::from_vec(texts.data), nulls)
+        .map_err(|_| "holds text that is not UTF-8".to_owned())
 }
 
 fn list(

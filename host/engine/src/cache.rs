@@ -47,7 +47,9 @@ impl Cache {
         }
         if found.mode() & 0o077 != 0 {
             let mode = found.mode() & 0o777;
-            return Err(refuse(format!("others can reach it (mode {mode:o}): `chmod 700` it, after deleting what is in it")));
+            return Err(refuse(format!(
+                "others can reach it (mode {mode:o}): `chmod 700` it, after deleting what is in it"
+            )));
         }
         let mut hasher = DefaultHasher::new();
         engine.precompile_compatibility_hash().hash(&mut hasher);
@@ -59,7 +61,9 @@ impl Cache {
         let prefix = self.prefix(digest);
         for entry in fs::read_dir(&self.folder).ok()?.flatten() {
             let name = entry.file_name();
-            let Some(sum) = name.to_str().and_then(|n| n.strip_prefix(&prefix)?.strip_suffix(".cwasm")) else { continue };
+            let Some(sum) = name.to_str().and_then(|n| n.strip_prefix(&prefix)?.strip_suffix(".cwasm")) else {
+                continue;
+            };
             let path = entry.path();
             if fs::read(&path).is_ok_and(|bytes| crate::engine::digest(&bytes) == sum)
                 && let Some(component) = deserialize(engine, &path)

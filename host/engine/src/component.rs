@@ -99,13 +99,8 @@ impl Component {
         kind: Kind,
     ) -> Result<Self, Refusal> {
         let limits = engine.clamp(Limits::default());
-        let nothing = Manifest {
-            name: String::new(),
-            version: String::new(),
-            kind,
-            params_schema: Value::Null,
-            stateful: false,
-        };
+        let nothing =
+            Manifest { name: String::new(), version: String::new(), kind, params_schema: Value::Null, stateful: false };
         let loaded = Loaded { engine, ready, digest, kind, manifest: nothing, params: Params::none() };
         let component = Self(Arc::new(loaded));
         let mut instance = Instance::new(&component, &limits, Log::nowhere(), [0; 32])?;

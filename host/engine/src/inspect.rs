@@ -23,7 +23,9 @@ pub(crate) fn is_component(bytes: &[u8]) -> Result<(), Refusal> {
             format!("this is WebAssembly in a binary format that this host does not know: {BUILD}")
         }
         [0x7f, b'E', b'L', b'F', ..] => format!("this is a program or library for this machine: {BUILD}"),
-        text if text.trim_ascii_start().starts_with(b"(component") || text.trim_ascii_start().starts_with(b"(module") => {
+        text if text.trim_ascii_start().starts_with(b"(component")
+            || text.trim_ascii_start().starts_with(b"(module") =>
+        {
             "this is WebAssembly as text: translate it with `wasm-tools parse`".to_owned()
         }
         text if std::str::from_utf8(text).is_ok() => format!("this is a text file, not a component: {BUILD}"),

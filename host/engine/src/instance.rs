@@ -76,8 +76,9 @@ impl Instance {
             let failure = explain(&e, store.data_mut());
             Refusal::new(INSTANTIATION_FAILED, format!("the plugin failed at its start: {}", failure.message))
         })?;
-        Self::find(component, store, &exports, limits)
-            .map_err(|e| Refusal::new(phronis_core::code::WRONG_WORLD, format!("the plugin's interface is not ours: {e:#}")))
+        Self::find(component, store, &exports, limits).map_err(|e| {
+            Refusal::new(phronis_core::code::WRONG_WORLD, format!("the plugin's interface is not ours: {e:#}"))
+        })
     }
 
     fn find(

@@ -49,7 +49,10 @@ pub(crate) fn fields(said: Vec<wit::Field>) -> Result<Vec<Field>, Refusal> {
         if is_plain(&f.path, PATH_BYTES) {
             return Ok(Field { path: f.path, of_type: f.of_type.into(), required: f.required });
         }
-        Err(Refusal::new(FIELD_MISMATCH, format!("the plugin reads a field with the path `{}`", text::bounded(f.path, 80))))
+        Err(Refusal::new(
+            FIELD_MISMATCH,
+            format!("the plugin reads a field with the path `{}`", text::bounded(f.path, 80)),
+        ))
     };
     said.into_iter().map(field).collect()
 }

@@ -50,11 +50,13 @@ impl Params {
         if !schema.is_object() {
             return Err("the schema of the parameters is not a JSON object".to_owned());
         }
-        jsonschema::meta::validate(schema)
-            .map_err(|e| format!("the schema of the parameters is not a JSON Schema, at `{}`: {e}", e.instance_path()))?;
+        jsonschema::meta::validate(schema).map_err(|e| {
+            format!("the schema of the parameters is not a JSON Schema, at `{}`: {e}", e.instance_path())
+        })?;
         // Linear-time patterns: a plugin's schema must not be able to make the host think for long.
         let options = jsonschema::options().with_pattern_options(PatternOptions::regex());
-        let validator = options.build(schema).map_err(|e| format!("the schema of the parameters cannot be used: {e}"))?;
+        let validator =
+            options.build(schema).map_err(|e| format!("the schema of the parameters cannot be used: {e}"))?;
         Ok(Self { schema: schema.clone(), validator: Some(validator) })
     }
 
@@ -62,7 +64,10 @@ impl Params {
     pub(crate) fn fill(&self, params: &Value) -> Result<Value, Vec<ParamProblem>> {
         let params = if params.is_null() { Value::Object(Map::new()) } else { params.clone() };
         let Value::Object(mut object) = params else {
-            return Err(vec![ParamProblem { path: String::new(), message: "the parameters are not an object".to_owned() }]);
+            return Err(vec![ParamProblem {
+                path: String::new(),
+                message: "the parameters are not an object".to_owned(),
+            }]);
         };
         let mut problems = Vec::new();
         complete(&self.schema, &mut object, "", DEPTH, &mut problems);
@@ -159,7 +164,10 @@ mod tests {
 
     #[test]
     fn an_unknown_parameter_is_refused_with_the_nearest_name() {
-        assert_eq!(problems(json!({"field": "a", "hihg": 1})), ["`hihg`: there is no such parameter; did you mean `high`?"]);
+        assert_eq!(
+            problems(json!({"field": "a", "hihg": 1})),
+            ["`hihg`: there is no such parameter; did you mean `high`?"]
+        );
         assert_eq!(
             problems(json!({"field": "a", "window": {"second": 1}})),
             ["`window.second`: there is no such parameter; did you mean `seconds`?"]
@@ -177,7 +185,9 @@ mod tests {
 
     #[test]
     fn a_schema_that_is_none_is_refused() {
-        for bad in [json!(1), json!({"type": "objekt"}), json!({"$ref": "https://example.com/x"}), json!({"properties": []})] {
+        for bad in
+            [json!(1), json!({"type": "objekt"}), json!({"$ref": "https://example.com/x"}), json!({"properties": []})]
+        {
             assert!(Params::new(&bad).is_err(), "{bad}");
         }
     }

@@ -108,11 +108,7 @@ impl Watcher {
     /// # Errors
     ///
     /// When the thread cannot be started. Without a notification service of the system it still works, by looking.
-    pub fn start(
-        dir: impl Into<PathBuf>,
-        max_component_bytes: usize,
-        sender: Sender<Change>,
-    ) -> Result<Self, Error> {
+    pub fn start(dir: impl Into<PathBuf>, max_component_bytes: usize, sender: Sender<Change>) -> Result<Self, Error> {
         let dir = dir.into();
         let stop = Arc::new(AtomicBool::new(false));
         let (path, stopped) = (dir.clone(), Arc::clone(&stop));
@@ -135,6 +131,9 @@ impl Drop for Watcher {
         }
     }
 }
+
+/// Between two ticks while closed files wait to be read.
+const TICK_CLOSED: Duration = Duration::from_millis(5);
 
 /// The system's notifications for the root as it is now.
 struct Notifications {
@@ -163,12 +162,14 @@ fn watch(dir: &Path, most: usize, changes: &Sender<Change>, stop: &AtomicBool) {
             }
             next_look = now + if folder.is_unsettled() { LOOK_AGAIN } else { LOOK_EVERY };
         }
+        folder.take_closed(now, &mut found);
         folder.bury(now, &mut found);
-        let wait = TICK.min(next_look.saturating_duration_since(now));
+        let tick = if folder.has_closed() { TICK_CLOSED } else { TICK };
+        let wait = tick.min(next_look.saturating_duration_since(now));
         match events.recv_timeout(wait) {
             Ok(event) => {
                 for event in std::iter::once(event).chain(events.try_iter()) {
-                    if take(&mut folder, &event, &mut found) {
+                    if take(&mut folder, &event) {
                         next_look = next_look.min(Instant::now() + LOOK_SOON);
                     }
                     if event.is_some_and(|event| event.kind.is_remove() && event.paths.iter().any(|p| p == dir)) {
@@ -201,7 +202,7 @@ fn subscribe(dir: &Path, root: (u64, u64), sender: Sender<Option<notify::Event>>
 }
 
 /// Takes one notification; says whether the whole folder must be looked at soon.
-fn take(folder: &mut Folder, event: &Option<notify::Event>, found: &mut Vec<Change>) -> bool {
+fn take(folder: &mut Folder, event: &Option<notify::Event>) -> bool {
     let now = Instant::now();
     let Some(event) = event.as_ref().filter(|event| !event.need_rescan()) else {
         return true;
@@ -211,10 +212,11 @@ fn take(folder: &mut Folder, event: &Option<notify::Event>, found: &mut Vec<Chan
         match event.kind {
             EventKind::Access(AccessKind::Close(AccessMode::Write))
             | EventKind::Modify(ModifyKind::Name(RenameMode::To)) => {
-                folder.whole(path, now, found);
+                folder.closed(path, now);
                 look |= path.is_dir();
             }
             EventKind::Create(_) if path.is_dir() => look = true,
+            EventKind::Create(_) if !folder::will_be_closed(path) => look = true,
             EventKind::Create(_) | EventKind::Modify(ModifyKind::Data(_)) => folder.written(path, now),
             EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(RenameMode::From)) => {
                 folder.gone(path, now);

@@ -39,9 +39,12 @@ impl Lifecycle for Detector {
             "refuse-fields" => Err("no such behaviour here".to_owned()),
             "no-fields" => Ok(vec![]),
             "bad-path" => Ok(vec![field("", FieldType::Number, true)]),
-            "many-fields" => {
-                Ok((0..100_000).map(|n| field(&format!("f{n}"), FieldType::Number, true)).collect())
-            }
+            "three-columns" => Ok(vec![
+                field("value", FieldType::Number, true),
+                field("count", FieldType::Integer, true),
+                field("at", FieldType::Timestamp, true),
+            ]),
+            "many-fields" => Ok((0..100_000).map(|n| field(&format!("f{n}"), FieldType::Number, true)).collect()),
             "echo" => Ok([
                 ("value", FieldType::Number),
                 ("flag", FieldType::Boolean),
@@ -78,6 +81,14 @@ impl Detecting for Detector {
         let params = PARAMS.with_borrow(Clone::clone).expect("configure came first");
         if params.behaviour == "echo" {
             return Ok(judgement(echo(&batch)));
+        }
+        if let ("three-columns", [a, b, c]) = (params.behaviour.as_str(), batch.columns.as_slice())
+            && let (Values::Number(values), Values::Integer(counts), Values::Timestamp(times)) =
+                (&a.values, &b.values, &c.values)
+        {
+            let rows = values.iter().zip(counts).zip(times).enumerate();
+            let high = rows.filter(|(_, ((value, count), at))| **value > params.high && **count >= 0 && **at >= 0);
+            return Ok(judgement(high.map(|(row, _)| finding(row, String::new())).collect()));
         }
         let values: &[f64] = match batch.columns.first().map(|c| &c.values) {
             Some(Values::Number(values)) => values,

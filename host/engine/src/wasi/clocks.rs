@@ -30,15 +30,9 @@ fn micros(now: i64) -> u64 {
     u64::try_from(now).unwrap_or(0)
 }
 
-#[expect(unsafe_code, reason = "wasmtime's derives implement its unsafe traits")]
-mod generated {
-    use super::{ComponentType, Lift, Lower};
-
-    #[derive(ComponentType, Lower, Lift, Clone, Copy)]
-    #[component(record)]
-    pub(super) struct DateTime {
-        pub(super) seconds: u64,
-        pub(super) nanoseconds: u32,
-    }
+#[derive(ComponentType, Lower, Lift, Clone, Copy)]
+#[component(record)]
+struct DateTime {
+    seconds: u64,
+    nanoseconds: u32,
 }
-use generated::DateTime;

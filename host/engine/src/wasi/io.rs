@@ -4,7 +4,7 @@
 //! forge one (wasmtime checks its handle table), and the number of handles is bounded by the store.
 
 use wasmtime::StoreContextMut;
-use wasmtime::component::{Linker, LinkerInstance, Resource, ResourceType};
+use wasmtime::component::{ComponentType, Lift, Linker, LinkerInstance, Lower, Resource, ResourceType};
 
 use super::WASI;
 use crate::sandbox::Sandbox;
@@ -65,9 +65,8 @@ fn input(streams: &mut LinkerInstance<'_, Sandbox>) -> wasmtime::Result<()> {
 /// Writing goes into the log, line by line.
 fn output(streams: &mut LinkerInstance<'_, Sandbox>) -> wasmtime::Result<()> {
     streams.resource("output-stream", ResourceType::host::<OutputStream>(), |_, _| Ok(()))?;
-    streams.func_wrap("[method]output-stream.check-write", |_, (_,): (Out,)| {
-        Ok((Ok::<_, StreamError>(WRITE_BYTES),))
-    })?;
+    streams
+        .func_wrap("[method]output-stream.check-write", |_, (_,): (Out,)| Ok((Ok::<_, StreamError>(WRITE_BYTES),)))?;
     for name in ["write", "blocking-write-and-flush"] {
         streams.func_wrap(&format!("[method]output-stream.{name}"), |store, (to, bytes): (Out, Vec<u8>)| {
             write(store, &to, &bytes);
@@ -82,7 +81,8 @@ fn output(streams: &mut LinkerInstance<'_, Sandbox>) -> wasmtime::Result<()> {
         })?;
     }
     for name in ["flush", "blocking-flush"] {
-        streams.func_wrap(&format!("[method]output-stream.{name}"), |_, (_,): (Out,)| Ok((Ok::<(), StreamError>(()),)))?;
+        streams
+            .func_wrap(&format!("[method]output-stream.{name}"), |_, (_,): (Out,)| Ok((Ok::<(), StreamError>(()),)))?;
     }
     for name in ["splice", "blocking-splice"] {
         streams.func_wrap(&format!("[method]output-stream.{name}"), |_, (_, _, _): (Out, In, u64)| {
@@ -101,20 +101,11 @@ fn write(mut store: StoreContextMut<'_, Sandbox>, to: &Out, bytes: &[u8]) {
     }
 }
 
-#[expect(unsafe_code, reason = "wasmtime's derives implement its unsafe traits")]
-mod generated {
-    use wasmtime::component::{ComponentType, Lift, Lower, Resource};
-
-    use super::IoError;
-
-    #[derive(ComponentType, Lower, Lift)]
-    #[component(variant)]
-    pub(super) enum StreamError {
-        #[component(name = "last-operation-failed")]
-        #[expect(dead_code, reason = "the variant is part of the WASI type; these stubs never fail so")]
-        LastOperationFailed(Resource<IoError>),
-        #[component(name = "closed")]
-        Closed,
-    }
+#[derive(ComponentType, Lower, Lift)]
+#[component(variant)]
+enum StreamError {
+    #[component(name = "last-operation-failed")]
+    LastOperationFailed(Resource<IoError>),
+    #[component(name = "closed")]
+    Closed,
 }
-use generated::StreamError;

@@ -22,6 +22,9 @@ const GRACE: Duration = Duration::from_secs(2);
 /// A file that is older than this at the first look is whole.
 const SETTLED_AGE: Duration = Duration::from_secs(2);
 
+/// How long a closed file must stay so until it is read: tools open, truncate and close in quick succession.
+const QUIET: Duration = Duration::from_millis(20);
+
 /// How long the last write of an open file keeps the net from taking it.
 const WRITING_FOR: Duration = Duration::from_secs(60);
 
@@ -61,6 +64,8 @@ pub(super) struct Folder {
     seen: HashMap<PathBuf, Stamp>,
     /// Files that someone writes to, and when the last write was.
     writing: HashMap<PathBuf, Instant>,
+    /// Files that were closed or renamed into place, and when; read when they stay so for a moment.
+    closed: HashMap<PathBuf, Instant>,
     /// Bad paths that were reported.
     bad: HashMap<PathBuf, String>,
     looked: bool,
@@ -79,6 +84,7 @@ impl Folder {
             known: HashMap::new(),
             seen: HashMap::new(),
             writing: HashMap::new(),
+            closed: HashMap::new(),
             bad: HashMap::new(),
             looked: false,
         }
@@ -86,22 +92,42 @@ impl Folder {
 
     /// Someone writes to a file; nobody takes it until it is closed.
     pub(super) fn written(&mut self, path: &Path, now: Instant) {
+        self.closed.remove(path);
         self.writing.insert(path.to_owned(), now);
     }
 
     /// A file was closed by its writer or renamed into place.
-    pub(super) fn whole(&mut self, path: &Path, now: Instant, found: &mut Vec<Change>) {
+    pub(super) fn closed(&mut self, path: &Path, now: Instant) {
         self.writing.remove(path);
-        self.seen.remove(path);
-        if let Some((id, what)) = self.place(path, found)
-            && let Some(stamp) = stamp(path)
-        {
-            self.report(path, id, what, stamp, now, found);
+        self.closed.insert(path.to_owned(), now);
+    }
+
+    /// Whether closed files wait to be read.
+    pub(super) fn has_closed(&self) -> bool {
+        !self.closed.is_empty()
+    }
+
+    /// Reads the files that were closed and stayed so. An empty one is left to the looks: perhaps it was only truncated.
+    pub(super) fn take_closed(&mut self, now: Instant, found: &mut Vec<Change>) {
+        let quiet = |since: &Instant| now.saturating_duration_since(*since) >= QUIET;
+        let ready: Vec<PathBuf> = self.closed.extract_if(|_, since| quiet(since)).map(|(path, _)| path).collect();
+        for path in ready {
+            if let Some((id, what)) = self.place(&path, found)
+                && let Some(stamp) = stamp(&path)
+            {
+                if stamp.size == 0 {
+                    self.seen.insert(path, stamp);
+                } else {
+                    self.seen.remove(&path);
+                    self.report(&path, id, what, stamp, now, found);
+                }
+            }
         }
     }
 
     /// A file is not there any more, perhaps only for a moment.
     pub(super) fn gone(&mut self, path: &Path, now: Instant) {
+        self.closed.remove(path);
         self.writing.remove(path);
         self.seen.remove(path);
         if let Some(known) = self.known.get_mut(path) {
@@ -124,7 +150,7 @@ impl Folder {
             let known = self.known.get(path);
             let same = known.is_some_and(|known| known.stamp == *stamp);
             let settled = self.seen.get(path) == Some(stamp) || (first && is_old(path));
-            if self.writing.contains_key(path) || (!same && !settled) {
+            if self.writing.contains_key(path) || self.closed.contains_key(path) || (!same && !settled) {
                 seen.insert(path.clone(), *stamp);
             } else if !same || known.is_some_and(|known| known.missed.is_some()) {
                 self.report(path, id.clone(), *what, *stamp, now, found);
@@ -218,10 +244,8 @@ impl Folder {
 
     fn parse(&self, path: &Path) -> Result<PluginId, String> {
         let parts = path.strip_prefix(&self.root).map_err(|_| "it is not in the plugins folder".to_owned())?;
-        let parts: Option<Vec<&str>> = parts
-            .components()
-            .map(|part| if let Part::Normal(part) = part { part.to_str() } else { None })
-            .collect();
+        let parts: Option<Vec<&str>> =
+            parts.components().map(|part| if let Part::Normal(part) = part { part.to_str() } else { None }).collect();
         let Some([tenant, stream, file]) = parts.as_deref() else {
             return Err("plugins belong into <tenant>/<stream>/<name>.wasm of the plugins folder".to_owned());
         };
@@ -267,6 +291,11 @@ impl Folder {
             (Err(refusal), _) => Change::Refused { id, what, path, refusal },
         });
     }
+}
+
+/// Whether a file that appeared will be closed by a writer: a link or a pipe will not.
+pub(super) fn will_be_closed(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|found| found.is_file() && found.nlink() == 1)
 }
 
 /// Reads a regular file of bounded size, following no symlink. `None`: it is gone, or changed meanwhile.
