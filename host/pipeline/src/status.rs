@@ -11,7 +11,7 @@ pub struct Stream {
     /// Which.
     pub id: StreamId,
     /// Its topics.
-    pub topics: phronis_core::topics::Topics,
+    pub topics: phronis_core::partition::Topics,
     /// Partitions of each topic.
     pub partitions: i32,
     /// What it does right now.

@@ -1,0 +1,104 @@
+//! Starts the real host for a bench, and finds the plugins.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+/// The contract of the built-in stream `sensors`.
+pub(crate) const SENSORS_CONTRACT: &str = include_str!("../../host/app/contracts/sensors.yaml");
+
+/// A running host; ended when dropped.
+#[derive(Debug)]
+pub(crate) struct Host {
+    child: Child,
+    pub(crate) url: String,
+    pub(crate) dir: tempfile::TempDir,
+}
+
+impl Host {
+    /// Starts `phronis run` with these plugins on the stream `sensors`.
+    pub(crate) fn start(plugins: &[&str]) -> Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let folder = dir.path().join("data/plugins/default/sensors");
+        std::fs::create_dir_all(&folder)?;
+        for name in plugins {
+            std::fs::copy(plugin(name)?, folder.join(format!("{name}.wasm")))?;
+        }
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let config = dir.path().join("phronis.toml");
+        std::fs::write(&config, format!("data_dir = \"data\"\n[http]\nlisten = \"127.0.0.1:{port}\"\n"))?;
+        let log = std::fs::File::create(dir.path().join("stderr"))?;
+        let child = Command::new(target("phronis")).arg("run").arg("-c").arg(&config).stdout(Stdio::null()).stderr(log).spawn()?;
+        let host = Self { child, url: format!("http://127.0.0.1:{port}"), dir };
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while Instant::now() < deadline {
+            if reqwest_get(&format!("{}/readyz", host.url)).is_ok() {
+                return Ok(host);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        bail!("the host is not ready: {}", std::fs::read_to_string(host.dir.path().join("stderr")).unwrap_or_default())
+    }
+
+    /// Where plugin files go.
+    pub(crate) fn plugins(&self) -> PathBuf {
+        self.dir.path().join("data/plugins/default/sensors")
+    }
+
+    /// Resident memory of the process, in bytes.
+    pub(crate) fn resident(&self) -> Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        Ok(line.trim().trim_end_matches(" kB").trim().parse::<u64>()? * 1024)
+    }
+
+    /// Records that a topic has been given so far.
+    pub(crate) fn records(&self, topic: &str) -> Result<u64> {
+        let topics = reqwest_get(&format!("{}/v1/topics", self.url))?;
+        let items = topics.get("items").and_then(Value::as_array).context("no items")?;
+        let topic = items.iter().find(|item| item.get("name").and_then(Value::as_str) == Some(topic)).context("no such topic")?;
+        let partitions = topic.get("partitions").and_then(Value::as_array).context("no partitions")?;
+        Ok(partitions.iter().filter_map(|p| p.get("latest").and_then(Value::as_u64)).sum())
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// A blocking GET of JSON.
+pub(crate) fn reqwest_get(url: &str) -> Result<Value> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async { Ok(reqwest::get(url).await?.error_for_status()?.json().await?) })
+}
+
+/// The WebAssembly file of a shipped plugin.
+pub(crate) fn plugin(name: &str) -> Result<PathBuf> {
+    let file = format!("phronis_plugin_{}.wasm", name.replace('-', "_"));
+    let path = target_dir().join("wasm32-wasip2/release").join(file);
+    if !path.is_file() {
+        bail!("{} is missing: run `make plugins` first", path.display());
+    }
+    Ok(path)
+}
+
+/// An engine with its cache under `dir`.
+pub(crate) fn engine(dir: &Path) -> Result<phronis_engine::Engine> {
+    let compiler = phronis_engine::Compiler { program: target("phronis"), args: vec!["compile-component".into()] };
+    Ok(phronis_engine::Engine::new(phronis_engine::Options::new(dir.join("cache"), compiler))?)
+}
+
+fn target(name: &str) -> PathBuf {
+    target_dir().join("release").join(name)
+}
+
+fn target_dir() -> PathBuf {
+    std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.parent()?.to_owned())).unwrap_or_else(|| "target".into())
+}

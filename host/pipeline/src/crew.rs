@@ -1,0 +1,155 @@
+//! A worker's own instances of a stream's plugins.
+//!
+//! One instance a plugin and worker; it follows the lineup between two batches:
+//! new parameters go to the same instance, a new version gets a new one.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use arrow_array::{ArrayRef, new_null_array};
+use phronis_core::Name;
+use phronis_core::contract::Contract;
+use phronis_core::plugin::{Added, Batch, Enrichment, FailureKind, Judgement, RowFailure};
+use phronis_core::processed::Writer;
+use phronis_engine::{CallOutcomes, Runner};
+
+use crate::plugins::{Lineup, Placed};
+
+/// A plugin and this worker's instance of it.
+#[derive(Debug)]
+pub(crate) struct Member {
+    pub(crate) placed: Placed,
+    /// The instance, or why there is none.
+    runner: Result<Runner, String>,
+}
+
+/// A worker's instances, in the order in which they run.
+#[derive(Debug)]
+pub(crate) struct Crew {
+    pub(crate) lineup: Arc<Lineup>,
+    pub(crate) enrichers: Vec<Member>,
+    pub(crate) detectors: Vec<Member>,
+    /// Writes processed events with the columns that the enrichers add.
+    pub(crate) writer: Writer,
+    contract: Arc<Contract>,
+}
+
+impl Crew {
+    pub(crate) fn new(contract: Arc<Contract>) -> Result<Self, String> {
+        let writer = Writer::new(Arc::clone(&contract), &[])?;
+        Ok(Self { lineup: Arc::default(), enrichers: Vec::new(), detectors: Vec::new(), writer, contract })
+    }
+
+    /// Follows the lineup: called between two batches, and cheap when nothing changed.
+    pub(crate) fn follow(&mut self, lineup: Arc<Lineup>) -> Result<(), String> {
+        if Arc::ptr_eq(&self.lineup, &lineup) {
+            return Ok(());
+        }
+        self.writer = Writer::new(Arc::clone(&self.contract), &lineup.added)?;
+        let mut old: HashMap<Name, Member> = HashMap::new();
+        for member in self.enrichers.drain(..).chain(self.detectors.drain(..)) {
+            old.insert(member.placed.version.id.name.clone(), member);
+        }
+        let mut follow = |placed: &Placed| {
+            let before = old.remove(&placed.version.id.name);
+            Member::follow(before, placed.clone())
+        };
+        self.enrichers = lineup.enrichers.iter().map(&mut follow).collect();
+        self.detectors = lineup.detectors.iter().map(&mut follow).collect();
+        self.lineup = lineup;
+        Ok(())
+    }
+}
+
+impl Member {
+    fn follow(before: Option<Self>, placed: Placed) -> Self {
+        let version = &placed.version;
+        if let Some(Self { placed: old, runner: Ok(mut runner) }) = before
+            && old.version.component.digest() == version.component.digest()
+            && (&old.version.fields, &old.version.adds) == (&version.fields, &version.adds)
+        {
+            runner.set_limits(version.limits);
+            if old.version.params == version.params {
+                return Self { placed, runner: Ok(runner) };
+            }
+            match runner.configure(&version.params) {
+                Ok(()) => return Self { placed, runner: Ok(runner) },
+                Err(refusal) => {
+                    tracing::warn!(plugin = %version.id, reason = %refusal.message, "the instance refused parameters that were accepted before, making a new one");
+                }
+            }
+        }
+        let runner = Runner::new(version.component.clone(), version.id.clone(), &version.params, version.limits).map_err(|refusal| {
+            tracing::error!(plugin = %version.id, code = %refusal.code, reason = %refusal.message, "the plugin cannot be started");
+            refusal.message
+        });
+        Self { placed, runner }
+    }
+
+    /// Asks a detector.
+    pub(crate) fn detect(&mut self, batch: &Batch<'_>) -> Judgement {
+        if batch.rows == 0 {
+            return Judgement::default();
+        }
+        let counters = &self.placed.version.counters;
+        match &mut self.runner {
+            Ok(runner) => {
+                let judged = runner.detect(batch);
+                counters.calls.fetch_add(total(judged.calls), Ordering::Relaxed);
+                counters.failed_calls.fetch_add(failed(judged.calls), Ordering::Relaxed);
+                counters.busy_nanos.fetch_add(nanos(judged.busy), Ordering::Relaxed);
+                counters.findings.fetch_add(judged.judgement.findings.len() as u64, Ordering::Relaxed);
+                counters.failed.fetch_add(judged.judgement.failures.len() as u64, Ordering::Relaxed);
+                judged.judgement
+            }
+            Err(message) => Judgement { findings: Vec::new(), failures: all_failed(batch.rows, message) },
+        }
+    }
+
+    /// Asks an enricher.
+    pub(crate) fn enrich(&mut self, batch: &Batch<'_>, adds: &[Added]) -> Enrichment {
+        let nothing = || adds.iter().map(|a| new_null_array(&a.of_type.arrow(), batch.rows)).collect::<Vec<ArrayRef>>();
+        if batch.rows == 0 {
+            return Enrichment { columns: nothing(), ..Enrichment::default() };
+        }
+        let counters = &self.placed.version.counters;
+        match &mut self.runner {
+            Ok(runner) => {
+                let enriched = runner.enrich(batch);
+                counters.calls.fetch_add(total(enriched.calls), Ordering::Relaxed);
+                counters.failed_calls.fetch_add(failed(enriched.calls), Ordering::Relaxed);
+                counters.busy_nanos.fetch_add(nanos(enriched.busy), Ordering::Relaxed);
+                counters.failed.fetch_add(enriched.enrichment.failures.len() as u64, Ordering::Relaxed);
+                enriched.enrichment
+            }
+            Err(message) => {
+                Enrichment { columns: nothing(), drops: Vec::new(), failures: all_failed(batch.rows, message) }
+            }
+        }
+    }
+
+    /// Counts what was shown and what was skipped.
+    pub(crate) fn count(&self, shown: usize, skipped: usize) {
+        let counters = &self.placed.version.counters;
+        counters.judged.fetch_add(shown as u64, Ordering::Relaxed);
+        counters.skipped.fetch_add(skipped as u64, Ordering::Relaxed);
+    }
+}
+
+fn all_failed(rows: usize, message: &str) -> Vec<RowFailure> {
+    (0..rows).map(|row| RowFailure { row, kind: FailureKind::Trap, message: message.to_owned() }).collect()
+}
+
+fn total(calls: CallOutcomes) -> u64 {
+    u64::from(calls.ok) + failed(calls)
+}
+
+fn failed(calls: CallOutcomes) -> u64 {
+    let CallOutcomes { error, trap, deadline, memory, bad_output, .. } = calls;
+    [error, trap, deadline, memory, bad_output].into_iter().map(u64::from).sum()
+}
+
+fn nanos(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,72 @@
+//! The metrics of a worker, named once. Labels are bounded: stream, stage, outcome.
+
+use std::time::Duration;
+
+use metrics::{Counter, Histogram, counter, histogram};
+use phronis_core::StreamId;
+
+use crate::status::StreamCounts;
+
+/// Handles of a stream's metrics, looked up once a worker.
+#[derive(Debug)]
+pub(crate) struct Meters {
+    received: Counter,
+    delivered: Counter,
+    gate: Counter,
+    enrich: Counter,
+    detect: Counter,
+    dropped: Counter,
+    alerts: Counter,
+    checked: Histogram,
+    judged: Histogram,
+    submitted: Histogram,
+    end_to_end: Histogram,
+}
+
+impl Meters {
+    pub(crate) fn new(stream: &StreamId) -> Self {
+        let stream = stream.to_string();
+        let letters = |stage: &'static str| counter!("phronis_letters_written_total", "stream" => stream.clone(), "stage" => stage);
+        let stage = |stage: &'static str| histogram!("phronis_stage_duration_seconds", "stream" => stream.clone(), "stage" => stage);
+        Self {
+            received: counter!("phronis_records_received_total", "stream" => stream.clone()),
+            delivered: counter!("phronis_events_delivered_total", "stream" => stream.clone()),
+            gate: letters("gate"),
+            enrich: letters("enrich"),
+            detect: letters("detect"),
+            dropped: counter!("phronis_events_dropped_total", "stream" => stream.clone()),
+            alerts: counter!("phronis_alerts_total", "stream" => stream.clone()),
+            checked: stage("checked"),
+            judged: stage("judged"),
+            submitted: stage("submitted"),
+            end_to_end: histogram!("phronis_record_end_to_end_seconds", "stream" => stream.clone()),
+        }
+    }
+
+    /// A batch was decoded and checked; time since it was polled.
+    pub(crate) fn checked(&self, elapsed: Duration) {
+        self.checked.record(elapsed);
+    }
+
+    /// All plugins have spoken; time since the batch was polled.
+    pub(crate) fn judged(&self, elapsed: Duration) {
+        self.judged.record(elapsed);
+    }
+
+    /// The delivery is with the log; time since the batch was polled.
+    pub(crate) fn submitted(&self, elapsed: Duration) {
+        self.submitted.record(elapsed);
+    }
+
+    /// The delivery is durable; age of its newest record in milliseconds.
+    pub(crate) fn delivered(&self, tally: &StreamCounts, age_ms: i64) {
+        self.received.increment(tally.received);
+        self.delivered.increment(tally.delivered);
+        self.gate.increment(tally.gate_letters);
+        self.enrich.increment(tally.enrich_letters);
+        self.detect.increment(tally.detect_letters);
+        self.dropped.increment(tally.dropped);
+        self.alerts.increment(tally.alerts);
+        self.end_to_end.record(Duration::from_millis(u64::try_from(age_ms).unwrap_or(0)));
+    }
+}

@@ -1,0 +1,569 @@
+//! The control thread: takes messages one by one, decides, publishes.
+//!
+//! It must never judge an event and never be waited for by a worker.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, mpsc};
+
+use phronis_core::delivery::{Append, Delivery};
+use phronis_core::plugin::Kind;
+use phronis_core::records::{Records, RecordsBuilder, TopicName};
+use phronis_core::{PluginId, StreamId, code};
+use phronis_engine::watch;
+use phronis_log::{Log, Sink};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use tokio::sync::broadcast;
+
+use super::entry::{Candidate, Entry, Refused, Rules, Settings};
+use super::loader::{Load, Loaded};
+use super::order::{self, Order, Place};
+use super::settings::{self, Record, Wanted, WantedLimits};
+use super::shelf::{Good, Shelf};
+use super::{Applied, Board, Change, ChangeError, Lineup, Message, Placed, Problem, Version, What};
+use crate::clock::now_ms;
+use crate::{live, status};
+
+/// What the control thread is made of.
+pub(crate) struct Parts {
+    pub(crate) rules: BTreeMap<StreamId, Rules>,
+    pub(crate) board: Arc<Board>,
+    pub(crate) live: broadcast::Sender<Arc<live::Event>>,
+    pub(crate) log: Arc<dyn Log>,
+    pub(crate) config_topic: TopicName,
+    pub(crate) shelf_dir: PathBuf,
+    pub(crate) loader: mpsc::Sender<Load>,
+}
+
+/// The control thread's state.
+pub(crate) struct Control {
+    rules: BTreeMap<StreamId, Rules>,
+    board: Arc<Board>,
+    live: broadcast::Sender<Arc<live::Event>>,
+    sink: Box<dyn Sink>,
+    config_topic: TopicName,
+    shelf: Shelf,
+    loader: mpsc::Sender<Load>,
+    entries: BTreeMap<PluginId, Entry>,
+    is_scan_done: bool,
+    events: u64,
+}
+
+impl Control {
+    pub(crate) fn new(parts: Parts) -> Result<Self, crate::Error> {
+        let shelf = Shelf::open(&parts.shelf_dir)
+            .map_err(|source| crate::Error::StateFolder { path: parts.shelf_dir.clone(), source })?;
+        Ok(Self {
+            rules: parts.rules,
+            board: parts.board,
+            live: parts.live,
+            sink: parts.log.sink()?,
+            config_topic: parts.config_topic,
+            shelf,
+            loader: parts.loader,
+            entries: BTreeMap::new(),
+            is_scan_done: false,
+            events: 0,
+        })
+    }
+
+    /// Takes messages until told to stop.
+    pub(crate) fn run(mut self, messages: &mpsc::Receiver<Message>) {
+        self.publish_all();
+        for message in messages {
+            match message {
+                Message::File(change) => self.file_changed(change),
+                Message::Loaded(loaded) => self.loaded(loaded),
+                Message::Config(records) => self.config_changed(&records),
+                Message::Change(change, reply) => {
+                    let answer = self.change(change);
+                    // The asker may have gone; the change stands.
+                    drop(reply.send(answer));
+                }
+                Message::Stop => return,
+            }
+        }
+    }
+
+    fn file_changed(&mut self, change: watch::Change) {
+        match change {
+            watch::Change::Component { id, bytes, .. } => self.component_found(id, bytes.into()),
+            watch::Change::Settings { id, text, .. } => self.settings_found(id, &text),
+            watch::Change::Removed { id, what } => self.removed(id, what),
+            watch::Change::Refused { id, what, refusal, .. } => self.unreadable(id, what, refusal),
+            watch::Change::BadPath { path, reason } => {
+                tracing::warn!(path = %path.display(), %reason, code = %code::BAD_PLUGIN_PATH, "plugin file ignored");
+            }
+            watch::Change::ScanDone => {
+                self.is_scan_done = true;
+                self.publish_all();
+            }
+        }
+    }
+
+    fn component_found(&mut self, id: PluginId, bytes: Arc<[u8]>) {
+        if !self.is_known(&id) {
+            return;
+        }
+        let digest = hex_digest(&bytes);
+        let entry = self.entry(&id);
+        entry.file_digest = Some(digest.clone());
+        entry.candidate = None;
+        if entry.active.as_ref().is_some_and(|active| active.component.digest() == digest) {
+            entry.is_loading = false;
+            entry.refusal = None;
+        } else {
+            entry.is_loading = true;
+            self.load(Load { id: id.clone(), bytes, is_fallback: false });
+        }
+        self.publish(&id);
+    }
+
+    fn load(&self, load: Load) {
+        if self.loader.send(load).is_err() {
+            tracing::error!("the plugin loader is gone, plugins cannot be loaded any more: restart the host");
+        }
+    }
+
+    fn loaded(&mut self, loaded: Loaded) {
+        let Loaded { id, bytes, is_fallback, result } = loaded;
+        let digest = hex_digest(&bytes);
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let is_stale = !is_fallback && entry.file_digest.as_deref() != Some(&digest);
+        if is_stale || entry.file_digest.is_none() {
+            return;
+        }
+        entry.is_loading = false;
+        match result {
+            Ok(component) => {
+                entry.candidate = Some(Candidate { component, bytes });
+                self.settle(&id);
+            }
+            Err(problem) => {
+                self.refuse(&id, &problem, (!is_fallback).then_some(digest));
+                self.fall_back(&id);
+            }
+        }
+        self.publish(&id);
+    }
+
+    /// Loads the last good version from the shelf where nothing runs.
+    fn fall_back(&mut self, id: &PluginId) {
+        let Some(entry) = self.entries.get_mut(id) else { return };
+        let Some(good) = self.shelf.good(id) else { return };
+        if entry.active.is_some() || entry.is_loading || entry.file_digest.as_ref() == Some(&good.digest) {
+            return;
+        }
+        match self.shelf.component(&good.digest) {
+            Ok(bytes) => {
+                entry.is_loading = true;
+                self.load(Load { id: id.clone(), bytes: bytes.into(), is_fallback: true });
+            }
+            Err(error) => tracing::error!(plugin = %id, %error, "the last good version cannot be read"),
+        }
+    }
+
+    fn settings_found(&mut self, id: PluginId, text: &str) {
+        if !self.is_known(&id) {
+            return;
+        }
+        let digest = hex_digest(text.as_bytes());
+        let entry = self.entry(&id);
+        if entry.published.as_ref() == Some(&digest) {
+            return;
+        }
+        match settings::parse_file(text) {
+            Ok(wanted) => {
+                entry.unpublished = Some((digest, wanted));
+                self.settle(&id);
+            }
+            Err(message) => self.refuse(&id, &Problem { code: code::SETTINGS_INVALID, message }, None),
+        }
+        self.publish(&id);
+    }
+
+    /// A file is there and was not read: what ran goes on.
+    fn unreadable(&mut self, id: PluginId, what: watch::What, refusal: phronis_engine::Refusal) {
+        if !self.is_known(&id) {
+            return;
+        }
+        if what == watch::What::Component {
+            let entry = self.entry(&id);
+            entry.file_digest = Some(String::new());
+            entry.candidate = None;
+            entry.is_loading = false;
+        }
+        self.refuse(&id, &Problem { code: refusal.code, message: refusal.message }, None);
+        self.fall_back(&id);
+        self.publish(&id);
+    }
+
+    fn removed(&mut self, id: PluginId, what: watch::What) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        if what == watch::What::Settings {
+            entry.unpublished = None;
+            return;
+        }
+        entry.file_digest = None;
+        entry.candidate = None;
+        entry.is_loading = false;
+        entry.refusal = None;
+        entry.misfit = None;
+        if entry.active.take().is_some() {
+            tracing::info!(plugin = %id, "plugin removed");
+            self.say(&id, live::Kind::Plugin, json!({"change": "removed"}));
+        }
+        if let Err(error) = self.shelf.remove(&id) {
+            tracing::error!(plugin = %id, %error, "the shelf of good versions cannot be written");
+        }
+        self.publish(&id);
+    }
+
+    /// Takes over records of `phronis.config`.
+    pub(crate) fn config_changed(&mut self, records: &Records) {
+        for row in 0..records.len() {
+            let (Some(key), Some(offset)) = (records.body.key(row), records.offsets.values().get(row).copied()) else {
+                continue;
+            };
+            let Some(id) = settings::plugin_of(key) else { continue };
+            if !self.is_known(&id) {
+                continue;
+            }
+            let at = records.body.timestamps.values().get(row).copied().unwrap_or(0);
+            let entry = self.entry(&id);
+            let newest = entry.newest.params_origin.revision.max(entry.newest.limits_origin.revision);
+            if newest.is_some_and(|newest| newest >= offset) {
+                continue;
+            }
+            let record = match records.body.value(row).map(serde_json::from_slice::<Record>) {
+                Some(Ok(record)) => record,
+                Some(Err(error)) => {
+                    let message = format!("the record at offset {offset} of {} is not valid: {error}", records.topic);
+                    self.refuse(&id, &Problem { code: code::SETTINGS_INVALID, message }, None);
+                    self.publish(&id);
+                    continue;
+                }
+                None => Record {
+                    params: Some(serde_json::Map::new()),
+                    limits: Some(WantedLimits::default()),
+                    source: "deleted".into(),
+                    actor: None,
+                    reason: None,
+                    file_digest: None,
+                },
+            };
+            entry.published = record.file_digest.clone().or_else(|| entry.published.clone());
+            entry.newest = entry.newest.with(&record, offset, at);
+            self.settle(&id);
+            self.publish(&id);
+        }
+    }
+
+    fn change(&mut self, change: Change) -> Result<Applied, ChangeError> {
+        let id = change.id.clone();
+        let entry = self.entries.get(&id).ok_or_else(|| ChangeError::Unknown(id.clone()))?;
+        let component = entry.component().ok_or_else(|| ChangeError::Unknown(id.clone()))?;
+        let mut record = Record {
+            params: None,
+            limits: None,
+            source: change.source,
+            actor: change.actor,
+            reason: change.reason,
+            file_digest: entry.published.clone(),
+        };
+        let invalid =
+            |message: String| ChangeError::Refused { code: code::SETTINGS_INVALID, message, problems: Vec::new() };
+        let is_params = matches!(change.what, What::Params(_));
+        match change.what {
+            What::Params(Value::Object(params)) => record.params = Some(params),
+            What::Params(_) => return Err(invalid("parameters are a JSON object".into())),
+            What::Limits(limits) => {
+                record.limits = Some(serde_json::from_value(limits).map_err(|e| invalid(format!("limits: {e}")))?);
+            }
+        }
+        let wanted = entry.settings.with(&record, i64::MAX, now_ms());
+        let version = self.try_version(&id, &component, &wanted)?;
+        let value = |version: &Version| {
+            if is_params { version.params.clone() } else { serde_json::to_value(version.limits).unwrap_or_default() }
+        };
+        if change.is_dry_run {
+            return Ok(Applied { revision: None, value: value(&version) });
+        }
+        let value = value(&version);
+        let revision = self.write(&id, &record)?;
+        self.adopt(&id, version, &record, revision);
+        self.publish(&id);
+        Ok(Applied { revision: Some(revision), value })
+    }
+
+    /// Brings what runs as near as possible to what is wanted: newest component, newest settings.
+    fn settle(&mut self, id: &PluginId) {
+        let Some(entry) = self.entries.get_mut(id) else { return };
+        let Some(component) = entry.component() else { return };
+        if let Some((digest, wanted)) = entry.unpublished.clone() {
+            match self.publish_file(id, &component, digest, &wanted) {
+                Ok(()) => return,
+                Err(refused) => self.refuse(id, &refused.problem, None),
+            }
+        }
+        let Some(entry) = self.entries.get(id) else { return };
+        let (newest, in_force) = (entry.newest.clone(), entry.settings.clone());
+        let in_force = match (&entry.active, self.shelf.good(id)) {
+            (None, Some(good)) => Settings { params: good.params.clone(), limits: good.limits.clone(), ..in_force },
+            _ => in_force,
+        };
+        let is_new = newest.params != in_force.params || newest.limits != in_force.limits;
+        match self.try_version(id, &component, &newest) {
+            Ok(version) => self.put_in_force(id, version, newest),
+            Err(refused) => {
+                self.refuse(id, &refused.problem, None);
+                let is_candidate = self.entries.get(id).is_some_and(|entry| entry.candidate.is_some());
+                if is_new
+                    && is_candidate
+                    && let Ok(version) = self.try_version(id, &component, &in_force)
+                {
+                    let refusal = self.entries.get(id).and_then(|entry| entry.refusal.clone());
+                    self.put_in_force(id, version, in_force);
+                    self.entry(id).refusal = refusal;
+                }
+            }
+        }
+    }
+
+    /// Publishes a settings file, once it is known to be good.
+    fn publish_file(
+        &mut self,
+        id: &PluginId,
+        component: &phronis_engine::Component,
+        digest: String,
+        wanted: &Wanted,
+    ) -> Result<(), Refused> {
+        let record = Record {
+            params: Some(wanted.params.clone().unwrap_or_default()),
+            limits: Some(wanted.limits.clone().unwrap_or_default()),
+            source: "file".into(),
+            actor: None,
+            reason: None,
+            file_digest: Some(digest),
+        };
+        let settings = self.entry(id).newest.with(&record, i64::MAX, now_ms());
+        let version = self.try_version(id, component, &settings)?;
+        match self.write(id, &record) {
+            Ok(revision) => self.adopt(id, version, &record, revision),
+            Err(error) => {
+                let message = format!("the settings file could not be published: {error}");
+                return Err(Refused { problem: Problem { code: code::LOG_FAILED, message }, fields: Vec::new() });
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes over a record that this thread wrote itself.
+    fn adopt(&mut self, id: &PluginId, version: Version, record: &Record, revision: i64) {
+        let entry = self.entry(id);
+        entry.newest = entry.newest.with(record, revision, now_ms());
+        entry.published = record.file_digest.clone().or_else(|| entry.published.clone());
+        entry.unpublished = None;
+        let settings = entry.settings.with(record, revision, now_ms());
+        self.put_in_force(id, version, settings);
+    }
+
+    /// Makes a version and sees whether it fits beside the stream's other plugins.
+    fn try_version(
+        &self,
+        id: &PluginId,
+        component: &phronis_engine::Component,
+        settings: &Settings,
+    ) -> Result<Version, Refused> {
+        let unknown = || Refused {
+            problem: Problem {
+                code: code::UNKNOWN_STREAM_FOLDER,
+                message: format!("there is no stream {}", id.stream),
+            },
+            fields: Vec::new(),
+        };
+        let rules = self.rules.get(&id.stream).ok_or_else(unknown)?;
+        let entry = self.entries.get(id).ok_or_else(unknown)?;
+        let version = entry.build(component, settings, rules)?;
+        let is_running = entry.active.is_some() && entry.misfit.is_none();
+        if is_running {
+            let mut wishes: Vec<_> =
+                self.running(&id.stream).filter(|other| other.id != *id).map(|other| other.wish()).collect();
+            wishes.push(version.wish());
+            if let Err((name, mut problem)) = order::order(&rules.contract, &wishes) {
+                if name != id.name {
+                    problem.message = format!("{name} could not run any more: {}", problem.message);
+                }
+                return Err(Refused { problem, fields: Vec::new() });
+            }
+        }
+        Ok(version)
+    }
+
+    fn put_in_force(&mut self, id: &PluginId, version: Version, settings: Settings) {
+        let good = Good {
+            digest: version.component.digest().to_owned(),
+            params: settings.params.clone(),
+            limits: settings.limits.clone(),
+        };
+        let entry = self.entry(id);
+        let is_swap = entry.active.as_ref().is_none_or(|active| active.component.digest() != good.digest);
+        let has_changed =
+            is_swap || entry.active.as_ref().is_none_or(|a| a.params != version.params || a.limits != version.limits);
+        let bytes = entry.candidate.take().map(|candidate| candidate.bytes);
+        if entry.file_digest.as_ref() == Some(&good.digest) || !is_swap {
+            entry.refusal = None;
+        }
+        let manifest = version.component.manifest();
+        let facts = json!({
+            "change": if is_swap { "active" } else { "settings" },
+            "version": manifest.version, "digest": good.digest,
+            "params": version.params,
+            "revision": settings.params_origin.revision.max(settings.limits_origin.revision),
+        });
+        if is_swap {
+            entry.active_since = now_ms();
+            tracing::info!(plugin = %id, version = %manifest.version, digest = %short(&good.digest), "plugin active");
+            metrics::counter!("phronis_plugin_swaps_total", "plugin" => id.to_string(), "result" => "active")
+                .increment(1);
+        } else if has_changed {
+            tracing::info!(plugin = %id, params = %version.params, source = %settings.params_origin.source, "plugin settings in force");
+        }
+        entry.settings = settings;
+        entry.active = Some(Arc::new(version));
+        if let Err(error) = self.shelf.put(id, good, bytes.as_deref()) {
+            tracing::error!(plugin = %id, %error, "the shelf of good versions cannot be written");
+        }
+        if has_changed {
+            let kind = if is_swap { live::Kind::Plugin } else { live::Kind::Config };
+            self.say(id, kind, facts);
+        }
+    }
+
+    fn refuse(&mut self, id: &PluginId, problem: &Problem, digest: Option<String>) {
+        tracing::warn!(plugin = %id, code = %problem.code, reason = %problem.message, "plugin change refused, what ran goes on");
+        metrics::counter!("phronis_plugin_swaps_total", "plugin" => id.to_string(), "result" => "refused").increment(1);
+        let facts = json!({"change": "refused", "code": problem.code, "message": problem.message, "digest": digest});
+        let entry = self.entry(id);
+        entry.refusal =
+            Some(status::Refusal { code: problem.code, message: problem.message.clone(), at: now_ms(), digest });
+        self.say(id, live::Kind::Plugin, facts);
+    }
+
+    /// Writes a record to `phronis.config` and waits until it is durable.
+    fn write(&self, id: &PluginId, record: &Record) -> Result<i64, phronis_log::Error> {
+        let value = serde_json::to_vec(record).map_err(|e| phronis_log::Error::Invalid(e.to_string()))?;
+        let mut records = RecordsBuilder::default();
+        records.push(now_ms(), Some(settings::key(id).as_bytes()), Some(&value), &[]);
+        let append = Append { topic: Arc::clone(&self.config_topic), partition: 0, records: records.finish() };
+        let ticket = self.sink.submit(Delivery { appends: vec![append], commits: Vec::new() })?;
+        Ok(ticket.wait()?.base_offsets.first().copied().unwrap_or(0))
+    }
+
+    fn say(&mut self, id: &PluginId, kind: live::Kind, mut facts: Value) {
+        if let Some(facts) = facts.as_object_mut() {
+            facts.insert("plugin".into(), id.to_string().into());
+            facts.insert("at".into(), phronis_core::time::Time::from_millis(now_ms()).to_string().into());
+        }
+        self.events += 1;
+        let event = live::Event {
+            kind,
+            stream: id.stream.clone(),
+            id: self.events.to_string().into(),
+            json: facts.to_string().into(),
+        };
+        // Nobody listening is fine.
+        drop(self.live.send(Arc::new(event)));
+    }
+
+    fn is_known(&self, id: &PluginId) -> bool {
+        let is_known = self.rules.contains_key(&id.stream);
+        if !is_known {
+            tracing::warn!(plugin = %id, code = %code::UNKNOWN_STREAM_FOLDER, "there is no stream {} in the configuration, the plugin is ignored", id.stream);
+        }
+        is_known
+    }
+
+    fn entry(&mut self, id: &PluginId) -> &mut Entry {
+        self.entries.entry(id.clone()).or_insert_with(|| Entry::new(id.clone()))
+    }
+
+    fn running(&self, stream: &StreamId) -> impl Iterator<Item = &Arc<Version>> {
+        let entries = self.entries.values().filter(move |e| e.id.stream == *stream && e.misfit.is_none());
+        entries.filter_map(|entry| entry.active.as_ref())
+    }
+
+    fn publish_all(&mut self) {
+        let streams: Vec<_> = self.rules.keys().cloned().collect();
+        for stream in streams {
+            self.publish_stream(&stream);
+        }
+    }
+
+    fn publish(&mut self, id: &PluginId) {
+        self.publish_stream(&id.stream);
+        if self.entries.get(id).is_some_and(|entry| entry.file_digest.is_none()) {
+            self.board.remove_plugin(id);
+        }
+    }
+
+    /// Orders a stream's plugins, leaves out those that do not fit, and shows the result to workers and readers.
+    fn publish_stream(&mut self, stream: &StreamId) {
+        let Some(rules) = self.rules.get(stream).cloned() else { return };
+        for entry in self.entries.values_mut().filter(|entry| entry.id.stream == *stream) {
+            entry.misfit = None;
+        }
+        let order = loop {
+            let wishes: Vec<_> = self.running(stream).map(|version| version.wish()).collect();
+            match order::order(&rules.contract, &wishes) {
+                Ok(order) => break order,
+                Err((name, problem)) => {
+                    let id = PluginId { stream: stream.clone(), name };
+                    tracing::warn!(plugin = %id, code = %problem.code, reason = %problem.message, "plugin bypassed");
+                    self.entry(&id).misfit = Some(status::Refusal {
+                        code: problem.code,
+                        message: problem.message,
+                        at: now_ms(),
+                        digest: None,
+                    });
+                }
+            }
+        };
+        let lineup = self.lineup(stream, order, &rules);
+        self.board.publish_lineup(stream, lineup);
+        for entry in self.entries.values().filter(|e| e.id.stream == *stream && e.file_digest.is_some()) {
+            self.board.publish_plugin(entry.status(&rules), &entry.counters);
+        }
+    }
+
+    fn lineup(&self, stream: &StreamId, order: Order, rules: &Rules) -> Lineup {
+        let entries = || self.entries.values().filter(|e| e.id.stream == *stream && e.file_digest.is_some());
+        let place = |place: &Place, kind: Kind| {
+            let version = entries().find(|e| e.id.name == place.name)?.active.as_ref()?;
+            (version.component.kind() == kind)
+                .then(|| Placed { version: Arc::clone(version), columns: place.columns.clone().into() })
+        };
+        let is_bypassed = |e: &&Entry| !e.is_loading && (e.active.is_none() || e.misfit.is_some());
+        let bypassed: Vec<_> = entries().filter(is_bypassed).map(|e| e.id.name.clone()).collect();
+        Lineup {
+            enrichers: order.enrichers.iter().filter_map(|p| place(p, Kind::Enricher)).collect(),
+            detectors: order.detectors.iter().filter_map(|p| place(p, Kind::Detector)).collect(),
+            added: order.added,
+            is_ready: self.is_scan_done && entries().all(|e| !e.is_loading || e.active.is_some()),
+            is_held: rules.holds_when_missing && !bypassed.is_empty(),
+            bypassed,
+        }
+    }
+}
+
+fn hex_digest(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().fold(String::with_capacity(64), |mut text, byte| {
+        text.push_str(&format!("{byte:02x}"));
+        text
+    })
+}
+
+fn short(digest: &str) -> &str {
+    digest.get(..12).unwrap_or(digest)
+}

@@ -1,0 +1,51 @@
+//! Compiles and checks components one at a time, off the control thread and off the data path.
+
+use std::sync::{Arc, mpsc};
+use std::thread;
+
+use phronis_core::{PluginId, code};
+use phronis_engine::{Component, Engine};
+
+use super::{Mailbox, Message, Problem};
+
+/// A component to load.
+#[derive(Debug)]
+pub(crate) struct Load {
+    pub(crate) id: PluginId,
+    pub(crate) bytes: Arc<[u8]>,
+    /// Whether this is the last good version from the shelf, not the file in the folder.
+    pub(crate) is_fallback: bool,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    pub(crate) id: PluginId,
+    pub(crate) bytes: Arc<[u8]>,
+    pub(crate) is_fallback: bool,
+    pub(crate) result: Result<Component, Problem>,
+}
+
+/// Starts the loader; it ends when the sender is dropped.
+pub(crate) fn start(engine: Engine, mailbox: Mailbox) -> std::io::Result<mpsc::Sender<Load>> {
+    let (sender, receiver) = mpsc::channel::<Load>();
+    thread::Builder::new().name("plugin-loader".into()).spawn(move || {
+        for load in receiver {
+            let result = load_one(&engine, &load.bytes);
+            let loaded = Loaded { id: load.id, bytes: load.bytes, is_fallback: load.is_fallback, result };
+            if mailbox.send(Message::Loaded(loaded)).is_err() {
+                return;
+            }
+        }
+    })?;
+    Ok(sender)
+}
+
+/// Hostile input goes in here: a panic of a compiler must not take the host's plugins with it.
+fn load_one(engine: &Engine, bytes: &[u8]) -> Result<Component, Problem> {
+    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| engine.load(bytes))) {
+        Ok(Ok(component)) => Ok(component),
+        Ok(Err(refusal)) => Err(Problem { code: refusal.code, message: refusal.message }),
+        Err(_) => Err(Problem { code: code::COMPILE_FAILED, message: "the component made the checker panic".into() }),
+    }
+}

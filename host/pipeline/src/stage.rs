@@ -1,0 +1,84 @@
+//! The stages of one batch: `Raw → Checked → Judged → Delivery → Receipt`.
+//!
+//! A stage takes one of these and makes the next. It does not know its neighbours; `worker.rs` names the order.
+//! `Raw` is [`Records`](phronis_core::records::Records), `Checked` is [`Checked`], the last two stand in `phronis_core::delivery`.
+
+pub(crate) mod deduplicate;
+pub(crate) mod deliver;
+pub(crate) mod detect;
+pub(crate) mod enrich;
+pub(crate) mod select;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow_array::ArrayRef;
+use phronis_core::decode::Checked;
+use phronis_core::plugin::{Finding, RowFailure};
+
+use crate::plugins::{Placed, Version};
+
+/// A batch on its way through the plugins: a `Checked` batch with what the plugins have said so far.
+#[derive(Debug)]
+pub(crate) struct Judged {
+    pub(crate) checked: Checked,
+    /// The columns that enrichers added, in the lineup's order, each as long as the events.
+    pub(crate) added: Vec<ArrayRef>,
+    /// Events that do not reach `processed`, and why.
+    pub(crate) leaving: BTreeMap<u32, Leaving>,
+    pub(crate) found: Vec<Found>,
+    pub(crate) debts: Vec<Debt>,
+    /// Events that a detector was not shown: (event, plugin).
+    pub(crate) skipped: Vec<(u32, Arc<Version>)>,
+    /// Latest event time seen in the partition.
+    pub(crate) watermark: i64,
+    pub(crate) times: Times,
+}
+
+/// When a batch passed its stages, in microseconds since 1970-01-01T00:00:00Z.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Times {
+    pub(crate) polled: i64,
+    pub(crate) checked: i64,
+    pub(crate) judged: i64,
+}
+
+/// Why an event goes no further.
+#[derive(Debug)]
+pub(crate) enum Leaving {
+    /// A rule drops it.
+    Dropped { by: Arc<str>, reason: String },
+    /// An enricher has no answer for it: it becomes a letter.
+    Failed { plugin: Arc<Version>, failure: RowFailure },
+}
+
+/// A finding of a detector.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) event: u32,
+    pub(crate) by: Placed,
+    pub(crate) finding: Finding,
+}
+
+/// An event that a detector has no answer for: it is delivered, and a letter exists until it is judged.
+#[derive(Debug)]
+pub(crate) struct Debt {
+    pub(crate) event: u32,
+    pub(crate) plugin: Arc<Version>,
+    pub(crate) failure: RowFailure,
+}
+
+impl Judged {
+    pub(crate) fn new(checked: Checked, watermark: i64, times: Times) -> Self {
+        Self {
+            checked,
+            added: Vec::new(),
+            leaving: BTreeMap::new(),
+            found: Vec::new(),
+            debts: Vec::new(),
+            skipped: Vec::new(),
+            watermark,
+            times,
+        }
+    }
+}

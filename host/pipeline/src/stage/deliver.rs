@@ -1,0 +1,283 @@
+//! What a judged batch leaves behind: processed events, alerts, letters, drops, and the step of the offset.
+//!
+//! One record, one terminal outcome: processed, a letter of the gate or of an enricher, or dropped.
+//! A detector's failure is a debt: the event is processed and marked, and one letter exists.
+
+use std::sync::Arc;
+
+use arrow_array::{Array, ArrayRef};
+use phronis_core::alert::{self, Alert};
+use phronis_core::contract::Column;
+use phronis_core::decode::Rejection;
+use phronis_core::delivery::{Append, Commit, Delivery};
+use phronis_core::letter::{self, Letter, Origin, Stage, UNJUDGED};
+use phronis_core::plugin::FailureKind;
+use phronis_core::processed::Writer;
+use phronis_core::records::{HeadersBuilder, RecordsBuilder, TopicName};
+use phronis_core::time::Time;
+use phronis_core::{Code, code, id::Id};
+use serde_json::{Map, Value, json};
+
+use super::{Debt, Found, Judged, Leaving};
+use crate::clock::now_us;
+use crate::plugins::{Lineup, Version};
+use crate::status::StreamCounts;
+use crate::stream::Stream;
+
+/// On a processed event: the offset in raw that it came from. The partition is its own.
+const ORIGIN_OFFSET: &str = "phronis-origin-offset";
+
+/// On a processed event: a detector that was not shown it, because a field that it requires is null. One header a detector.
+const SKIPPED: &str = "phronis-skipped";
+
+/// On a processed event: a plugin that never had a good version. One header a plugin.
+const BYPASSED: &str = "phronis-bypassed";
+
+/// Writes everything that a batch leaves behind, and counts it. `from` is where the commit starts.
+pub(crate) fn deliver(
+    judged: &Judged,
+    stream: &Stream,
+    lineup: &Lineup,
+    writer: &Writer,
+    from: i64,
+    next: i64,
+) -> Result<(Delivery, StreamCounts), String> {
+    let scribe = Scribe { judged, stream, now: now_us() };
+    let mut tally = StreamCounts { received: judged.checked.records.len() as u64, ..StreamCounts::default() };
+    let topics = &stream.options.topics;
+    let mut delivery = Delivery::default();
+    let mut append = |topic: &TopicName, records: RecordsBuilder| {
+        let count = records.len() as u64;
+        if count > 0 {
+            let partition = judged.checked.records.partition;
+            delivery.appends.push(Append { topic: Arc::clone(topic), partition, records: records.finish() });
+        }
+        count
+    };
+    tally.delivered = append(&topics.processed, scribe.processed(lineup, writer)?);
+    tally.alerts = append(&topics.alerts, scribe.alerts());
+    append(&topics.dlq, scribe.letters(&mut tally));
+    tally.dropped = append(&topics.state, scribe.drops());
+    delivery.commits.push(Commit {
+        group: Arc::clone(&stream.group),
+        topic: Arc::clone(&topics.raw),
+        partition: judged.checked.records.partition,
+        from,
+        next,
+    });
+    Ok((delivery, tally))
+}
+
+struct Scribe<'a> {
+    judged: &'a Judged,
+    stream: &'a Stream,
+    now: i64,
+}
+
+impl Scribe<'_> {
+    fn processed(&self, lineup: &Lineup, writer: &Writer) -> Result<RecordsBuilder, String> {
+        let Judged { checked, added, leaving, .. } = self.judged;
+        let body = &checked.records.body;
+        let batch = writer.batch(added)?;
+        let marks = Marks::of(self.judged, lineup);
+        let mut records = RecordsBuilder::with_capacity(checked.events.len(), body.bytes().saturating_mul(2));
+        let (mut value, mut headers, mut number) = (Vec::new(), HeadersBuilder::default(), itoa::Buffer::new());
+        for event in 0..checked.events.len() {
+            if !leaving.is_empty() && leaving.contains_key(&index(event)) {
+                continue;
+            }
+            let row = checked.events.record(event);
+            let Some(payload) = body.value(row) else { continue };
+            value.clear();
+            batch.write(&mut value, payload, checked.events.has_undeclared(event), event);
+            headers.clear();
+            headers.extend(body.headers(row));
+            headers.push(ORIGIN_OFFSET, number.format(self.offset(row)).as_bytes());
+            marks.write(event, &mut headers);
+            records.push(self.timestamp(row), body.key(row), Some(&value), headers.as_bytes());
+        }
+        Ok(records)
+    }
+
+    fn alerts(&self) -> RecordsBuilder {
+        let mut records = RecordsBuilder::default();
+        let mut json = Vec::new();
+        for found in &self.judged.found {
+            json.clear();
+            self.alert(found).write_json(&mut json);
+            let row = self.judged.checked.events.record(found.event as usize);
+            records.push(self.now / 1000, self.judged.checked.records.body.key(row), Some(&json), &[]);
+        }
+        records
+    }
+
+    fn alert(&self, found: &Found) -> Alert {
+        let events = &self.judged.checked.events;
+        let event = found.event as usize;
+        let row = events.record(event);
+        let version = &found.by.version;
+        let origin = self.origin(row);
+        let times = &self.judged.times;
+        let columns: Vec<_> = found.by.columns.iter().map(|column| self.cell(column, event)).collect();
+        let key = events.key(event).or_else(|| self.judged.checked.records.body.key(row).map(Into::into));
+        let text = |key: std::borrow::Cow<'_, [u8]>| String::from_utf8_lossy(&key).into_owned();
+        let attributes: Map<String, Value> =
+            found.finding.attributes.iter().map(|(name, value)| (name.clone(), Value::String(value.clone()))).collect();
+        let id = &self.stream.options.id;
+        Alert {
+            id: Id::of_alert(id, &version.id.name, &found.finding.rule, origin.position()),
+            tenant: id.tenant.clone(),
+            stream: id.stream.clone(),
+            plugin: alert::Plugin {
+                name: version.id.name.clone(),
+                version: version.component.manifest().version.clone(),
+                digest: version.component.digest().to_owned(),
+            },
+            rule: found.finding.rule.clone(),
+            severity: found.finding.severity,
+            message: found.finding.message.clone(),
+            agent: events.agent(event).map(std::borrow::Cow::into_owned),
+            key: key.map(text),
+            attributes,
+            event: alert::event(&version.fields, &columns, 0),
+            origin: (&origin).into(),
+            event_time: events.event_time(event),
+            detected_at: Time(times.judged),
+            halt: found.finding.halt && version.may_halt,
+            stages: alert::Stages {
+                received: Time(times.polled),
+                checked: Time(times.checked),
+                judged: Time(times.judged),
+                delivered: Time(self.now),
+            },
+        }
+    }
+
+    /// One event's value of a column, as a column of one row.
+    fn cell(&self, column: &Column, event: usize) -> ArrayRef {
+        let one = self.judged.checked.events.slice(event, 1);
+        let added: Vec<_> = self.judged.added.iter().map(|column| column.slice(event, 1)).collect();
+        one.project(column, &self.judged.checked.records, &added)
+    }
+
+    fn letters(&self, tally: &mut StreamCounts) -> RecordsBuilder {
+        let mut records = RecordsBuilder::default();
+        for Rejection { row, code, message, .. } in &self.judged.checked.rejected {
+            tally.gate_letters += 1;
+            self.letter(&mut records, *row as usize, Stage::Gate, None, *code, message);
+        }
+        for (event, leaving) in &self.judged.leaving {
+            let Leaving::Failed { plugin, failure } = leaving else { continue };
+            tally.enrich_letters += 1;
+            let row = self.judged.checked.events.record(*event as usize);
+            self.letter(&mut records, row, Stage::Enrich, Some(plugin), code_of(failure.kind), &failure.message);
+        }
+        for Debt { event, plugin, failure } in &self.judged.debts {
+            tally.detect_letters += 1;
+            let row = self.judged.checked.events.record(*event as usize);
+            self.letter(&mut records, row, Stage::Detect, Some(plugin), code_of(failure.kind), &failure.message);
+        }
+        records
+    }
+
+    fn letter(
+        &self,
+        records: &mut RecordsBuilder,
+        row: usize,
+        stage: Stage,
+        plugin: Option<&Arc<Version>>,
+        code: Code,
+        message: &str,
+    ) {
+        let body = &self.judged.checked.records.body;
+        let plugin = plugin.map(|version| letter::Plugin {
+            name: version.id.name.clone(),
+            version: version.component.manifest().version.clone(),
+            digest: version.component.digest().to_owned(),
+        });
+        let now = Time(self.now);
+        let (id, original) = (&self.stream.options.id, body.headers(row));
+        let letter = Letter::new(id, stage, plugin, self.origin(row), code, message, original, now);
+        let mut headers = HeadersBuilder::default();
+        letter.write(original, &mut headers);
+        records.push(self.now / 1000, body.key(row), body.value(row), headers.as_bytes());
+    }
+
+    /// A record of what a rule dropped, so that a reader of the topics can account for every event.
+    fn drops(&self) -> RecordsBuilder {
+        let mut records = RecordsBuilder::default();
+        for (event, leaving) in &self.judged.leaving {
+            let Leaving::Dropped { by, reason } = leaving else { continue };
+            let origin = self.origin(self.judged.checked.events.record(*event as usize));
+            let key = format!("dropped/{}/{}", origin.partition, origin.offset);
+            let value = json!({"dropped_by": by.as_ref(), "reason": reason, "at": Time(self.now)}).to_string();
+            records.push(self.now / 1000, Some(key.as_bytes()), Some(value.as_bytes()), &[]);
+        }
+        records
+    }
+
+    fn origin(&self, row: usize) -> Origin {
+        let records = &self.judged.checked.records;
+        Origin {
+            topic: Arc::clone(&records.topic),
+            partition: records.partition,
+            offset: self.offset(row),
+            timestamp: self.timestamp(row),
+        }
+    }
+
+    fn offset(&self, row: usize) -> i64 {
+        self.judged.checked.records.offsets.values().get(row).copied().unwrap_or(-1)
+    }
+
+    fn timestamp(&self, row: usize) -> i64 {
+        self.judged.checked.records.body.timestamps.values().get(row).copied().unwrap_or(0)
+    }
+}
+
+/// Which detectors have not judged which events, by event.
+struct Marks<'a> {
+    /// Sorted by event.
+    marks: Vec<(u32, &'static str, &'a str)>,
+    bypassed: Vec<&'a str>,
+}
+
+impl<'a> Marks<'a> {
+    fn of(judged: &'a Judged, lineup: &'a Lineup) -> Self {
+        let debts = judged.debts.iter().map(|debt| (debt.event, UNJUDGED, debt.plugin.id.name.as_str()));
+        let skipped = judged.skipped.iter().map(|(event, plugin)| (*event, SKIPPED, plugin.id.name.as_str()));
+        let mut marks: Vec<_> = debts.chain(skipped).collect();
+        marks.sort_unstable();
+        Self { marks, bypassed: lineup.bypassed.iter().map(|name| name.as_str()).collect() }
+    }
+
+    fn write(&self, event: usize, headers: &mut HeadersBuilder) {
+        for name in &self.bypassed {
+            headers.push(BYPASSED, name.as_bytes());
+        }
+        if self.marks.is_empty() {
+            return;
+        }
+        let event = index(event);
+        let first = self.marks.partition_point(|mark| mark.0 < event);
+        for (_, header, name) in self.marks.iter().skip(first).take_while(|mark| mark.0 == event) {
+            headers.push(header, name.as_bytes());
+        }
+    }
+}
+
+fn code_of(kind: FailureKind) -> Code {
+    match kind {
+        FailureKind::Row => code::ROW_FAILED,
+        FailureKind::Error => code::PLUGIN_ERROR,
+        FailureKind::Trap => code::PLUGIN_TRAP,
+        FailureKind::Deadline => code::PLUGIN_DEADLINE,
+        FailureKind::Memory => code::PLUGIN_MEMORY,
+        FailureKind::BadOutput => code::PLUGIN_BAD_OUTPUT,
+        FailureKind::Budget => code::PLUGIN_BUDGET,
+    }
+}
+
+fn index(event: usize) -> u32 {
+    u32::try_from(event).unwrap_or(u32::MAX)
+}

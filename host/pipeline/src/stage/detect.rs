@@ -1,0 +1,33 @@
+//! Detectors, independent of each other: what one says or fails at is nothing to the others.
+
+use std::sync::Arc;
+
+use phronis_core::plugin::Batch;
+
+use super::select::select;
+use super::{Debt, Found, Judged};
+use crate::Error;
+use crate::crew::Member;
+
+/// Runs one detector over the batch.
+pub(crate) fn detect(judged: &mut Judged, member: &mut Member) -> Result<(), Error> {
+    let placed = member.placed.clone();
+    let version = &placed.version;
+    let selection = select(judged, &version.fields, &placed.columns)?;
+    let batch = Batch {
+        partition: judged.checked.records.partition,
+        watermark: judged.watermark,
+        rows: selection.rows,
+        columns: &selection.columns,
+    };
+    let judgement = member.detect(&batch);
+    for finding in judgement.findings {
+        judged.found.push(Found { event: selection.event(finding.row), by: placed.clone(), finding });
+    }
+    for failure in judgement.failures {
+        judged.debts.push(Debt { event: selection.event(failure.row), plugin: Arc::clone(version), failure });
+    }
+    judged.skipped.extend(selection.skipped.iter().map(|event| (*event, Arc::clone(version))));
+    member.count(selection.rows, selection.skipped.len());
+    Ok(())
+}

@@ -1,0 +1,41 @@
+//! Enrichers, one after the other: each adds its columns, drops rows by its rule, or has no answer for a row.
+
+use arrow_array::{ArrayRef, new_null_array};
+use phronis_core::plugin::Batch;
+
+use super::select::select;
+use super::{Judged, Leaving};
+use crate::Error;
+use crate::crew::Member;
+
+/// Runs one enricher over the batch.
+pub(crate) fn enrich(judged: &mut Judged, member: &mut Member) -> Result<(), Error> {
+    let events = judged.checked.events.len();
+    let placed = member.placed.clone();
+    let version = &placed.version;
+    let selection = select(judged, &version.fields, &placed.columns)?;
+    let batch = Batch {
+        partition: judged.checked.records.partition,
+        watermark: judged.watermark,
+        rows: selection.rows,
+        columns: &selection.columns,
+    };
+    let enrichment = member.enrich(&batch, &version.adds);
+    for (index, added) in version.adds.iter().enumerate() {
+        let column: ArrayRef = match enrichment.columns.get(index) {
+            Some(column) => selection.spread(column, events)?,
+            None => new_null_array(&added.of_type.arrow(), events),
+        };
+        judged.added.push(column);
+    }
+    for drop in enrichment.drops {
+        let by = version.id.name.as_str().into();
+        judged.leaving.insert(selection.event(drop.row), Leaving::Dropped { by, reason: drop.reason });
+    }
+    for failure in enrichment.failures {
+        let plugin = std::sync::Arc::clone(version);
+        judged.leaving.insert(selection.event(failure.row), Leaving::Failed { plugin, failure });
+    }
+    member.count(selection.rows, selection.skipped.len());
+    Ok(())
+}

@@ -1,0 +1,132 @@
+//! A stream as the pipeline runs it: configuration, topics, and what it has done so far.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use phronis_core::contract::Contract;
+use phronis_core::partition::Topics;
+use phronis_core::plugin::Limits;
+use phronis_core::{Name, StreamId};
+use phronis_log::{PollLimits, Retention};
+
+use crate::status;
+
+/// What a stream should be.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Whose it is and what it is called.
+    pub id: StreamId,
+    /// What its events look like.
+    pub contract: Arc<Contract>,
+    /// Its topics.
+    pub topics: Topics,
+    /// Partitions of each topic.
+    pub partitions: i32,
+    /// Worker threads; no more than partitions are of use.
+    pub workers: i32,
+    /// Bounds of a batch.
+    pub batch: PollLimits,
+    /// What may be deleted of raw, processed and alerts. Letters are kept.
+    pub retention: Retention,
+    /// Whether a plugin that never had a good version stops the stream.
+    pub holds_when_missing: bool,
+    /// Plugins whose findings may halt an agent.
+    pub may_halt: BTreeSet<Name>,
+    /// Limits of plugins that ask for none.
+    pub limits_default: Limits,
+    /// What no plugin of this stream may exceed: the host's ceiling and the tenant's.
+    pub limits_ceiling: Limits,
+}
+
+impl Options {
+    /// A stream with the usual settings.
+    pub fn new(id: StreamId, contract: Arc<Contract>) -> Self {
+        Self {
+            topics: Topics::of(&id),
+            id,
+            contract,
+            partitions: 4,
+            workers: 1,
+            batch: PollLimits { records: 8192, bytes: 4 << 20 },
+            retention: Retention { age: Some(Duration::from_secs(7 * 24 * 3600)), bytes: None, compact: false },
+            holds_when_missing: false,
+            may_halt: BTreeSet::new(),
+            limits_default: Limits::default(),
+            limits_ceiling: Limits::default(),
+        }
+    }
+
+    /// The consumer group of the processing branch.
+    pub fn group(&self) -> Arc<str> {
+        format!("phronis.{}.{}.process", self.id.tenant, self.id.stream).into()
+    }
+}
+
+/// A running stream.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    pub(crate) options: Options,
+    pub(crate) group: Arc<str>,
+    pub(crate) counts: Counts,
+    condition: Mutex<(status::StreamState, Option<String>)>,
+}
+
+/// Counters that workers add to when a delivery is durable.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) received: AtomicU64,
+    pub(crate) delivered: AtomicU64,
+    pub(crate) gate_letters: AtomicU64,
+    pub(crate) enrich_letters: AtomicU64,
+    pub(crate) detect_letters: AtomicU64,
+    pub(crate) dropped: AtomicU64,
+    pub(crate) alerts: AtomicU64,
+}
+
+impl Counts {
+    /// Adds what one delivery did.
+    pub(crate) fn add(&self, tally: &status::StreamCounts) {
+        let add = |counter: &AtomicU64, n: u64| {
+            if n > 0 {
+                counter.fetch_add(n, Ordering::Relaxed);
+            }
+        };
+        add(&self.received, tally.received);
+        add(&self.delivered, tally.delivered);
+        add(&self.gate_letters, tally.gate_letters);
+        add(&self.enrich_letters, tally.enrich_letters);
+        add(&self.detect_letters, tally.detect_letters);
+        add(&self.dropped, tally.dropped);
+        add(&self.alerts, tally.alerts);
+    }
+
+    pub(crate) fn snapshot(&self) -> status::StreamCounts {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        status::StreamCounts {
+            received: get(&self.received),
+            delivered: get(&self.delivered),
+            gate_letters: get(&self.gate_letters),
+            enrich_letters: get(&self.enrich_letters),
+            detect_letters: get(&self.detect_letters),
+            dropped: get(&self.dropped),
+            alerts: get(&self.alerts),
+        }
+    }
+}
+
+impl Stream {
+    pub(crate) fn new(options: Options) -> Self {
+        let group = options.group();
+        Self { options, group, counts: Counts::default(), condition: Mutex::new((status::StreamState::Starting, None)) }
+    }
+
+    pub(crate) fn condition(&self) -> (status::StreamState, Option<String>) {
+        self.condition.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_condition(&self, state: status::StreamState, detail: Option<String>) {
+        *self.condition.lock().unwrap_or_else(PoisonError::into_inner) = (state, detail);
+    }
+}
