@@ -25,7 +25,7 @@ pub struct Cli {
 
 const TRY: &str = "\
 Try it:
-  phronis run                               a host on 127.0.0.1:8000 with the streams sensors and agents
+  phronis run                               a host on 127.0.0.1:8000
   phronis simulate --rate 500               made-up sensors with faults, from another terminal
   phronis tail alerts                       what the plugins found
   curl -d '{\"sensor_id\":\"S01\",\"value\":98.6}' localhost:8000/ingest";

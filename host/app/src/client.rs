@@ -14,16 +14,16 @@ use crate::failure::{Exit, Failure};
 #[derive(Debug, Clone, Default, Args)]
 pub struct ClientArgs {
     /// Address of the host [default: that of the host that runs on the data folder, else http://127.0.0.1:8000]
-    #[arg(long, value_name = "URL", env = "PHRONIS_ENDPOINT", help_heading = "Host")]
+    #[arg(long, value_name = "URL", env = "PHRONIS_ENDPOINT", help_heading = "Host", global = true)]
     pub endpoint: Option<String>,
     /// File with the key to show; the environment variable PHRONIS_KEY holds a key itself
-    #[arg(long, value_name = "FILE", help_heading = "Host")]
+    #[arg(long, value_name = "FILE", help_heading = "Host", global = true)]
     pub key_file: Option<PathBuf>,
     /// Configuration of the host, to find its data folder; may be given more than once
-    #[arg(short, long = "config", value_name = "FILE", help_heading = "Host")]
+    #[arg(short, long = "config", value_name = "FILE", help_heading = "Host", global = true)]
     pub config: Vec<PathBuf>,
     /// Data folder of the host
-    #[arg(long, value_name = "DIR", help_heading = "Host")]
+    #[arg(long, value_name = "DIR", help_heading = "Host", global = true)]
     pub data_dir: Option<PathBuf>,
 }
 

@@ -26,7 +26,7 @@ use crate::failure::Failure;
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct ConfigArgs {
     /// Configuration files (TOML); later ones override earlier ones, PHRONIS__SECTION__KEY overrides them all
-    #[arg(short, long = "config", value_name = "FILE", num_args = 1..)]
+    #[arg(short = 'c', long = "config", value_name = "FILE", num_args = 1..)]
     pub files: Vec<PathBuf>,
     /// Folder for the log, the cache and the state
     #[arg(long, value_name = "DIR")]
