@@ -87,13 +87,16 @@ async fn no_such_method(method: Method, uri: Uri) -> Problem {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     #[test]
     fn the_description_lists_these_paths() {
         let (_, description) = all();
         let mut listed = String::new();
-        for (path, item) in description["paths"].as_object().unwrap() {
+        let paths: BTreeMap<_, _> = description["paths"].as_object().unwrap().iter().collect();
+        for (path, item) in paths {
             for method in ["get", "put", "post", "delete"].iter().filter(|method| item.get(**method).is_some()) {
                 listed.push_str(&format!("{} {path}\n", method.to_uppercase()));
             }
