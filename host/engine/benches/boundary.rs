@@ -4,6 +4,13 @@
 //! Also prints how long loading takes, what one more idle plugin costs in memory, and what a fresh instance costs.
 //! Run with `cargo bench -p phronis-engine --bench boundary`; needs the guests (the tests build them).
 
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "a benchmark may stop where something is wrong"
+)]
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};

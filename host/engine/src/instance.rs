@@ -26,6 +26,9 @@ const HANDLES: usize = 256;
 /// What a guest may say in one call that is not about a batch: names, a manifest, a log line.
 const SMALL_ANSWER: usize = 1 << 20;
 
+/// A function that takes parameters as JSON and may refuse them in words.
+type Ask<T> = TypedFunc<(String,), (Result<T, String>,)>;
+
 /// Why a call has no answer.
 #[derive(Debug, Clone)]
 pub(crate) struct Failure {
@@ -43,9 +46,9 @@ impl Failure {
 pub(crate) struct Instance {
     store: Store<Sandbox>,
     describe: TypedFunc<(), (Manifest,)>,
-    fields: TypedFunc<(String,), (Result<Vec<Field>, String>,)>,
-    configure: TypedFunc<(String,), (Result<(), String>,)>,
-    adds: Option<TypedFunc<(String,), (Result<Vec<Added>, String>,)>>,
+    fields: Ask<Vec<Field>>,
+    configure: Ask<()>,
+    adds: Option<Ask<Vec<Added>>>,
     detect: Option<TypedFunc<BatchParam, Detect>>,
     enrich: Option<TypedFunc<BatchParam, Enrich>>,
     deadline: Duration,
@@ -110,7 +113,7 @@ impl Instance {
     pub(crate) fn set_limits(&mut self, limits: &Limits) {
         self.deadline = Duration::from_millis(limits.deadline_ms);
         self.output_bytes = usize::try_from(limits.output_bytes).unwrap_or(usize::MAX);
-        self.store.data_mut().guard.memory = usize::try_from(limits.memory).unwrap_or(usize::MAX);
+        self.store.data_mut().guard.most = usize::try_from(limits.memory).unwrap_or(usize::MAX);
     }
 
     /// Sets the only time that the guest sees, in microseconds since 1970.
@@ -120,7 +123,7 @@ impl Instance {
 
     /// Bytes of linear memory that it holds.
     pub(crate) fn memory(&self) -> usize {
-        self.store.data().guard.used
+        self.store.data().guard.held
     }
 
     pub(crate) fn describe(&mut self, ticker: &Ticker) -> Result<Manifest, Failure> {
@@ -224,7 +227,7 @@ fn explain(error: &wasmtime::Error, sandbox: &mut Sandbox) -> Failure {
     let (kind, message) = match error.downcast_ref::<Trap>() {
         Some(Trap::Interrupt) => (FailureKind::Deadline, "the call ran into its deadline".to_owned()),
         _ if refused => {
-            let mebibytes = sandbox.guard.memory >> 20;
+            let mebibytes = sandbox.guard.most >> 20;
             (FailureKind::Memory, format!("the plugin wanted more memory than its limit of {mebibytes} MiB"))
         }
         Some(Trap::StackOverflow) => (FailureKind::Trap, "the plugin used up its stack".to_owned()),

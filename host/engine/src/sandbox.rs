@@ -24,7 +24,7 @@ pub(crate) struct Sandbox {
 
 impl Sandbox {
     pub(crate) fn new(limits: &Limits, log: Log, seed: [u8; 32]) -> Self {
-        let guard = Guard { memory: usize::try_from(limits.memory).unwrap_or(usize::MAX), used: 0, refused: false };
+        let guard = Guard { most: usize::try_from(limits.memory).unwrap_or(usize::MAX), held: 0, refused: false };
         Self { guard, log, stdout: Lines::default(), stderr: Lines::default(), now: 0, dice: Dice(seed, 0) }
     }
 
@@ -39,9 +39,9 @@ impl Sandbox {
 #[derive(Debug)]
 pub(crate) struct Guard {
     /// The limit of all linear memories together, in bytes.
-    pub(crate) memory: usize,
+    pub(crate) most: usize,
     /// What they hold, in bytes.
-    pub(crate) used: usize,
+    pub(crate) held: usize,
     /// Whether the guest was refused memory since the flag was last cleared.
     pub(crate) refused: bool,
 }
@@ -49,9 +49,9 @@ pub(crate) struct Guard {
 impl ResourceLimiter for Guard {
     fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
         let more = desired.saturating_sub(current);
-        let fits = self.used.saturating_add(more) <= self.memory && maximum.is_none_or(|most| desired <= most);
+        let fits = self.held.saturating_add(more) <= self.most && maximum.is_none_or(|most| desired <= most);
         if fits {
-            self.used += more;
+            self.held += more;
         } else {
             self.refused = true;
         }

@@ -221,3 +221,49 @@ fn an_empty_batch_calls_nobody() {
     let Enriched { enrichment, .. } = enrich("trap", []);
     assert_eq!(enrichment.columns.iter().map(Array::len).collect::<Vec<_>>(), [0, 0]);
 }
+
+/// Collects what is logged on this thread while something runs.
+fn logged(run: impl FnOnce()) -> String {
+    let (reader, writer) = (Arc::new(std::sync::Mutex::new(Vec::new())), tracing_subscriber::fmt());
+    let sink = Arc::clone(&reader);
+    let subscriber = writer.with_ansi(false).with_writer(move || Lines(Arc::clone(&sink))).finish();
+    tracing::subscriber::with_default(subscriber, run);
+    String::from_utf8(reader.lock().unwrap().clone()).unwrap()
+}
+
+struct Lines(Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn guest_lines_reach_the_log_with_their_plugin_and_without_control_characters() {
+    let text = logged(|| _ = detect(&mut always("escapes", limits()), [1.0]));
+    assert!(!text.contains('\u{1b}') && !text.contains('\u{7}'), "{text:?}");
+    let lines: Vec<&str> = text.lines().filter(|line| line.contains("plugin: ")).collect();
+    assert_eq!(lines.len(), 3, "{text}");
+    for (line, says) in
+        lines.iter().zip(["\\u{1b}[2J\\u{1b}]0;owned\\u{7}\\nsecond line", "[31mred on stdout", "red on stderr"])
+    {
+        assert!(line.contains(says), "{line}");
+        assert!(line.contains("tenant=default stream=sensors plugin=detector"), "{line}");
+    }
+}
+
+#[test]
+fn lines_over_the_limit_are_dropped() {
+    let flood = Limits { deadline_ms: 10_000, log_bytes: 2_000, ..limits() };
+    let mut runner = always("log-flood", flood);
+    let text = logged(|| _ = detect(&mut runner, [1.0]));
+    // 100 000 lines of 110 bytes were written within a few seconds at most.
+    let lines = text.lines().filter(|line| line.contains("line ")).count();
+    assert!((1..2_000).contains(&lines), "{lines}");
+}
