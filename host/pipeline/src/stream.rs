@@ -28,8 +28,10 @@ pub struct Options {
     pub workers: i32,
     /// Bounds of a batch.
     pub batch: PollLimits,
-    /// What may be deleted of raw, processed and alerts. Letters are kept.
+    /// What may be deleted of raw, processed, alerts and state.
     pub retention: Retention,
+    /// What may be deleted of letters; by default nothing.
+    pub letters_retention: Retention,
     /// Whether a plugin that never had a good version stops the stream.
     pub holds_when_missing: bool,
     /// Plugins whose findings may halt an agent.
@@ -51,6 +53,7 @@ impl Options {
             workers: 1,
             batch: PollLimits { records: 8192, bytes: 4 << 20 },
             retention: Retention { age: Some(Duration::from_secs(7 * 24 * 3600)), bytes: None, compact: false },
+            letters_retention: Retention::default(),
             holds_when_missing: false,
             may_halt: BTreeSet::new(),
             limits_default: Limits::default(),

@@ -125,11 +125,10 @@ impl Pipeline {
 }
 
 fn create_topics(log: &dyn Log, streams: &[stream::Options]) -> Result<()> {
-    let kept = Retention::default();
     log.create_topic(&TopicSpec {
         name: CONFIG_TOPIC.into(),
         partitions: 1,
-        retention: Retention { compact: true, ..kept },
+        retention: Retention { compact: true, ..Retention::default() },
     })?;
     for stream in streams {
         let Topics { raw, processed, alerts, dlq, state, .. } = &stream.topics;
@@ -137,7 +136,7 @@ fn create_topics(log: &dyn Log, streams: &[stream::Options]) -> Result<()> {
             (raw, stream.retention),
             (processed, stream.retention),
             (alerts, stream.retention),
-            (dlq, kept),
+            (dlq, stream.letters_retention),
             (state, stream.retention),
         ];
         for (name, retention) in retentions {

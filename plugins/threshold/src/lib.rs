@@ -4,6 +4,9 @@
 
 use phronis_sdk::prelude::*;
 
+/// The limit of someone who sets none: a detector that is just dropped in does something at once.
+const HIGH: f64 = 90.0;
+
 /// What an operator sets.
 #[derive(Debug, Params)]
 #[params(validate = check)]
@@ -11,7 +14,7 @@ pub struct Limits {
     /// The field that is judged.
     #[param(default = "value")]
     field: String,
-    /// Values above are reported.
+    /// Values above are reported. 90 when there is no limit at all.
     high: Option<f64>,
     /// Values below are reported.
     low: Option<f64>,
@@ -73,18 +76,13 @@ impl Limits {
         let own = if self.overrides.is_empty() { None } else { key.and_then(|key| self.overrides.get(key)) };
         match own {
             Some(own) => (own.high.or(self.high), own.low.or(self.low)),
+            None if self.high.is_none() && self.low.is_none() && self.overrides.is_empty() => (Some(HIGH), None),
             None => (self.high, self.low),
         }
     }
 }
 
 fn check(limits: &Limits) -> Result<(), ParamError> {
-    if limits.high.is_none() && limits.low.is_none() && limits.overrides.is_empty() {
-        return Err(ParamError::new(
-            "high",
-            "must be set, or `low`, or `overrides`: without a limit nothing is judged",
-        ));
-    }
     ordered((limits.high, limits.low))?;
     for key in limits.overrides.keys() {
         ordered(limits.of(Some(key))).map_err(|error| error.within(key).within("overrides"))?;
