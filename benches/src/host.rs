@@ -81,7 +81,7 @@ pub(crate) fn reqwest_get(url: &str) -> Result<Value> {
 
 /// The WebAssembly file of a shipped plugin.
 pub(crate) fn plugin(name: &str) -> Result<PathBuf> {
-    let file = format!("phronis_plugin_{}.wasm", name.replace('-', "_"));
+    let file = format!("{}.wasm", name.replace('-', "_"));
     let path = target_dir().join("wasm32-wasip2/release").join(file);
     if !path.is_file() {
         bail!("{} is missing: run `make plugins` first", path.display());
@@ -91,7 +91,7 @@ pub(crate) fn plugin(name: &str) -> Result<PathBuf> {
 
 /// An engine with its cache under `dir`.
 pub(crate) fn engine(dir: &Path) -> Result<phronis_engine::Engine> {
-    let compiler = phronis_engine::Compiler { program: target("phronis"), args: vec!["compile-component".into()] };
+    let compiler = phronis_engine::Compiler::new(target("phronis"), ["compile-component"]);
     Ok(phronis_engine::Engine::new(phronis_engine::Options::new(dir.join("cache"), compiler))?)
 }
 

@@ -189,6 +189,8 @@ fn follow_config(
 }
 
 fn watch(dir: PathBuf, max_component_bytes: usize, mailbox: Mailbox) -> Result<Watcher> {
+    // Notifications name files by their whole path.
+    let dir = std::path::absolute(&dir).unwrap_or(dir);
     let (sender, changes) = mpsc::channel();
     spawn("plugin-files", move || {
         for change in changes {
