@@ -42,7 +42,7 @@ fn round(plugins: &[&str]) -> Result<f64> {
     let folder = dir.path().join("plugins/default/sensors");
     std::fs::create_dir_all(&folder)?;
     for plugin in plugins {
-        std::fs::copy(host::plugin(plugin)?, folder.join(format!("{plugin}.wasm")))?;
+        host::install(plugin, &folder)?;
     }
     let id: phronis_core::StreamId = "sensors".parse()?;
     let contract = Contract::parse(host::SENSORS_CONTRACT, "sensors.yaml")?;

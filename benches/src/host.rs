@@ -26,7 +26,7 @@ impl Host {
         let folder = dir.path().join("data/plugins/default/sensors");
         std::fs::create_dir_all(&folder)?;
         for name in plugins {
-            std::fs::copy(plugin(name)?, folder.join(format!("{name}.wasm")))?;
+            install(name, &folder)?;
         }
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let config = dir.path().join("phronis.toml");
@@ -77,6 +77,17 @@ impl Drop for Host {
 pub(crate) fn reqwest_get(url: &str) -> Result<Value> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async { Ok(reqwest::get(url).await?.error_for_status()?.json().await?) })
+}
+
+/// Puts a shipped plugin into a folder, with the settings that it needs.
+pub(crate) fn install(name: &str, folder: &Path) -> Result<()> {
+    let settings = match name {
+        "severity" => "[params]\nwarning = 80\ncritical = 95\n",
+        _ => "[params]\nhigh = 90\n",
+    };
+    std::fs::write(folder.join(format!("{name}.toml")), settings)?;
+    std::fs::copy(plugin(name)?, folder.join(format!("{name}.wasm")))?;
+    Ok(())
 }
 
 /// The WebAssembly file of a shipped plugin.

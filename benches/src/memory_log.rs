@@ -115,7 +115,7 @@ impl Sink for Counter {
                 counts.processed_bytes.fetch_add(append.records.bytes() as u64, Ordering::Relaxed);
             } else if append.topic.ends_with("alerts") {
                 counts.alerts.fetch_add(records, Ordering::Relaxed);
-            } else {
+            } else if append.topic.ends_with("dlq") {
                 counts.letters.fetch_add(records, Ordering::Relaxed);
             }
         }

@@ -36,6 +36,9 @@ const LOOK_SOON: Duration = Duration::from_millis(200);
 /// Between two looks at the root's own inode and at deletions that are due.
 const TICK: Duration = Duration::from_millis(250);
 
+/// How long the first scan waits for files that someone may still be writing.
+const LONGEST_SCAN: Duration = Duration::from_secs(10);
+
 /// Something changed in the plugins folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
@@ -82,7 +85,7 @@ pub enum Change {
         /// Why, and where it would belong.
         reason: String,
     },
-    /// The first look at the whole folder is over.
+    /// Every file that lay in the folder at the start was reported; those still being written are waited for up to 10 s.
     ScanDone,
 }
 
@@ -146,7 +149,8 @@ fn watch(dir: &Path, most: usize, changes: &Sender<Change>, stop: &AtomicBool) {
     let mut folder = Folder::new(dir.to_owned(), most);
     let mut notifications: Option<Notifications> = None;
     let mut next_look = Instant::now();
-    let mut first = true;
+    let scan_ends_by = Instant::now() + LONGEST_SCAN;
+    let mut is_scan_done = false;
     while !stop.load(Ordering::Relaxed) {
         let root = folder::inode(dir);
         if notifications.as_ref().map(|n| n.root) != root {
@@ -157,7 +161,8 @@ fn watch(dir: &Path, most: usize, changes: &Sender<Change>, stop: &AtomicBool) {
         let mut found = Vec::new();
         if now >= next_look {
             folder.look(now, &mut found);
-            if std::mem::take(&mut first) {
+            if !is_scan_done && (!folder.is_unsettled() || now >= scan_ends_by) {
+                is_scan_done = true;
                 found.push(Change::ScanDone);
             }
             next_look = now + if folder.is_unsettled() { LOOK_AGAIN } else { LOOK_EVERY };
