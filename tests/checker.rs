@@ -5,7 +5,7 @@ use phronis_core::delivery::{Append, Delivery};
 use phronis_core::partition::Topics;
 use phronis_core::records::{HeadersBuilder, RecordsBuilder};
 use phronis_log::embedded::{self, Options};
-use phronis_log::{Log as _, Retention, Sink as _, TopicSpec};
+use phronis_log::{Log as _, Retention, TopicSpec};
 use phronis_tests::checker::{self, Expect, Report, Verdict};
 use serde_json::json;
 

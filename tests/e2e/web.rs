@@ -28,6 +28,6 @@ fn web_pages_are_refused() -> anyhow::Result<()> {
         b"{}".to_vec(),
     )?;
     assert_eq!((simple.status, simple.str("/code")), (403, "PH4009"), "{}", simple.text);
-    assert_eq!(host.stream("sensors")?.get("lag_records").and_then(serde_json::Value::as_u64), Some(0));
+    assert_eq!(host.stream("sensors")?.pointer("/lag/records").and_then(serde_json::Value::as_u64), Some(0));
     Ok(())
 }

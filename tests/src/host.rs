@@ -19,7 +19,7 @@ pub use listen::{Event, Listener};
 pub use room::Room;
 
 /// How long a host may take for anything that it must do sooner or later.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A running host. Dropping it kills it.
 #[derive(Debug)]
@@ -143,7 +143,7 @@ impl Host {
     pub fn drained(&self, stream: &str) -> anyhow::Result<()> {
         self.until("the stream is drained", |host| {
             let status = host.stream(stream)?;
-            Ok(status.get("lag_records").and_then(Value::as_u64) == Some(0))
+            Ok(status.pointer("/lag/records").and_then(Value::as_u64) == Some(0))
         })
     }
 

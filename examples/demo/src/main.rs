@@ -106,13 +106,10 @@ struct Play {
 /// Makes the room and puts the plugins into it; the second version of the detector waits outside.
 fn prepare(say: &Say) -> anyhow::Result<(Room, PathBuf)> {
     say.title(RATE);
-    let config = "[streams.sensors]\ncontract = \"contract.yaml\"\n";
     let room = match std::env::var_os("PHRONIS_DEMO_DIR") {
-        Some(folder) => Room::kept(&PathBuf::from(folder), config)?,
+        Some(folder) => Room::kept(&PathBuf::from(folder), "")?,
         None => Room::new()?,
     };
-    room.configure(config)?;
-    std::fs::write(room.folder().join("contract.yaml"), include_str!("../contract.yaml"))?;
     let settings = format!("[params]\nfield = \"value_normal\"\nwarning = {LOWER:.1}\ncritical = {HIGH:.1}\n");
     room.install("default/sensors/unit-normaliser", &plugin("unit-normaliser")?, "")?;
     room.install("default/sensors/severity", &plugin("severity")?, &settings)?;
