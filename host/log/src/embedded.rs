@@ -23,6 +23,7 @@ mod cursor;
 mod db;
 mod keeper;
 mod lock;
+mod mover;
 mod queue;
 mod registry;
 mod room;

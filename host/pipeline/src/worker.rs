@@ -142,7 +142,14 @@ impl Worker {
     fn step(&mut self) -> Result<()> {
         // Small batches wait for company only as long as a delivery is under way: one sync serves them all.
         match self.source.poll(self.stream.options.batch, POLL_WAIT)? {
-            Polled::Records(records) => self.batch(records)?,
+            Polled::Records(records) => {
+                // What changed while the poll waited holds for this batch already.
+                let lineup = self.board.lineup(&self.stream.options.id);
+                if lineup.is_ready && !lineup.is_held {
+                    self.crew.follow(lineup).map_err(Error::Host)?;
+                }
+                self.batch(records)?;
+            }
             Polled::Assigned(partitions) => {
                 for (_, partition, next) in partitions {
                     let partition_state = self.take_over(partition, next)?;

@@ -12,6 +12,7 @@ use rusqlite::{Connection, params};
 
 use super::catalog::{Partition, Topic, lock};
 use super::compaction::Compaction;
+use super::mover::Mover;
 use super::writer::Writer;
 use super::{Options, db};
 use crate::Result;
@@ -22,8 +23,11 @@ const CHECKPOINT_IDLE: usize = 1 << 20;
 /// How long that while is: a checkpoint syncs twice, and at 1 000 deliveries a second one in 25 would wait for it otherwise.
 const IDLE: Duration = Duration::from_millis(5);
 
-/// Written bytes after which it is checkpointed whoever waits: readers search a large WAL slowly.
-const CHECKPOINT_LATEST: usize = 8 << 20;
+/// Written bytes after which the mover is asked to move the WAL while writing goes on.
+const MOVE_EVERY: usize = 4 << 20;
+
+/// Written bytes after which the writer itself finishes what the mover began, whoever waits: only then does the WAL begin anew.
+const CHECKPOINT_LATEST: usize = 48 << 20;
 
 /// A WAL of this size was held open by a reader once; it is cut back.
 const WAL_LARGE: u64 = 96 << 20;
@@ -45,8 +49,11 @@ pub(super) struct Keeper {
     /// Partitions that this round has still to look at.
     round: VecDeque<(Arc<Topic>, Arc<Partition>)>,
     compaction: Option<Compaction>,
+    mover: Option<Mover>,
     /// Bytes written since the last whole checkpoint.
     written: usize,
+    /// Of these, how many were written when the mover was asked last.
+    moved: usize,
     /// When something was written last.
     written_at: Instant,
     /// When bytes that are not synced yet must be.
@@ -56,13 +63,18 @@ pub(super) struct Keeper {
 
 impl Keeper {
     pub(super) fn new(options: &Options) -> Self {
+        let mover = Mover::start(&options.folder, options.durability)
+            .inspect_err(|error| tracing::warn!(%error, "the writer moves the WAL itself"))
+            .ok();
         Self {
+            mover,
             wal: db::wal_path(&options.folder),
             every: options.housekeeping_every,
             next_round: Instant::now(),
             round: VecDeque::new(),
             compaction: None,
             written: 0,
+            moved: 0,
             written_at: Instant::now(),
             sync_at: None,
             is_full: false,
@@ -86,6 +98,11 @@ impl Keeper {
         self.written_at = Instant::now();
     }
 
+    /// Ends the mover, before the log is closed.
+    pub(super) fn stop_mover(&mut self) {
+        self.mover = None;
+    }
+
     /// Moves the WAL into the file; `whole` also empties it.
     pub(super) fn checkpoint(&mut self, db: &Connection, whole: bool) -> Result<()> {
         let mode = if whole { "PRAGMA wal_checkpoint(TRUNCATE)" } else { "PRAGMA wal_checkpoint(PASSIVE)" };
@@ -93,6 +110,7 @@ impl Keeper {
             .prepare_cached(mode)
             .and_then(|mut statement| statement.query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))))
             .map_err(db::failed("checkpointing the log"))?;
+        self.moved = 0;
         if busy == 0 && pages == moved {
             self.written = 0;
         } else {
@@ -135,6 +153,8 @@ impl Writer {
         if written >= CHECKPOINT_LATEST || (written >= CHECKPOINT_IDLE && is_idle) {
             let whole = self.keeper.wal_bytes() >= WAL_LARGE;
             self.keeper.checkpoint(&self.db, whole)?;
+        } else if written >= self.keeper.moved + MOVE_EVERY && self.keeper.mover.as_ref().is_some_and(Mover::order) {
+            self.keeper.moved = written;
         }
         if self.keeper.is_full {
             self.measure();

@@ -326,6 +326,7 @@ impl Writer {
 
     /// The last things: nothing in the WAL, so that a copy of the folder is the log.
     fn finish(&mut self) {
+        self.keeper.stop_mover();
         if let Err(error) = self.keeper.checkpoint(&self.db, true) {
             tracing::warn!(%error, "the log was closed without a last checkpoint; the next start does it");
         }
