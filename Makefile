@@ -14,31 +14,33 @@ help: ## lists the targets
 setup: ## installs what is missing on this machine
 	@scripts/bootstrap.sh
 
-build: setup plugins ## builds the host and the plugins
-	cargo build --release --locked -p phronis
+# Always the whole workspace: with another selection of packages, cargo would build the dependencies once more.
+HOST := --release --locked --workspace --exclude phronis-guests
 
-plugins: setup ## builds the shipped plugins and the example to WebAssembly
-	cargo build --release --locked --target wasm32-wasip2 $(addprefix -p ,$(PLUGINS)) -p first-detector
+build: setup plugins ## builds the host, the demo and the plugins
+	cargo build $(HOST)
+
+plugins: setup ## builds the shipped plugins to WebAssembly
+	cargo build --release --locked --target wasm32-wasip2 $(addprefix -p ,$(PLUGINS))
 
 demo: build ## runs the whole job on the embedded log, and checks the result
-	@cargo build --release --locked -q -p phronis-demo
 	@$(BIN)/phronis-demo
 
 test: build ## runs all tests
-	cargo build --release --locked --target wasm32-wasip2 -p phronis-guests
-	cargo test --release --locked --workspace --exclude phronis-guests
+	cargo test $(HOST)
+	cargo test --release --locked --manifest-path examples/first-detector/Cargo.toml
 
 lint: setup ## formatting, lints, docs, dependencies
 	cargo fmt --all --check
-	cargo clippy --release --locked --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --workspace --no-deps --document-private-items -q
+	cargo clippy $(HOST) --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc $(HOST) --no-deps
 	@if command -v cargo-deny >/dev/null; then cargo deny --log-level error check bans licenses sources; else echo "cargo-deny is not installed, skipped"; fi
 
 bench: build ## measures speed and memory; results in benches/results
-	cargo run --release --locked -q -p phronis-benches
+	@$(BIN)/phronis-benches
 
 chaos: build ## kills the host 50 times under load, then checks every topic
-	cargo run --release --locked -q -p phronis-tests --bin chaos
+	@$(BIN)/chaos
 
 ci: ## what the merge gate runs
 	.ci/run

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use phronis_tests::checker::{Alert, Report};
+use phronis_tests::plugins::target;
 use serde_json::Value;
 
 use crate::Play;
@@ -165,20 +166,20 @@ impl Say {
 
     pub(crate) fn next_steps(&self) {
         self.scene("What to try next");
-        for (command, what) in [
-            ("phronis run", "a host on 127.0.0.1:8000, data in ./phronis-data"),
-            ("cp …/wasm32-wasip2/release/threshold.wasm phronis-data/plugins/default/sensors/hot.wasm", ""),
-            (
-                "echo 'params = { high = 90.0 }' > phronis-data/plugins/default/sensors/hot.toml",
-                "live in under a second",
-            ),
-            ("phronis tail alerts", "in another terminal"),
-            (r#"curl -d '{"sensor_id":"S01","value":98.6}' localhost:8000/ingest"#, "too hot"),
+        let host = target().join("release/phronis");
+        let wasm = target().join("wasm32-wasip2/release/threshold.wasm");
+        self.fact("a host", &format!("{} run", host.display()));
+        self.fact("a plugin", "in another terminal, live in under a second:");
+        for line in [
+            "mkdir -p phronis-data/plugins/default/sensors && cd phronis-data/plugins/default/sensors".to_owned(),
+            "echo 'params = { high = 90.0 }' > hot.toml".to_owned(),
+            format!("cp {} hot.wasm", wasm.display()),
         ] {
-            let what = if what.is_empty() { String::new() } else { self.painted("2", &format!("   # {what}")) };
-            self.line(&format!("  {command}{what}"));
+            self.fact("", &line);
         }
-        self.line("  Write a plugin of your own: docs/plugins.md");
+        self.fact("an event", r#"curl -d '{"sensor_id":"S01","value":98.6}' localhost:8000/ingest"#);
+        self.fact("its alert", &format!("{} tail alerts --from earliest", host.display()));
+        self.fact("your own", "docs/plugins.md: twenty lines of Rust, five minutes");
     }
 }
 

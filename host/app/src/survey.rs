@@ -1,4 +1,4 @@
-//! Looks at the plugins folder as a host would, without loading anything: whose each file is, and what is in the way.
+//! Looks at the plugins folder as a host would: whose each file is, what is in the way, and whether it can be loaded.
 
 use std::fs;
 use std::path::Path;
@@ -6,7 +6,9 @@ use std::path::Path;
 use phronis_core::text::did_you_mean;
 use phronis_core::{Name, PluginId, StreamId, code};
 
+use crate::commands;
 use crate::config::{Config, Origin, Problem};
+use crate::failure::Failure;
 
 /// What is in the plugins folder.
 #[derive(Debug, Default)]
@@ -64,6 +66,31 @@ impl Survey {
                 Err(error) => self.refuse(&path, code::BAD_PLUGIN_PATH, &error.to_string()),
             }
         }
+    }
+
+    /// Loads every plugin as a host would, in a cache of its own that is gone afterwards.
+    ///
+    /// # Errors
+    /// When there is no engine; what a plugin does wrong is a problem of the survey.
+    pub fn load_all(&mut self, config: &Config) -> Result<(), Failure> {
+        let scratch = std::env::temp_dir().join(format!("phronis-check-{}", std::process::id()));
+        let engine = commands::run::engine(config, &scratch)?;
+        for id in self.plugins.clone() {
+            let folder = config.plugins_dir.join(id.stream.tenant.as_str()).join(id.stream.stream.as_str());
+            let path = folder.join(format!("{}.wasm", id.name));
+            match fs::read(&path) {
+                Ok(bytes) => {
+                    if let Err(refusal) = engine.load(&bytes) {
+                        self.refuse(&path, refusal.code, &refusal.message);
+                    }
+                }
+                Err(error) => self.refuse(&path, code::BAD_PLUGIN_PATH, &format!("cannot be read: {error}")),
+            }
+        }
+        drop(engine);
+        // Left behind, it is only a folder in the system's temporary place.
+        fs::remove_dir_all(&scratch).ok();
+        Ok(())
     }
 
     fn refuse(&mut self, path: &Path, code: phronis_core::Code, message: &str) {

@@ -16,7 +16,7 @@ use serde::Deserialize;
 use tokio::sync::broadcast;
 
 /// Events that a slow listener may fall behind before it loses some.
-pub(crate) const BACKLOG: usize = 4096;
+pub(crate) const BACKLOG: usize = 1024;
 
 /// How long a read waits; also how soon a reader notices that it should stop.
 const READ_WAIT: Duration = Duration::from_millis(200);

@@ -33,6 +33,9 @@ const POLL_WAIT: Duration = Duration::from_millis(100);
 /// How long a worker looks away when its stream may not start yet.
 const IDLE_WAIT: Duration = Duration::from_millis(20);
 
+/// How long a worker that is told to stop goes on with what was taken.
+const DRAIN: Duration = Duration::from_secs(10);
+
 /// First and longest pause after a failed delivery.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
@@ -110,14 +113,21 @@ impl Worker {
                 std::thread::sleep(IDLE_WAIT);
                 continue;
             }
-            if let Err(error) = self.step() {
+            if let Err(error) = self.step(POLL_WAIT) {
                 self.recover(&error);
             }
         }
-        if let Err(error) = self.settle(0) {
+        if let Err(error) = self.drain() {
             tracing::warn!(stream = %self.stream.options.id, %error, "the last deliveries were not taken, they will be judged again");
         }
         self.stream.set_condition(StreamState::Stopped, None);
+    }
+
+    /// Judges what was taken before the end, as far as the time allows: the log keeps what is left.
+    fn drain(&mut self) -> Result<()> {
+        let until = Instant::now() + DRAIN;
+        while Instant::now() < until && self.may_work() && self.step(Duration::ZERO)? {}
+        self.settle(0)
     }
 
     /// Follows the lineup and says whether the stream may run.
@@ -139,9 +149,12 @@ impl Worker {
         true
     }
 
-    fn step(&mut self) -> Result<()> {
+    /// Takes what comes within the wait; false when nothing came.
+    fn step(&mut self, wait: Duration) -> Result<bool> {
         // Small batches wait for company only as long as a delivery is under way: one sync serves them all.
-        match self.source.poll(self.stream.options.batch, POLL_WAIT)? {
+        let polled = self.source.poll(self.stream.options.batch, wait)?;
+        let is_idle = matches!(polled, Polled::Idle);
+        match polled {
             Polled::Records(records) => {
                 // What changed while the poll waited holds for this batch already.
                 let lineup = self.board.lineup(&self.stream.options.id);
@@ -170,7 +183,7 @@ impl Worker {
         if self.stream.condition().0 != StreamState::Running {
             self.stream.set_condition(StreamState::Running, None);
         }
-        Ok(())
+        Ok(!is_idle)
     }
 
     /// One batch, stage by stage.

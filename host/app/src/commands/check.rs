@@ -19,7 +19,8 @@ pub struct Args {
 /// Checks, and sums up what would run.
 pub fn run(args: &Args) -> Outcome {
     let config = args.config.load()?;
-    let survey = survey::plugins(&config);
+    let mut survey = survey::plugins(&config);
+    survey.load_all(&config)?;
     if !survey.problems.is_empty() {
         return Err(Problems(survey.problems).into());
     }

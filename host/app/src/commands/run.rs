@@ -3,6 +3,7 @@
 //! The wiring of all parts stands here and nowhere else: log, engine, pipeline, HTTP server.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
@@ -99,17 +100,16 @@ fn start_pipeline(config: &Config, log: embedded::Log) -> Result<Pipeline, Failu
         state_dir: config.data_dir.join("plugins.good"),
     };
     std::fs::create_dir_all(&config.plugins_dir).map_err(failed)?;
-    let pipeline = Pipeline::start(options, Arc::new(log), engine(config)?);
+    let pipeline = Pipeline::start(options, Arc::new(log), engine(config, &config.data_dir.join("cache"))?);
     pipeline.map_err(|error| failed(format!("the pipeline cannot start: {error}")))
 }
 
 /// The engine of this host: compiles in a child process of this very program.
-pub fn engine(config: &Config) -> Result<Engine, Failure> {
+pub fn engine(config: &Config, cache: &Path) -> Result<Engine, Failure> {
     let program = std::env::current_exe().map_err(failed)?;
     let compiler = Compiler::new(program, ["compile-component"]);
-    let mut options = phronis_engine::Options::new(config.data_dir.join("cache"), compiler);
+    let mut options = phronis_engine::Options::new(cache, compiler);
     options.ceiling = highest_ceiling(config);
-    std::fs::create_dir_all(&config.data_dir).map_err(failed)?;
     Engine::new(options).map_err(|error| failed(error.to_string()))
 }
 

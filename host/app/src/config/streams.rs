@@ -127,7 +127,7 @@ fn read_stream(
         let message = format!("{workers} workers for {partitions} partitions: a partition has one worker");
         reader.problems.push(section.problem("workers", message));
     }
-    let batch_records = section.or(reader, "batch_records", 1024_u32);
+    let batch_records = section.or(reader, "batch_records", 8192_u32);
     let batch_bytes = section.or(reader, "batch_bytes", Bytes(4 << 20));
     if batch_bytes.0 == 0 {
         reader.problems.push(section.problem("batch_bytes", "expected more than 0B"));
