@@ -171,6 +171,13 @@ impl Control {
         let digest = hex_digest(text.as_bytes());
         let entry = self.entry(&id);
         if entry.published.as_ref() == Some(&digest) {
+            // Back to the text that was published: what was refused in between is over, unless the component is at fault.
+            entry.unpublished = None;
+            let runs = entry.active.as_ref().map(|active| active.component.digest());
+            if runs.is_some() && runs == entry.file_digest.as_deref() {
+                entry.refusal = None;
+            }
+            self.publish(&id);
             return;
         }
         match settings::parse_file(text) {
@@ -301,10 +308,14 @@ impl Control {
     fn settle(&mut self, id: &PluginId) {
         let Some(entry) = self.entries.get_mut(id) else { return };
         let Some(component) = entry.component() else { return };
+        let mut file_refusal = None;
         if let Some((digest, wanted)) = entry.unpublished.clone() {
             match self.publish_file(id, &component, digest, &wanted) {
                 Ok(()) => return,
-                Err(refused) => self.refuse(id, &refused.problem, None),
+                Err(refused) => {
+                    self.refuse(id, &refused.problem, None);
+                    file_refusal = self.entries.get(id).and_then(|entry| entry.refusal.clone());
+                }
             }
         }
         let Some(entry) = self.entries.get(id) else { return };
@@ -315,7 +326,12 @@ impl Control {
         };
         let is_new = newest.params != in_force.params || newest.limits != in_force.limits;
         match self.try_version(id, &component, &newest) {
-            Ok(version) => self.put_in_force(id, version, newest),
+            Ok(version) => {
+                self.put_in_force(id, version, newest);
+                // The older settings hold; that the file's do not stays visible.
+                let entry = self.entry(id);
+                entry.refusal = file_refusal.or_else(|| entry.refusal.take());
+            }
             Err(refused) => {
                 self.refuse(id, &refused.problem, None);
                 let is_candidate = self.entries.get(id).is_some_and(|entry| entry.candidate.is_some());
