@@ -1,5 +1,7 @@
 //! The checker itself: a sound log holds, and every way to be unsound is found.
 
+use std::sync::Arc;
+
 use phronis_core::StreamId;
 use phronis_core::delivery::{Append, Delivery};
 use phronis_core::partition::Topics;
@@ -82,7 +84,7 @@ fn check(left: &Left, expect: Expect<'_>) -> anyhow::Result<Report> {
         (&topics.state, state),
         (&topics.alerts, alerts),
     ] {
-        log.create_topic(&TopicSpec { name: topic.clone(), partitions: 1, retention: Retention::default() })?;
+        log.create_topic(&TopicSpec { name: Arc::clone(topic), partitions: 1, retention: Retention::default() })?;
         let mut builder = RecordsBuilder::default();
         for record in records {
             let mut headers = HeadersBuilder::default();
@@ -92,7 +94,7 @@ fn check(left: &Left, expect: Expect<'_>) -> anyhow::Result<Report> {
             builder.push(1, Some(record.key.as_bytes()), Some(record.value.as_bytes()), headers.as_bytes());
         }
         if !builder.is_empty() {
-            delivery.appends.push(Append { topic: topic.clone(), partition: 0, records: builder.finish() });
+            delivery.appends.push(Append { topic: Arc::clone(topic), partition: 0, records: builder.finish() });
         }
     }
     log.sink()?.submit(delivery)?.wait()?;

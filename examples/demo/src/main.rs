@@ -133,6 +133,9 @@ fn play(
         let outcome = (|| -> anyhow::Result<()> {
             say.scene("Alerts as they come. The time at the end: from the post of the reading to the alert here.");
             watch.tell(say, feed, SCENES[0]);
+            if say::was_interrupted() {
+                return Ok(());
+            }
 
             say.scene(&format!(
                 "A new threshold, live: {HIGH:.0} → {LOWER:.0} °C. Sensors that only warm up are now over it."
@@ -143,6 +146,9 @@ fn play(
             anyhow::ensure!(answer.status == 200, "the host refused the threshold: {}", answer.text);
             say.fact("PUT params", &format!("in force after {}", say::time(asked.elapsed())));
             watch.tell(say, feed, SCENES[1]);
+            if say::was_interrupted() {
+                return Ok(());
+            }
 
             say.scene("A new version of the detector is saved over the old one. Readings go on.");
             feed.probes.store(true, Ordering::Relaxed);

@@ -92,6 +92,12 @@ impl Say {
         self.line(&format!("  {when}  {:<6} {hot}   {who}   {after:>7}", text("/key")));
     }
 
+    /// Alerts that were not told one by one.
+    pub(crate) fn more(&self, sensors: u64) {
+        let ending = if sensors == 1 { "sensor" } else { "sensors" };
+        self.line(&self.painted("2", &format!("  … and {sensors} more {ending} in between")));
+    }
+
     /// The checker's word. Gives whether everything held.
     pub(crate) fn summary(&self, report: &Report, faults: &Faults, latencies: &[Duration], play: &Play) -> bool {
         self.scene("Checked by an independent reader of the topics");

@@ -12,6 +12,9 @@ use crate::say::{Say, was_interrupted};
 /// A sensor that was silent this long has a new fault; until then its alerts are one story.
 const STORY: Duration = Duration::from_secs(2);
 
+/// Time between two told alerts: people read them.
+const PACE: Duration = Duration::from_millis(600);
+
 /// How long an alert waits for its post's answer, which tells when it was sent.
 const ANSWER: Duration = Duration::from_millis(500);
 
@@ -21,6 +24,9 @@ pub(crate) struct Watch {
     /// Alerts whose post has no answer yet.
     pending: VecDeque<(Event, Alert)>,
     told: HashMap<String, Instant>,
+    /// When the last alert was told, and how many sensors were passed over since the scene began.
+    last: Option<Instant>,
+    passed_over: u64,
     latencies: Vec<Duration>,
     version: String,
     /// Tells nothing and measures nothing any more.
@@ -33,6 +39,8 @@ impl Watch {
             listener,
             pending: VecDeque::new(),
             told: HashMap::new(),
+            last: None,
+            passed_over: 0,
             latencies: Vec::new(),
             version: String::new(),
             is_quiet: false,
@@ -44,6 +52,10 @@ impl Watch {
         let until = Instant::now() + span;
         while Instant::now() < until && !was_interrupted() {
             self.step(say, feed);
+        }
+        let more = std::mem::take(&mut self.passed_over);
+        if more > 0 {
+            say.more(more);
         }
     }
 
@@ -102,9 +114,15 @@ impl Watch {
             return;
         }
         let before = self.told.insert(key.to_owned(), event.at);
-        if before.is_none_or(|before| event.at.saturating_duration_since(before) > STORY) {
-            say.alert(alert, latency);
+        if before.is_some_and(|before| event.at.saturating_duration_since(before) <= STORY) {
+            return;
         }
+        if self.last.is_some_and(|last| event.at.saturating_duration_since(last) < PACE) {
+            self.passed_over += 1;
+            return;
+        }
+        self.last = Some(event.at);
+        say.alert(alert, latency);
     }
 }
 
