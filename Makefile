@@ -33,7 +33,7 @@ test: build ## runs all tests
 lint: setup ## formatting, lints, docs, dependencies
 	cargo fmt --all --check
 	cargo clippy $(HOST) --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc $(HOST) --no-deps
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" cargo doc $(HOST) --no-deps --document-private-items
 	@if command -v cargo-deny >/dev/null; then cargo deny --log-level error check bans licenses sources; else echo "cargo-deny is not installed, skipped"; fi
 
 bench: build ## measures speed and memory; results in benches/results

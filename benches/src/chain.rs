@@ -24,7 +24,13 @@ pub(crate) fn run(report: &mut Report) -> Result<()> {
     let with_enricher = best(&["threshold", "severity"])?;
     let detector_only = best(&["threshold"])?;
     const METHOD: &str = "one worker, 8.2 M events of 75 bytes in batches of 8192, processed records counted at an in-memory sink, best of 3";
-    report.add("decode → gate → threshold → JSON, one thread", detector_only, "events/s", "≥ 1 000 000, aim 2 000 000", METHOD);
+    report.add(
+        "decode → gate → threshold → JSON, one thread",
+        detector_only,
+        "events/s",
+        "≥ 1 000 000, aim 2 000 000",
+        METHOD,
+    );
     report.add("the same with the severity enricher", with_enricher, "events/s", "–", METHOD);
     Ok(())
 }
@@ -49,7 +55,12 @@ fn round(plugins: &[&str]) -> Result<f64> {
     let mut batch = RecordsBuilder::default();
     for nth in 0..ROWS {
         let event = events::event(nth);
-        batch.push(1_732_276_800_000, Some(event.as_bytes().get(14..19).unwrap_or_default()), Some(event.as_bytes()), &[]);
+        batch.push(
+            1_732_276_800_000,
+            Some(event.as_bytes().get(14..19).unwrap_or_default()),
+            Some(event.as_bytes()),
+            &[],
+        );
     }
     let counts = Arc::new(Counts::default());
     let log = MemoryLog {

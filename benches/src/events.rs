@@ -2,8 +2,13 @@
 
 /// One event; `nth` decides its key and whether it is hot.
 pub(crate) fn event(nth: u64) -> String {
-    let value = if nth % 100 == 0 { "98.50" } else { "71.25" };
-    format!(r#"{{"sensor_id":"S{:04}","value":{value},"unit":"C","ts":{},"seq":{}}}"#, nth % 1000, 1_732_276_800_000 + nth, 100_000 + nth % 900_000)
+    let value = if nth.is_multiple_of(100) { "98.50" } else { "71.25" };
+    format!(
+        r#"{{"sensor_id":"S{:04}","value":{value},"unit":"C","ts":{},"seq":{}}}"#,
+        nth % 1000,
+        1_732_276_800_000 + nth,
+        100_000 + nth % 900_000
+    )
 }
 
 /// Lines of `count` events from `first` on.

@@ -32,7 +32,13 @@ impl Host {
         let config = dir.path().join("phronis.toml");
         std::fs::write(&config, format!("data_dir = \"data\"\n[http]\nlisten = \"127.0.0.1:{port}\"\n"))?;
         let log = std::fs::File::create(dir.path().join("stderr"))?;
-        let child = Command::new(target("phronis")).arg("run").arg("-c").arg(&config).stdout(Stdio::null()).stderr(log).spawn()?;
+        let child = Command::new(target("phronis"))
+            .arg("run")
+            .arg("-c")
+            .arg(&config)
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()?;
         let host = Self { child, url: format!("http://127.0.0.1:{port}"), dir };
         let deadline = Instant::now() + Duration::from_secs(30);
         while Instant::now() < deadline {
@@ -60,7 +66,10 @@ impl Host {
     pub(crate) fn records(&self, topic: &str) -> Result<u64> {
         let topics = reqwest_get(&format!("{}/v1/topics", self.url))?;
         let items = topics.get("items").and_then(Value::as_array).context("no items")?;
-        let topic = items.iter().find(|item| item.get("name").and_then(Value::as_str) == Some(topic)).context("no such topic")?;
+        let topic = items
+            .iter()
+            .find(|item| item.get("name").and_then(Value::as_str) == Some(topic))
+            .context("no such topic")?;
         let partitions = topic.get("partitions").and_then(Value::as_array).context("no partitions")?;
         Ok(partitions.iter().filter_map(|p| p.get("latest").and_then(Value::as_u64)).sum())
     }
@@ -111,5 +120,8 @@ fn target(name: &str) -> PathBuf {
 }
 
 fn target_dir() -> PathBuf {
-    std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.parent()?.to_owned())).unwrap_or_else(|| "target".into())
+    std::env::current_exe()
+        .ok()
+        .and_then(|exe| Some(exe.parent()?.parent()?.to_owned()))
+        .unwrap_or_else(|| "target".into())
 }

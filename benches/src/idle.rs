@@ -22,7 +22,13 @@ pub(crate) fn run(report: &mut Report) -> Result<()> {
     const MIB: f64 = (1 << 20) as f64;
     const METHOD: &str = "VmRSS of the host after 3 s of idling, with 1 and with 51 copies of threshold on one stream";
     report.add("idle host with one plugin", one as f64 / MIB, "MiB", "≤ 80, aim 40", METHOD);
-    report.add("each further idle plugin", many.saturating_sub(one) as f64 / MIB / FURTHER as f64, "MiB", "≤ 2, aim 0.2", METHOD);
+    report.add(
+        "each further idle plugin",
+        many.saturating_sub(one) as f64 / MIB / FURTHER as f64,
+        "MiB",
+        "≤ 2, aim 0.2",
+        METHOD,
+    );
     Ok(())
 }
 

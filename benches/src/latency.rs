@@ -48,8 +48,8 @@ async fn measure(url: &str) -> Result<(Histogram<u64>, usize)> {
             let line: String = buffer.drain(..=end).collect();
             let Some(data) = line.strip_prefix("data:") else { continue };
             let alert: Value = serde_json::from_str(data.trim())?;
-            let Some(seq) = alert.pointer("/attributes/value").and_then(Value::as_str).and_then(|v| v.parse::<f64>().ok()) else { continue };
-            let seq = (seq - 100.0) as u64;
+            let value = alert.pointer("/attributes/value").and_then(Value::as_str);
+            let Some(seq) = value.and_then(|value| value.parse::<u64>().ok()?.checked_sub(100)) else { continue };
             let posted = sent.lock().unwrap_or_else(PoisonError::into_inner).remove(&seq);
             if let Some(posted) = posted {
                 seen += 1;

@@ -29,7 +29,10 @@ fn main() -> Result<()> {
     tracing_subscriber::fmt().with_env_filter("warn").with_writer(std::io::stderr).init();
     let wanted: Vec<String> = std::env::args().skip(1).collect();
     if let Some(unknown) = wanted.iter().find(|name| BENCHES.iter().all(|(known, _)| known != name)) {
-        bail!("there is no bench `{unknown}`; there are {}", BENCHES.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", "));
+        bail!(
+            "there is no bench `{unknown}`; there are {}",
+            BENCHES.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
+        );
     }
     let mut report = report::Report::default();
     for (name, bench) in BENCHES {

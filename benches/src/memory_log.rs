@@ -10,7 +10,8 @@ use arrow_array::Int64Array;
 use phronis_core::delivery::{Delivery, Receipt};
 use phronis_core::records::{NewRecords, Records, TopicName};
 use phronis_log::{
-    Log, PartitionInfo, PollLimits, Polled, Position, Reader, Result, Sink, Source, Subscription, Ticket, TopicInfo, TopicSpec,
+    Log, PartitionInfo, PollLimits, Polled, Position, Reader, Result, Sink, Source, Subscription, Ticket, TopicInfo,
+    TopicSpec,
 };
 
 /// What came out, counted at the sink.
@@ -53,7 +54,12 @@ impl Log for MemoryLog {
 
     fn source(&self, subscription: &Subscription) -> Result<Box<dyn Source>> {
         let is_ours = subscription.topics.contains(&self.raw);
-        Ok(Box::new(Batches { log: self.clone(), left: if is_ours { self.batches } else { 0 }, next: 0, is_assigned: false }))
+        Ok(Box::new(Batches {
+            log: self.clone(),
+            left: if is_ours { self.batches } else { 0 },
+            next: 0,
+            is_assigned: false,
+        }))
     }
 
     fn sink(&self) -> Result<Box<dyn Sink>> {
@@ -86,7 +92,9 @@ impl Source for Batches {
             std::thread::sleep(wait);
             return Ok(Polled::Idle);
         }
-        let _ = self.log.counts.first_poll.compare_exchange(0, self.log.since_start(), Ordering::Relaxed, Ordering::Relaxed);
+        if self.log.counts.first_poll.load(Ordering::Relaxed) == 0 {
+            self.log.counts.first_poll.store(self.log.since_start(), Ordering::Relaxed);
+        }
         self.left -= 1;
         let first = self.next;
         self.next += i64::try_from(self.log.batch.len()).unwrap_or(0);

@@ -20,7 +20,14 @@ struct Row {
 
 impl Report {
     /// Adds a figure.
-    pub(crate) fn add(&mut self, name: &'static str, value: f64, unit: &'static str, target: &'static str, method: &'static str) {
+    pub(crate) fn add(
+        &mut self,
+        name: &'static str,
+        value: f64,
+        unit: &'static str,
+        target: &'static str,
+        method: &'static str,
+    ) {
         eprintln!("  {name}: {value:.3} {unit} (wanted {target})");
         self.rows.push(Row { name, value, unit, target, method });
     }

@@ -2,6 +2,8 @@
 //!
 //! `UPDATE_GOLDEN=1 cargo test` writes the golden files anew.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, also in what its cases share")]
+
 use std::path::Path;
 use std::process::{Command, Output};
 

@@ -231,7 +231,7 @@ pub(crate) enum Message {
     /// A component was compiled and checked, or refused.
     Loaded(loader::Loaded),
     /// A record of `phronis.config`.
-    Config(phronis_core::records::Records),
+    Config(Box<phronis_core::records::Records>),
     /// Someone wants to change something.
     Change(Change, oneshot::Sender<Result<Applied, ChangeError>>),
     /// The end.

@@ -174,7 +174,7 @@ fn follow_config(
         while !should_stop.load(Ordering::Relaxed) {
             match reader.next(CONFIG_READ, CONFIG_WAIT) {
                 Ok(Some(records)) => {
-                    if mailbox.send(Message::Config(records)).is_err() {
+                    if mailbox.send(Message::Config(Box::new(records))).is_err() {
                         return;
                     }
                 }

@@ -38,8 +38,10 @@ impl Mover {
             }
         };
         let thread = thread::Builder::new().name("log-mover".into()).spawn(run);
-        let thread = thread
-            .map_err(|error| Error::Failed { doing: "starting a thread of the log".to_owned(), source: Arc::new(error) })?;
+        let thread = thread.map_err(|error| Error::Failed {
+            doing: "starting a thread of the log".to_owned(),
+            source: Arc::new(error),
+        })?;
         Ok(Self { orders: Some(orders), is_busy, thread: Some(thread) })
     }
 
