@@ -45,7 +45,7 @@ impl Feed {
             seed: 7,
             per_second: crate::RATE,
             start_ms: i64::try_from(now.as_millis()).unwrap_or_default(),
-            fault_every: Some(500),
+            fault_every: Some(250),
             malformed: 0.002,
             day: Duration::from_secs(60),
             ..Settings::default()
