@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use arrow_array::{ArrayRef, new_null_array};
 use phronis_core::Name;
@@ -16,12 +17,17 @@ use phronis_engine::{CallOutcomes, Runner};
 
 use crate::plugins::{Lineup, Placed};
 
+/// Between two tries for an instance that could not be made.
+const RETRY_EVERY: Duration = Duration::from_secs(1);
+
 /// A plugin and this worker's instance of it.
 #[derive(Debug)]
 pub(crate) struct Member {
     pub(crate) placed: Placed,
     /// The instance, or why there is none.
     runner: Result<Runner, String>,
+    /// When a missing instance is tried for again.
+    retry_at: Instant,
 }
 
 /// A worker's instances, in the order in which they run.
@@ -44,6 +50,9 @@ impl Crew {
     /// Follows the lineup: called between two batches, and cheap when nothing changed.
     pub(crate) fn follow(&mut self, lineup: Arc<Lineup>) -> Result<(), String> {
         if Arc::ptr_eq(&self.lineup, &lineup) {
+            for member in self.enrichers.iter_mut().chain(&mut self.detectors) {
+                member.revive();
+            }
             return Ok(());
         }
         self.writer = Writer::new(Arc::clone(&self.contract), &lineup.added)?;
@@ -65,16 +74,16 @@ impl Crew {
 impl Member {
     fn follow(before: Option<Self>, placed: Placed) -> Self {
         let version = &placed.version;
-        if let Some(Self { placed: old, runner: Ok(mut runner) }) = before
+        if let Some(Self { placed: old, runner: Ok(mut runner), .. }) = before
             && old.version.component.digest() == version.component.digest()
             && (&old.version.fields, &old.version.adds) == (&version.fields, &version.adds)
         {
             runner.set_limits(version.limits);
             if old.version.params == version.params {
-                return Self { placed, runner: Ok(runner) };
+                return Self { placed, runner: Ok(runner), retry_at: Instant::now() };
             }
             match runner.configure(&version.params) {
-                Ok(()) => return Self { placed, runner: Ok(runner) },
+                Ok(()) => return Self { placed, runner: Ok(runner), retry_at: Instant::now() },
                 Err(refusal) => {
                     tracing::warn!(plugin = %version.id, reason = %refusal.message, "the instance refused parameters that were accepted before, making a new one");
                 }
@@ -84,7 +93,14 @@ impl Member {
             tracing::error!(plugin = %version.id, code = %refusal.code, reason = %refusal.message, "the plugin cannot be started");
             refusal.message
         });
-        Self { placed, runner }
+        Self { placed, runner, retry_at: Instant::now() + RETRY_EVERY }
+    }
+
+    /// Tries for an instance again, where there is none: what was in the way may be over.
+    fn revive(&mut self) {
+        if self.runner.is_err() && Instant::now() >= self.retry_at {
+            *self = Self::follow(None, self.placed.clone());
+        }
     }
 
     /// Asks a detector.
@@ -103,7 +119,10 @@ impl Member {
                 counters.failed.fetch_add(judged.judgement.failures.len() as u64, Ordering::Relaxed);
                 judged.judgement
             }
-            Err(message) => Judgement { findings: Vec::new(), failures: all_failed(batch.rows, message) },
+            Err(message) => {
+                counters.failed.fetch_add(batch.rows as u64, Ordering::Relaxed);
+                Judgement { findings: Vec::new(), failures: all_failed(batch.rows, message) }
+            }
         }
     }
 
@@ -124,15 +143,16 @@ impl Member {
                 enriched.enrichment
             }
             Err(message) => {
+                counters.failed.fetch_add(batch.rows as u64, Ordering::Relaxed);
                 Enrichment { columns: nothing(), drops: Vec::new(), failures: all_failed(batch.rows, message) }
             }
         }
     }
 
-    /// Counts what was shown and what was skipped.
-    pub(crate) fn count(&self, shown: usize, skipped: usize) {
+    /// Counts what was answered for and what was skipped.
+    pub(crate) fn count(&self, answered: usize, skipped: usize) {
         let counters = &self.placed.version.counters;
-        counters.judged.fetch_add(shown as u64, Ordering::Relaxed);
+        counters.judged.fetch_add(answered as u64, Ordering::Relaxed);
         counters.skipped.fetch_add(skipped as u64, Ordering::Relaxed);
     }
 }

@@ -61,7 +61,7 @@ impl Kind {
 
 /// Follows one partition of a stream's alerts from now on.
 pub(crate) fn follow(
-    log: &dyn Log,
+    log: Arc<dyn Log>,
     stream: StreamId,
     topic: TopicName,
     partition: i32,
@@ -73,10 +73,19 @@ pub(crate) fn follow(
         .name(format!("alerts-{stream}-{partition}"))
         .spawn(move || {
             while !should_stop.load(Ordering::Relaxed) {
-                if let Err(error) = pass_on(reader.as_mut(), &stream, &events) {
-                    tracing::warn!(%topic, partition, %error, "alerts cannot be read, trying again");
-                    thread::sleep(Duration::from_secs(1));
+                match pass_on(reader.as_mut(), &stream, &events) {
+                    Ok(()) => continue,
+                    // Retention does not wait for listeners.
+                    Err(phronis_log::Error::OutOfRange { offset, earliest, .. }) => {
+                        tracing::warn!(%topic, partition, missed = earliest - offset, "alerts were deleted before listeners got them");
+                        if let Ok(again) = log.reader(&topic, partition, Position::Earliest) {
+                            reader = again;
+                            continue;
+                        }
+                    }
+                    Err(error) => tracing::warn!(%topic, partition, %error, "alerts cannot be read, trying again"),
                 }
+                thread::sleep(Duration::from_secs(1));
             }
         })
         .map_err(crate::Error::Thread)

@@ -13,8 +13,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow_array::ArrayRef;
+use phronis_core::PluginId;
 use phronis_core::decode::Checked;
-use phronis_core::plugin::{Finding, RowFailure};
+use phronis_core::plugin::{FailureKind, Finding, RowFailure};
 
 use crate::plugins::{Placed, Version};
 
@@ -69,6 +70,22 @@ pub(crate) struct Debt {
 }
 
 impl Judged {
+    /// Takes findings back that are too much for the log: their detectors owe a judgement.
+    pub(crate) fn refuse_findings(&mut self) {
+        let mut owing: BTreeMap<(u32, PluginId), Arc<Version>> = BTreeMap::new();
+        for found in self.found.drain(..) {
+            owing.insert((found.event, found.by.version.id.clone()), found.by.version);
+        }
+        for ((event, _), plugin) in owing {
+            let failure = RowFailure {
+                row: event as usize,
+                kind: FailureKind::BadOutput,
+                message: "more findings about one event than the log can take at once".into(),
+            };
+            self.debts.push(Debt { event, plugin, failure });
+        }
+    }
+
     pub(crate) fn new(checked: Checked, watermark: i64, times: Times) -> Self {
         Self {
             checked,

@@ -89,7 +89,7 @@ impl Pipeline {
             for partition in 0..options.partitions {
                 let topic = Arc::clone(&options.topics.alerts);
                 let stop = Arc::clone(&should_stop);
-                threads.push(live::follow(log.as_ref(), options.id.clone(), topic, partition, live.clone(), stop)?);
+                threads.push(live::follow(Arc::clone(&log), options.id.clone(), topic, partition, live.clone(), stop)?);
             }
             let ingest = Ingest::new(options.clone(), log.as_ref())?;
             let stream = Arc::new(Stream::new(options));

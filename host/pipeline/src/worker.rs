@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use phronis_core::contract::Deduplicate;
 use phronis_core::decode::{Checked, Decoder};
 use phronis_core::records::{Records, TopicName};
 use phronis_log::{Log, PollLimits, Polled, Position, Sink, Source, Start, Subscription, Ticket};
@@ -35,6 +36,9 @@ const IDLE_WAIT: Duration = Duration::from_millis(20);
 
 /// How long a worker that is told to stop goes on with what was taken.
 const DRAIN: Duration = Duration::from_secs(10);
+
+/// Bounds of one read of what de-duplication must remember.
+const READ_BACK: PollLimits = PollLimits { records: 8192, bytes: 4 << 20 };
 
 /// First and longest pause after a failed delivery.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
@@ -63,6 +67,8 @@ struct Partition {
     /// Latest event time, in microseconds since 1970.
     watermark: i64,
     window: Option<Window>,
+    /// The last delivery failed, and reading again from the committed offset did too: nothing may be judged before it did not.
+    must_rewind: bool,
 }
 
 /// A delivery that is not durable yet.
@@ -109,11 +115,13 @@ impl Worker {
     /// Works until told to stop, then finishes what is in flight.
     pub(crate) fn run(mut self) {
         while !self.should_stop.load(Ordering::Relaxed) {
-            if !self.may_work() {
+            let stepped = if self.may_work() {
+                self.step(POLL_WAIT)
+            } else {
                 std::thread::sleep(IDLE_WAIT);
-                continue;
-            }
-            if let Err(error) = self.step(POLL_WAIT) {
+                self.settle(IN_FLIGHT).map(|()| false)
+            };
+            if let Err(error) = stepped {
                 self.recover(&error);
             }
         }
@@ -151,6 +159,9 @@ impl Worker {
 
     /// Takes what comes within the wait; false when nothing came.
     fn step(&mut self, wait: Duration) -> Result<bool> {
+        if self.partitions.values().any(|partition| partition.must_rewind) {
+            return Err(Error::Host("a partition could not be read again from its committed offset".into()));
+        }
         // Small batches wait for company only as long as a delivery is under way: one sync serves them all.
         let polled = self.source.poll(self.stream.options.batch, wait)?;
         let is_idle = matches!(polled, Polled::Idle);
@@ -165,8 +176,7 @@ impl Worker {
             }
             Polled::Assigned(partitions) => {
                 for (_, partition, next) in partitions {
-                    let partition_state = self.take_over(partition, next)?;
-                    self.partitions.insert(partition, partition_state);
+                    self.take_over(partition, next);
                 }
             }
             Polled::Revoked(partitions) => {
@@ -186,18 +196,34 @@ impl Worker {
         Ok(!is_idle)
     }
 
-    /// One batch, stage by stage.
+    /// One batch, in as many deliveries as the log can take.
     fn batch(&mut self, records: Records) -> Result<()> {
+        if self.try_batch(&records, false)? {
+            return Ok(());
+        }
+        let half = records.len() / 2;
+        if half == 0 {
+            tracing::warn!(stream = %self.stream.options.id, partition = records.partition, "one event has more findings than the log can take at once");
+            self.try_batch(&records, true)?;
+            return Ok(());
+        }
+        self.batch(records.slice(0, half))?;
+        self.batch(records.slice(half, records.len() - half))
+    }
+
+    /// One batch, stage by stage; false when what it leaves behind is too much for one delivery.
+    fn try_batch(&mut self, records: &Records, is_findings_refused: bool) -> Result<bool> {
         let polled = now_us();
         let partition = records.partition;
-        let Some(next) = records.next_offset() else { return Ok(()) };
+        let Some(next) = records.next_offset() else { return Ok(true) };
         let newest = records.body.timestamps.values().last().copied().unwrap_or(0);
-        let state =
-            self.partitions.entry(partition).or_insert(Partition { next: 0, watermark: i64::MIN, window: None });
+        let Some(state) = self.partitions.get_mut(&partition) else {
+            return Err(Error::Host(format!("records of partition {partition}, which is not this worker's")));
+        };
         let from = state.next;
         let started = Instant::now();
 
-        let checked = self.decoder.check(records);
+        let checked = self.decoder.check(records.clone());
         self.meters.checked(started.elapsed());
 
         state.watermark = watermark(state.watermark, &checked);
@@ -212,17 +238,23 @@ impl Worker {
         for detector in &mut self.crew.detectors {
             detect::detect(&mut judged, detector)?;
         }
+        if is_findings_refused {
+            judged.refuse_findings();
+        }
         judged.times.judged = now_us();
         self.meters.judged(started.elapsed());
 
         let Crew { lineup, writer, .. } = &self.crew;
-        let (delivery, tally) =
-            deliver::deliver(&judged, &self.stream, lineup, writer, from, next).map_err(Error::Host)?;
+        let (delivery, tally) = match deliver::deliver(&judged, &self.stream, lineup, writer, from, next) {
+            Ok(delivered) => delivered,
+            Err(deliver::Failure::TooMuch) if !is_findings_refused => return Ok(false),
+            Err(failure) => return Err(Error::Host(failure.to_string())),
+        };
         let ticket = self.sink.submit(delivery)?;
         self.meters.submitted(started.elapsed());
         state.next = next;
         self.in_flight.push_back(InFlight { ticket, tally, newest });
-        Ok(())
+        Ok(true)
     }
 
     /// Takes the receipts that are there, and waits for them while more than `most` are missing.
@@ -255,14 +287,19 @@ impl Worker {
             // Those of other partitions may have become durable, those behind the failed one cannot.
             if pending.ticket.wait().is_ok() {
                 self.stream.counts.add(&pending.tally);
+                self.meters.delivered(&pending.tally, now_ms().saturating_sub(pending.newest));
             }
         }
         self.pause();
         let raw = Arc::clone(&self.stream.options.topics.raw);
         for (partition, state) in &mut self.partitions {
+            state.must_rewind = true;
             let committed = self.log.committed(&self.stream.group, &raw, *partition);
             match (committed, self.source.rewind(&raw, *partition)) {
-                (Ok(committed), Ok(())) => state.next = committed.unwrap_or(0),
+                (Ok(committed), Ok(())) => {
+                    state.next = committed.unwrap_or(0);
+                    state.must_rewind = false;
+                }
                 (Err(error), _) | (_, Err(error)) => {
                     tracing::error!(stream = %self.stream.options.id, partition, %error, "the committed offset cannot be read");
                 }
@@ -284,28 +321,54 @@ impl Worker {
         }
     }
 
-    /// Takes a partition over: what de-duplication must remember is read back from raw.
-    fn take_over(&mut self, partition: i32, next: i64) -> Result<Partition> {
-        let mut state = Partition { next, watermark: i64::MIN, window: None };
-        let Some(rule) = self.stream.options.contract.deduplicate() else { return Ok(state) };
+    /// Takes a partition over; nothing of it is judged before what de-duplication must remember is read back.
+    fn take_over(&mut self, partition: i32, next: i64) {
+        let mut state = Partition { next, watermark: i64::MIN, window: None, must_rewind: false };
+        if let Some(rule) = self.stream.options.contract.deduplicate() {
+            while !self.should_stop.load(Ordering::Relaxed) {
+                match self.remembered(partition, next, rule) {
+                    Ok(window) => {
+                        state.window = Some(window);
+                        break;
+                    }
+                    Err(error) => {
+                        tracing::warn!(stream = %self.stream.options.id, partition, %error, "what de-duplication must remember cannot be read, trying again");
+                        self.stream.set_condition(StreamState::Blocked, Some(error.to_string()));
+                        self.pause();
+                    }
+                }
+            }
+        }
+        self.partitions.insert(partition, state);
+    }
+
+    /// The keys of the last records before an offset, as far back as the window reaches and retention has left.
+    fn remembered(&mut self, partition: i32, next: i64, rule: Deduplicate) -> Result<Window> {
         let mut window = Window::new(rule.window);
         let depth = i64::try_from(rule.window).unwrap_or(i64::MAX);
-        let raw = &self.stream.options.topics.raw;
-        let from = next.saturating_sub(depth).max(0);
-        let mut reader = match self.log.reader(raw, partition, Position::Offset(from)) {
-            Err(phronis_log::Error::OutOfRange { .. }) => self.log.reader(raw, partition, Position::Earliest)?,
-            other => other?,
-        };
-        while reader.position() < next {
-            let Some(records) = reader.next(PollLimits { records: 8192, bytes: 4 << 20 }, Duration::ZERO)? else {
-                break;
+        let raw = Arc::clone(&self.stream.options.topics.raw);
+        let mut from = Position::Offset(next.saturating_sub(depth).max(0));
+        'reading: loop {
+            let mut reader = match self.log.reader(&raw, partition, from) {
+                Err(phronis_log::Error::OutOfRange { .. }) => self.log.reader(&raw, partition, Position::Earliest)?,
+                other => other?,
             };
-            let ahead = records.offsets.values().iter().take_while(|offset| **offset < next).count();
-            let mut seen = Judged::new(self.decoder.check(records.slice(0, ahead)), i64::MIN, Times::default());
-            deduplicate(&mut seen, rule.field, &mut window);
+            while reader.position() < next {
+                let records = match reader.next(READ_BACK, Duration::ZERO) {
+                    Ok(Some(records)) => records,
+                    Ok(None) => break,
+                    Err(phronis_log::Error::OutOfRange { .. }) => {
+                        from = Position::Earliest;
+                        continue 'reading;
+                    }
+                    Err(error) => return Err(error.into()),
+                };
+                let ahead = records.offsets.values().iter().take_while(|offset| **offset < next).count();
+                let mut seen = Judged::new(self.decoder.check(records.slice(0, ahead)), i64::MIN, Times::default());
+                deduplicate(&mut seen, rule.field, &mut window);
+            }
+            return Ok(window);
         }
-        state.window = Some(window);
-        Ok(state)
     }
 }
 

@@ -2,9 +2,10 @@
 //!
 //! It must never judge an event and never be waited for by a worker.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use phronis_core::delivery::{Append, Delivery};
 use phronis_core::plugin::Kind;
@@ -24,6 +25,9 @@ use super::shelf::{Good, Shelf};
 use super::{Applied, Board, Change, ChangeError, Lineup, Message, Placed, Problem, Version, What};
 use crate::clock::now_ms;
 use crate::{live, status};
+
+/// How often a settings file that the log could not take is tried again.
+const RETRY_EVERY: Duration = Duration::from_secs(5);
 
 /// What the control thread is made of.
 pub(crate) struct Parts {
@@ -47,6 +51,8 @@ pub(crate) struct Control {
     loader: mpsc::Sender<Load>,
     entries: BTreeMap<PluginId, Entry>,
     is_scan_done: bool,
+    /// Streams that may run.
+    ready: BTreeSet<StreamId>,
     events: u64,
 }
 
@@ -64,6 +70,7 @@ impl Control {
             loader: parts.loader,
             entries: BTreeMap::new(),
             is_scan_done: false,
+            ready: BTreeSet::new(),
             events: 0,
         })
     }
@@ -71,7 +78,15 @@ impl Control {
     /// Takes messages until told to stop.
     pub(crate) fn run(mut self, messages: &mpsc::Receiver<Message>) {
         self.publish_all();
-        for message in messages {
+        loop {
+            let message = match messages.recv_timeout(RETRY_EVERY) {
+                Ok(message) => message,
+                Err(mpsc::RecvTimeoutError::Timeout) => {
+                    self.try_again();
+                    continue;
+                }
+                Err(mpsc::RecvTimeoutError::Disconnected) => return,
+            };
             match message {
                 Message::File(change) => self.file_changed(change),
                 Message::Loaded(loaded) => self.loaded(loaded),
@@ -140,12 +155,13 @@ impl Control {
                 entry.candidate = Some(Candidate { component, bytes });
                 self.settle(&id);
             }
-            Err(problem) => {
-                self.refuse(&id, &problem, (!is_fallback).then_some(digest));
-                self.fall_back(&id);
-            }
+            Err(problem) => self.refuse(&id, &problem, (!is_fallback).then_some(digest)),
+        }
+        if !is_fallback {
+            self.fall_back(&id);
         }
         self.publish(&id);
+        self.settle_waiting(&id.stream);
     }
 
     /// Loads the last good version from the shelf where nothing runs.
@@ -171,12 +187,9 @@ impl Control {
         let digest = hex_digest(text.as_bytes());
         let entry = self.entry(&id);
         if entry.published.as_ref() == Some(&digest) {
-            // Back to the text that was published: what was refused in between is over, unless the component is at fault.
+            // Back to the text that was published: what was refused in between is over.
             entry.unpublished = None;
-            let runs = entry.active.as_ref().map(|active| active.component.digest());
-            if runs.is_some() && runs == entry.file_digest.as_deref() {
-                entry.refusal = None;
-            }
+            entry.settings_refusal = None;
             self.publish(&id);
             return;
         }
@@ -185,7 +198,10 @@ impl Control {
                 entry.unpublished = Some((digest, wanted));
                 self.settle(&id);
             }
-            Err(message) => self.refuse(&id, &Problem { code: code::SETTINGS_INVALID, message }, None),
+            Err(message) => {
+                entry.unpublished = None;
+                self.refuse_settings(&id, &Problem { code: code::SETTINGS_INVALID, message });
+            }
         }
         self.publish(&id);
     }
@@ -201,7 +217,11 @@ impl Control {
             entry.candidate = None;
             entry.is_loading = false;
         }
-        self.refuse(&id, &Problem { code: refusal.code, message: refusal.message }, None);
+        let problem = Problem { code: refusal.code, message: refusal.message };
+        match what {
+            watch::What::Component => self.refuse(&id, &problem, None),
+            watch::What::Settings => self.refuse_settings(&id, &problem),
+        }
         self.fall_back(&id);
         self.publish(&id);
     }
@@ -210,12 +230,16 @@ impl Control {
         let Some(entry) = self.entries.get_mut(&id) else { return };
         if what == watch::What::Settings {
             entry.unpublished = None;
+            entry.settings_refusal = None;
+            self.publish(&id);
             return;
         }
         entry.file_digest = None;
         entry.candidate = None;
         entry.is_loading = false;
         entry.refusal = None;
+        entry.settings_refusal = None;
+        entry.unshelved = None;
         entry.misfit = None;
         if entry.active.take().is_some() {
             tracing::info!(plugin = %id, "plugin removed");
@@ -247,7 +271,7 @@ impl Control {
                 Some(Ok(record)) => record,
                 Some(Err(error)) => {
                     let message = format!("the record at offset {offset} of {} is not valid: {error}", records.topic);
-                    self.refuse(&id, &Problem { code: code::SETTINGS_INVALID, message }, None);
+                    self.refuse_settings(&id, &Problem { code: code::SETTINGS_INVALID, message });
                     self.publish(&id);
                     continue;
                 }
@@ -270,7 +294,6 @@ impl Control {
     fn change(&mut self, change: Change) -> Result<Applied, ChangeError> {
         let id = change.id.clone();
         let entry = self.entries.get(&id).ok_or_else(|| ChangeError::Unknown(id.clone()))?;
-        let component = entry.component().ok_or_else(|| ChangeError::Unknown(id.clone()))?;
         let mut record = Record {
             params: None,
             limits: None,
@@ -290,7 +313,7 @@ impl Control {
             }
         }
         let wanted = entry.settings.with(&record, i64::MAX, now_ms());
-        let version = self.try_version(&id, &component, &wanted)?;
+        let (version, _) = self.try_newest(&id, &wanted)?;
         let value = |version: &Version| {
             if is_params { version.params.clone() } else { serde_json::to_value(version.limits).unwrap_or_default() }
         };
@@ -298,7 +321,9 @@ impl Control {
             return Ok(Applied { revision: None, value: value(&version) });
         }
         let value = value(&version);
-        let revision = self.write(&id, &record)?;
+        // The topic keeps the last record of a key: it must say all, not only what changed.
+        let whole = Record { params: Some(wanted.params), limits: Some(wanted.limits), ..record.clone() };
+        let revision = self.write(&id, &whole)?;
         self.adopt(&id, version, &record, revision);
         self.publish(&id);
         Ok(Applied { revision: Some(revision), value })
@@ -306,16 +331,14 @@ impl Control {
 
     /// Brings what runs as near as possible to what is wanted: newest component, newest settings.
     fn settle(&mut self, id: &PluginId) {
-        let Some(entry) = self.entries.get_mut(id) else { return };
-        let Some(component) = entry.component() else { return };
-        let mut file_refusal = None;
+        let Some(entry) = self.entries.get(id) else { return };
+        if entry.components().is_empty() {
+            return;
+        }
         if let Some((digest, wanted)) = entry.unpublished.clone() {
-            match self.publish_file(id, &component, digest, &wanted) {
+            match self.publish_file(id, digest, &wanted) {
                 Ok(()) => return,
-                Err(refused) => {
-                    self.refuse(id, &refused.problem, None);
-                    file_refusal = self.entries.get(id).and_then(|entry| entry.refusal.clone());
-                }
+                Err(refused) => self.refuse_settings(id, &refused.problem),
             }
         }
         let Some(entry) = self.entries.get(id) else { return };
@@ -324,37 +347,68 @@ impl Control {
             (None, Some(good)) => Settings { params: good.params.clone(), limits: good.limits.clone(), ..in_force },
             _ => in_force,
         };
-        let is_new = newest.params != in_force.params || newest.limits != in_force.limits;
-        match self.try_version(id, &component, &newest) {
-            Ok(version) => {
-                self.put_in_force(id, version, newest);
-                // The older settings hold; that the file's do not stays visible.
-                let entry = self.entry(id);
-                entry.refusal = file_refusal.or_else(|| entry.refusal.take());
-            }
-            Err(refused) => {
-                self.refuse(id, &refused.problem, None);
-                let is_candidate = self.entries.get(id).is_some_and(|entry| entry.candidate.is_some());
-                if is_new
-                    && is_candidate
-                    && let Ok(version) = self.try_version(id, &component, &in_force)
-                {
-                    let refusal = self.entries.get(id).and_then(|entry| entry.refusal.clone());
-                    self.put_in_force(id, version, in_force);
-                    self.entry(id).refusal = refusal;
+        match self.try_newest(id, &newest) {
+            Ok((version, unfit)) => {
+                let is_pending = self.entry(id).unpublished.is_some();
+                if !is_pending {
+                    self.entry(id).settings_refusal = None;
                 }
+                self.put_in_force(id, version, newest);
+                self.refuse_candidate(id, unfit);
+            }
+            Err(refused) if newest.params != in_force.params || newest.limits != in_force.limits => {
+                match self.try_newest(id, &in_force) {
+                    Ok((version, unfit)) => {
+                        self.refuse_settings(id, &refused.problem);
+                        self.put_in_force(id, version, in_force);
+                        self.refuse_candidate(id, unfit);
+                    }
+                    Err(_) => self.refuse_candidate(id, Some(refused)),
+                }
+            }
+            Err(refused) => self.refuse_candidate(id, Some(refused)),
+        }
+    }
+
+    /// Says why the newest component does not run, if it does not.
+    fn refuse_candidate(&mut self, id: &PluginId, refused: Option<Refused>) {
+        let Some(refused) = refused else { return };
+        let candidate = self.entry(id).candidate.as_ref().map(|candidate| candidate.component.digest().to_owned());
+        self.refuse(id, &refused.problem, candidate);
+    }
+
+    /// Tries plugins of a stream again that waited for another one's columns.
+    fn settle_waiting(&mut self, stream: &StreamId) {
+        let waits = |entry: &&Entry| {
+            let code = entry.refusal.as_ref().map(|refusal| refusal.code);
+            entry.id.stream == *stream
+                && entry.candidate.is_some()
+                && matches!(code, Some(code::FIELD_MISMATCH | code::COLUMN_CONFLICT))
+        };
+        let waiting: Vec<_> = self.entries.values().filter(waits).map(|entry| entry.id.clone()).collect();
+        for id in waiting {
+            let settings = self.entry(&id).newest.clone();
+            if let Ok((version, None)) = self.try_newest(&id, &settings) {
+                self.put_in_force(&id, version, settings);
+                self.publish(&id);
             }
         }
     }
 
+    /// Publishes settings files that the log could not take.
+    fn try_again(&mut self) {
+        let is_waiting = |entry: &&Entry| {
+            entry.unpublished.is_some() && entry.settings_refusal.as_ref().is_some_and(|r| r.code == code::LOG_FAILED)
+        };
+        let waiting: Vec<_> = self.entries.values().filter(is_waiting).map(|entry| entry.id.clone()).collect();
+        for id in waiting {
+            self.settle(&id);
+            self.publish(&id);
+        }
+    }
+
     /// Publishes a settings file, once it is known to be good.
-    fn publish_file(
-        &mut self,
-        id: &PluginId,
-        component: &phronis_engine::Component,
-        digest: String,
-        wanted: &Wanted,
-    ) -> Result<(), Refused> {
+    fn publish_file(&mut self, id: &PluginId, digest: String, wanted: &Wanted) -> Result<(), Refused> {
         let record = Record {
             params: Some(wanted.params.clone().unwrap_or_default()),
             limits: Some(wanted.limits.clone().unwrap_or_default()),
@@ -364,9 +418,12 @@ impl Control {
             file_digest: Some(digest),
         };
         let settings = self.entry(id).newest.with(&record, i64::MAX, now_ms());
-        let version = self.try_version(id, component, &settings)?;
+        let (version, unfit) = self.try_newest(id, &settings)?;
         match self.write(id, &record) {
-            Ok(revision) => self.adopt(id, version, &record, revision),
+            Ok(revision) => {
+                self.adopt(id, version, &record, revision);
+                self.refuse_candidate(id, unfit);
+            }
             Err(error) => {
                 let message = format!("the settings file could not be published: {error}");
                 return Err(Refused { problem: Problem { code: code::LOG_FAILED, message }, fields: Vec::new() });
@@ -381,8 +438,27 @@ impl Control {
         entry.newest = entry.newest.with(record, revision, now_ms());
         entry.published = record.file_digest.clone().or_else(|| entry.published.clone());
         entry.unpublished = None;
+        entry.settings_refusal = None;
         let settings = entry.settings.with(record, revision, now_ms());
         self.put_in_force(id, version, settings);
+    }
+
+    /// Makes a version of the newest component, or else of the one that runs; with the latter comes why the newest is not it.
+    ///
+    /// So a component that does not fit never keeps an operator from changing the one that runs.
+    fn try_newest(&self, id: &PluginId, settings: &Settings) -> Result<(Version, Option<Refused>), Refused> {
+        let components = self.entries.get(id).map(Entry::components).unwrap_or_default();
+        let mut unfit = None;
+        for component in &components {
+            match self.try_version(id, component, settings) {
+                Ok(version) => return Ok((version, unfit)),
+                Err(refused) => unfit = unfit.or(Some(refused)),
+            }
+        }
+        Err(unfit.unwrap_or_else(|| Refused {
+            problem: Problem { code: code::NOT_FOUND, message: format!("{id} has no component that can be loaded") },
+            fields: Vec::new(),
+        }))
     }
 
     /// Makes a version and sees whether it fits beside the stream's other plugins.
@@ -403,7 +479,8 @@ impl Control {
         let entry = self.entries.get(id).ok_or_else(unknown)?;
         let version = entry.build(component, settings, rules)?;
         let is_running = entry.active.is_some() && entry.misfit.is_none();
-        if is_running {
+        // While the others are still being loaded, what is missing may come.
+        if is_running || self.is_settled(&id.stream) {
             let mut wishes: Vec<_> =
                 self.running(&id.stream).filter(|other| other.id != *id).map(|other| other.wish()).collect();
             wishes.push(version.wish());
@@ -418,29 +495,27 @@ impl Control {
     }
 
     fn put_in_force(&mut self, id: &PluginId, version: Version, settings: Settings) {
-        let good = Good {
-            digest: version.component.digest().to_owned(),
-            params: settings.params.clone(),
-            limits: settings.limits.clone(),
-        };
+        let digest = version.component.digest().to_owned();
         let entry = self.entry(id);
-        let is_swap = entry.active.as_ref().is_none_or(|active| active.component.digest() != good.digest);
+        let is_swap = entry.active.as_ref().is_none_or(|active| active.component.digest() != digest);
         let has_changed =
             is_swap || entry.active.as_ref().is_none_or(|a| a.params != version.params || a.limits != version.limits);
-        let bytes = entry.candidate.take().map(|candidate| candidate.bytes);
-        if entry.file_digest.as_ref() == Some(&good.digest) || !is_swap {
+        if let Some(candidate) = entry.candidate.take_if(|candidate| candidate.component.digest() == digest) {
+            entry.unshelved = Some(candidate.bytes);
+        }
+        if entry.file_digest.as_ref() == Some(&digest) {
             entry.refusal = None;
         }
         let manifest = version.component.manifest();
         let facts = json!({
             "change": if is_swap { "active" } else { "settings" },
-            "version": manifest.version, "digest": good.digest,
+            "version": manifest.version, "digest": digest,
             "params": version.params,
             "revision": settings.params_origin.revision.max(settings.limits_origin.revision),
         });
         if is_swap {
             entry.active_since = now_ms();
-            tracing::info!(plugin = %id, version = %manifest.version, digest = %short(&good.digest), "plugin active");
+            tracing::info!(plugin = %id, version = %manifest.version, digest = %short(&digest), "plugin active");
             metrics::counter!("phronis_plugin_swaps_total", "plugin" => id.to_string(), "result" => "active")
                 .increment(1);
         } else if has_changed {
@@ -448,23 +523,30 @@ impl Control {
         }
         entry.settings = settings;
         entry.active = Some(Arc::new(version));
-        if let Err(error) = self.shelf.put(id, good, bytes.as_deref()) {
-            tracing::error!(plugin = %id, %error, "the shelf of good versions cannot be written");
-        }
         if has_changed {
             let kind = if is_swap { live::Kind::Plugin } else { live::Kind::Config };
             self.say(id, kind, facts);
         }
     }
 
+    /// The newest component does not run, and this is why.
     fn refuse(&mut self, id: &PluginId, problem: &Problem, digest: Option<String>) {
+        let refusal = self.refused(id, problem, digest);
+        self.entry(id).refusal = Some(refusal);
+    }
+
+    /// The newest settings are not in force, and this is why.
+    fn refuse_settings(&mut self, id: &PluginId, problem: &Problem) {
+        let refusal = self.refused(id, problem, None);
+        self.entry(id).settings_refusal = Some(refusal);
+    }
+
+    fn refused(&mut self, id: &PluginId, problem: &Problem, digest: Option<String>) -> status::Refusal {
         tracing::warn!(plugin = %id, code = %problem.code, reason = %problem.message, "plugin change refused, what ran goes on");
         metrics::counter!("phronis_plugin_swaps_total", "plugin" => id.to_string(), "result" => "refused").increment(1);
         let facts = json!({"change": "refused", "code": problem.code, "message": problem.message, "digest": digest});
-        let entry = self.entry(id);
-        entry.refusal =
-            Some(status::Refusal { code: problem.code, message: problem.message.clone(), at: now_ms(), digest });
         self.say(id, live::Kind::Plugin, facts);
+        status::Refusal { code: problem.code, message: problem.message.clone(), at: now_ms(), digest }
     }
 
     /// Writes a record to `phronis.config` and waits until it is durable.
@@ -546,10 +628,53 @@ impl Control {
                 }
             }
         };
+        if self.is_settled(stream) {
+            self.keep_good(stream);
+        }
+        if self.is_settled(stream) {
+            self.ready.insert(stream.clone());
+        }
         let lineup = self.lineup(stream, order, &rules);
         self.board.publish_lineup(stream, lineup);
         for entry in self.entries.values().filter(|e| e.id.stream == *stream && e.file_digest.is_some()) {
             self.board.publish_plugin(entry.status(&rules), &entry.counters);
+        }
+    }
+
+    /// Whether nothing of a stream is still being loaded for the first time.
+    fn is_settled(&self, stream: &StreamId) -> bool {
+        let mut entries = self.entries.values().filter(|e| e.id.stream == *stream && e.file_digest.is_some());
+        self.is_scan_done && entries.all(|e| !e.is_loading || e.active.is_some())
+    }
+
+    /// Puts what runs well on the shelf, and takes from it where the newest version does not fit beside the others.
+    fn keep_good(&mut self, stream: &StreamId) {
+        let mut misfits = Vec::new();
+        for entry in self.entries.values_mut().filter(|entry| entry.id.stream == *stream) {
+            let Some(active) = &entry.active else { continue };
+            if entry.misfit.is_some() {
+                misfits.push((entry.id.clone(), active.component.digest().to_owned()));
+                continue;
+            }
+            let good = Good {
+                digest: active.component.digest().to_owned(),
+                params: entry.settings.params.clone(),
+                limits: entry.settings.limits.clone(),
+            };
+            match self.shelf.put(&entry.id, good, entry.unshelved.as_deref()) {
+                Ok(()) => entry.unshelved = None,
+                Err(error) => {
+                    tracing::error!(plugin = %entry.id, %error, "the shelf of good versions cannot be written")
+                }
+            }
+        }
+        for (id, digest) in misfits {
+            if self.shelf.good(&id).is_some_and(|good| good.digest != digest) {
+                let entry = self.entry(&id);
+                entry.active = None;
+                entry.refusal = entry.misfit.take();
+                self.fall_back(&id);
+            }
         }
     }
 
@@ -560,13 +685,14 @@ impl Control {
             (version.component.kind() == kind)
                 .then(|| Placed { version: Arc::clone(version), columns: place.columns.clone().into() })
         };
-        let is_bypassed = |e: &&Entry| !e.is_loading && (e.active.is_none() || e.misfit.is_some());
+        let is_bypassed = |e: &&Entry| e.active.is_none() || e.misfit.is_some();
         let bypassed: Vec<_> = entries().filter(is_bypassed).map(|e| e.id.name.clone()).collect();
         Lineup {
             enrichers: order.enrichers.iter().filter_map(|p| place(p, Kind::Enricher)).collect(),
             detectors: order.detectors.iter().filter_map(|p| place(p, Kind::Detector)).collect(),
             added: order.added,
-            is_ready: self.is_scan_done && entries().all(|e| !e.is_loading || e.active.is_some()),
+            // Once it runs, a stream does not stop for a newcomer that is being compiled.
+            is_ready: self.ready.contains(stream),
             is_held: rules.holds_when_missing && !bypassed.is_empty(),
             bypassed,
         }

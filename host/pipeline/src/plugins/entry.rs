@@ -69,7 +69,12 @@ pub(crate) struct Entry {
     pub(crate) unpublished: Option<(String, Wanted)>,
     /// Digest of the newest published settings file.
     pub(crate) published: Option<String>,
+    /// Why the newest component does not run.
     pub(crate) refusal: Option<status::Refusal>,
+    /// Why the newest settings are not in force.
+    pub(crate) settings_refusal: Option<status::Refusal>,
+    /// The active component, while it is not on the shelf of good versions.
+    pub(crate) unshelved: Option<Arc<[u8]>>,
     /// Why the active version cannot run beside the others.
     pub(crate) misfit: Option<status::Refusal>,
     pub(crate) counters: Arc<Counters>,
@@ -89,15 +94,17 @@ impl Entry {
             unpublished: None,
             published: None,
             refusal: None,
+            settings_refusal: None,
+            unshelved: None,
             misfit: None,
             counters: Arc::default(),
         }
     }
 
-    /// The component that new settings are tried on: the newest one.
-    pub(crate) fn component(&self) -> Option<Component> {
-        let candidate = self.candidate.as_ref().map(|candidate| &candidate.component);
-        candidate.or_else(|| self.active.as_ref().map(|version| &version.component)).cloned()
+    /// The components that settings are tried on, the newest first.
+    pub(crate) fn components(&self) -> Vec<Component> {
+        let candidate = self.candidate.iter().map(|candidate| &candidate.component);
+        candidate.chain(self.active.iter().map(|version| &version.component)).cloned().collect()
     }
 
     /// Makes a version, asking the component whether it accepts the settings.
@@ -143,7 +150,7 @@ impl Entry {
             state,
             active: self.active.as_ref().map(|active| self.version_status(active)),
             wanted_digest: self.file_digest.clone().filter(|digest| !digest.is_empty()),
-            refusal: self.misfit.clone().or_else(|| self.refusal.clone()),
+            refusal: [&self.misfit, &self.refusal, &self.settings_refusal].into_iter().find_map(Clone::clone),
             params: params.unwrap_or_else(|| Value::Object(self.settings.params.clone())),
             params_origin: self.settings.params_origin.clone(),
             limits: self.active.as_ref().map_or(rules.limits_default, |active| active.limits),

@@ -30,15 +30,28 @@ pub(crate) struct Loaded {
 pub(crate) fn start(engine: Engine, mailbox: Mailbox) -> std::io::Result<mpsc::Sender<Load>> {
     let (sender, receiver) = mpsc::channel::<Load>();
     thread::Builder::new().name("plugin-loader".into()).spawn(move || {
-        for load in receiver {
-            let result = load_one(&engine, &load.bytes);
-            let loaded = Loaded { id: load.id, bytes: load.bytes, is_fallback: load.is_fallback, result };
-            if mailbox.send(Message::Loaded(loaded)).is_err() {
-                return;
+        let mut waiting: Vec<Load> = Vec::new();
+        while let Ok(first) = receiver.recv() {
+            waiting.push(first);
+            while let Some(load) = next(&mut waiting, &receiver) {
+                let result = load_one(&engine, &load.bytes);
+                let loaded = Loaded { id: load.id, bytes: load.bytes, is_fallback: load.is_fallback, result };
+                if mailbox.send(Message::Loaded(loaded)).is_err() {
+                    return;
+                }
             }
         }
     })?;
     Ok(sender)
+}
+
+/// The next one in turn; of several for one plugin only the newest.
+fn next(waiting: &mut Vec<Load>, receiver: &mpsc::Receiver<Load>) -> Option<Load> {
+    for load in receiver.try_iter() {
+        waiting.retain(|other| other.id != load.id);
+        waiting.push(load);
+    }
+    (!waiting.is_empty()).then(|| waiting.remove(0))
 }
 
 /// Hostile input goes in here: a panic of a compiler must not take the host's plugins with it.

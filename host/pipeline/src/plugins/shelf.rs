@@ -60,13 +60,19 @@ impl Shelf {
             return Ok(());
         }
         let path = self.component_path(&good.digest);
-        if let Some(bytes) = bytes
-            && !path.is_file()
-        {
+        if !path.is_file() {
+            let bytes =
+                bytes.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the component is not on the shelf"))?;
             write_durably(&path, bytes)?;
         }
-        self.index.insert(id.clone(), good);
-        self.save()
+        let before = self.index.insert(id.clone(), good);
+        self.save().inspect_err(|_| {
+            // What is on the disk is what counts: the next call tries again.
+            match before {
+                Some(before) => self.index.insert(id.clone(), before),
+                None => self.index.remove(id),
+            };
+        })
     }
 
     /// Forgets a plugin whose file was deleted.

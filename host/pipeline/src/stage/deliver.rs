@@ -3,6 +3,7 @@
 //! One record, one terminal outcome: processed, a letter of the gate or of an enricher, or dropped.
 //! A detector's failure is a debt: the event is processed and marked, and one letter exists.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use arrow_array::{Array, ArrayRef};
@@ -33,6 +34,20 @@ const SKIPPED: &str = "phronis-skipped";
 /// On a processed event: a plugin that never had a good version. One header a plugin.
 const BYPASSED: &str = "phronis-bypassed";
 
+/// Bytes that one delivery may have: well below what a log takes at once.
+const MOST_BYTES: usize = 48 << 20;
+
+/// Why a batch cannot be delivered as it is.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// It leaves more behind than one delivery may have.
+    #[error("what one event leaves behind is too much for the log")]
+    TooMuch,
+    /// A fault of the host.
+    #[error("{0}")]
+    Host(String),
+}
+
 /// Writes everything that a batch leaves behind, and counts it. `from` is where the commit starts.
 pub(crate) fn deliver(
     judged: &Judged,
@@ -41,8 +56,8 @@ pub(crate) fn deliver(
     writer: &Writer,
     from: i64,
     next: i64,
-) -> Result<(Delivery, StreamCounts), String> {
-    let scribe = Scribe { judged, stream, now: now_us() };
+) -> Result<(Delivery, StreamCounts), Failure> {
+    let scribe = Scribe { judged, stream, now: now_us(), left: Cell::new(MOST_BYTES) };
     let mut tally = StreamCounts { received: judged.checked.records.len() as u64, ..StreamCounts::default() };
     let topics = &stream.options.topics;
     let mut delivery = Delivery::default();
@@ -55,8 +70,8 @@ pub(crate) fn deliver(
         count
     };
     tally.delivered = append(&topics.processed, scribe.processed(lineup, writer)?);
-    tally.alerts = append(&topics.alerts, scribe.alerts());
-    append(&topics.dlq, scribe.letters(&mut tally));
+    tally.alerts = append(&topics.alerts, scribe.alerts()?);
+    append(&topics.dlq, scribe.letters(&mut tally)?);
     tally.dropped = append(&topics.state, scribe.drops());
     delivery.commits.push(Commit {
         group: Arc::clone(&stream.group),
@@ -72,13 +87,20 @@ struct Scribe<'a> {
     judged: &'a Judged,
     stream: &'a Stream,
     now: i64,
+    /// Bytes that this delivery may still have.
+    left: Cell<usize>,
 }
 
 impl Scribe<'_> {
-    fn processed(&self, lineup: &Lineup, writer: &Writer) -> Result<RecordsBuilder, String> {
+    fn spend(&self, bytes: usize) -> Result<(), Failure> {
+        self.left.set(self.left.get().checked_sub(bytes).ok_or(Failure::TooMuch)?);
+        Ok(())
+    }
+
+    fn processed(&self, lineup: &Lineup, writer: &Writer) -> Result<RecordsBuilder, Failure> {
         let Judged { checked, added, leaving, .. } = self.judged;
         let body = &checked.records.body;
-        let batch = writer.batch(added)?;
+        let batch = writer.batch(added).map_err(Failure::Host)?;
         let marks = Marks::of(self.judged, lineup);
         let mut records = RecordsBuilder::with_capacity(checked.events.len(), body.bytes().saturating_mul(2));
         let (mut value, mut headers, mut number) = (Vec::new(), HeadersBuilder::default(), itoa::Buffer::new());
@@ -94,21 +116,23 @@ impl Scribe<'_> {
             headers.extend(body.headers(row));
             headers.push(ORIGIN_OFFSET, number.format(self.offset(row)).as_bytes());
             marks.write(event, &mut headers);
+            self.spend(value.len() + headers.as_bytes().len())?;
             records.push(self.timestamp(row), body.key(row), Some(&value), headers.as_bytes());
         }
         Ok(records)
     }
 
-    fn alerts(&self) -> RecordsBuilder {
+    fn alerts(&self) -> Result<RecordsBuilder, Failure> {
         let mut records = RecordsBuilder::default();
         let mut json = Vec::new();
         for found in &self.judged.found {
             json.clear();
             self.alert(found).write_json(&mut json);
+            self.spend(json.len())?;
             let row = self.judged.checked.events.record(found.event as usize);
             records.push(self.now / 1000, self.judged.checked.records.body.key(row), Some(&json), &[]);
         }
-        records
+        Ok(records)
     }
 
     fn alert(&self, found: &Found) -> Alert {
@@ -160,24 +184,24 @@ impl Scribe<'_> {
         one.project(column, &self.judged.checked.records, &added)
     }
 
-    fn letters(&self, tally: &mut StreamCounts) -> RecordsBuilder {
+    fn letters(&self, tally: &mut StreamCounts) -> Result<RecordsBuilder, Failure> {
         let mut records = RecordsBuilder::default();
         for Rejection { row, code, message, .. } in &self.judged.checked.rejected {
             tally.gate_letters += 1;
-            self.letter(&mut records, *row as usize, Stage::Gate, None, *code, message);
+            self.letter(&mut records, *row as usize, Stage::Gate, None, *code, message)?;
         }
         for (event, leaving) in &self.judged.leaving {
             let Leaving::Failed { plugin, failure } = leaving else { continue };
             tally.enrich_letters += 1;
             let row = self.judged.checked.events.record(*event as usize);
-            self.letter(&mut records, row, Stage::Enrich, Some(plugin), code_of(failure.kind), &failure.message);
+            self.letter(&mut records, row, Stage::Enrich, Some(plugin), code_of(failure.kind), &failure.message)?;
         }
         for Debt { event, plugin, failure } in &self.judged.debts {
             tally.detect_letters += 1;
             let row = self.judged.checked.events.record(*event as usize);
-            self.letter(&mut records, row, Stage::Detect, Some(plugin), code_of(failure.kind), &failure.message);
+            self.letter(&mut records, row, Stage::Detect, Some(plugin), code_of(failure.kind), &failure.message)?;
         }
-        records
+        Ok(records)
     }
 
     fn letter(
@@ -188,7 +212,7 @@ impl Scribe<'_> {
         plugin: Option<&Arc<Version>>,
         code: Code,
         message: &str,
-    ) {
+    ) -> Result<(), Failure> {
         let body = &self.judged.checked.records.body;
         let plugin = plugin.map(|version| letter::Plugin {
             name: version.id.name.clone(),
@@ -200,7 +224,9 @@ impl Scribe<'_> {
         let letter = Letter::new(id, stage, plugin, self.origin(row), code, message, original, now);
         let mut headers = HeadersBuilder::default();
         letter.write(original, &mut headers);
+        self.spend(body.value(row).map_or(0, <[u8]>::len) + headers.as_bytes().len())?;
         records.push(self.now / 1000, body.key(row), body.value(row), headers.as_bytes());
+        Ok(())
     }
 
     /// A record of what a rule dropped, so that a reader of the topics can account for every event.

@@ -24,10 +24,11 @@ pub(crate) fn detect(judged: &mut Judged, member: &mut Member) -> Result<(), Err
     for finding in judgement.findings {
         judged.found.push(Found { event: selection.event(finding.row), by: placed.clone(), finding });
     }
+    let failures = judgement.failures.len();
     for failure in judgement.failures {
         judged.debts.push(Debt { event: selection.event(failure.row), plugin: Arc::clone(version), failure });
     }
     judged.skipped.extend(selection.skipped.iter().map(|event| (*event, Arc::clone(version))));
-    member.count(selection.rows, selection.skipped.len());
+    member.count(selection.rows.saturating_sub(failures), selection.skipped.len());
     Ok(())
 }

@@ -32,10 +32,11 @@ pub(crate) fn enrich(judged: &mut Judged, member: &mut Member) -> Result<(), Err
         let by = version.id.name.as_str().into();
         judged.leaving.insert(selection.event(drop.row), Leaving::Dropped { by, reason: drop.reason });
     }
+    let failures = enrichment.failures.len();
     for failure in enrichment.failures {
         let plugin = std::sync::Arc::clone(version);
         judged.leaving.insert(selection.event(failure.row), Leaving::Failed { plugin, failure });
     }
-    member.count(selection.rows, selection.skipped.len());
+    member.count(selection.rows.saturating_sub(failures), selection.skipped.len());
     Ok(())
 }
