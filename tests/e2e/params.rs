@@ -30,6 +30,13 @@ fn thresholds_change_live_and_outlive_the_process() -> anyhow::Result<()> {
     only_the_second(&host, &listener, &mut seq, [70.0, 71.0])?;
     let status = host.plugin(ID)?;
     assert_eq!(status.pointer("/params_origin/source"), Some(&Value::from("api")), "{status}");
+    // The topic keeps the last record of a plugin only: it must say everything.
+    let put = host.put(&format!("/v1/plugins/{ID}/limits"), &json!({"memory": "8MiB"}))?;
+    assert_eq!(put.status, 200, "{}", put.text);
+    let records = host.get("/v1/topics/phronis.config/records")?.text;
+    let last: Value = serde_json::from_str(records.lines().last().unwrap_or_default())?;
+    assert_eq!(last.pointer("/value/params/high"), Some(&Value::from(70.0)), "{last}");
+    assert_eq!(last.pointer("/value/limits/memory"), Some(&Value::from("8MiB")), "{last}");
     // The same instance of the same version.
     assert_eq!(status.pointer("/active/active_since"), active.pointer("/active/active_since"), "{status}");
 

@@ -61,6 +61,30 @@ fn a_version_is_swapped_under_load_without_a_gap() -> anyhow::Result<()> {
 }
 
 #[test]
+fn a_version_that_refuses_its_settings_leaves_the_last_good_one_in_charge() -> anyhow::Result<()> {
+    let room = Room::new()?;
+    room.install(ID, &plugin("threshold")?, "[params]\nhigh = 50.0\n")?;
+    let host = Host::start(&room)?;
+    let good = digest(&host.plugin_is(ID, "active")?);
+    // Loads well, and knows no parameter `high`.
+    room.write(&format!("{ID}.wasm"), &std::fs::read(plugin("severity")?)?)?;
+    let is_refused = |host: &Host| Ok(host.plugin(ID)?.pointer("/refusal/code") == Some(&Value::from("PH2109")));
+    host.until("the new version is refused", is_refused)?;
+
+    // The one that runs can still be changed, and the refusal stays to be seen.
+    let put = host.put(&format!("/v1/plugins/{ID}/params"), &serde_json::json!({"high": 60.0}))?;
+    assert_eq!(put.status, 200, "{}", put.text);
+    assert!(host.stop()?.success());
+
+    let host = Host::start(&room)?;
+    host.until("the new version is refused again", is_refused)?;
+    let after = host.plugin_is(ID, "outdated")?;
+    assert_eq!(digest(&after), good, "{after}");
+    assert_eq!(after.pointer("/params/high"), Some(&Value::from(60.0)), "{after}");
+    Ok(())
+}
+
+#[test]
 fn a_plugin_comes_and_goes_while_the_host_runs() -> anyhow::Result<()> {
     let room = Room::new()?;
     let host = Host::start(&room)?;

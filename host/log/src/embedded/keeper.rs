@@ -226,7 +226,9 @@ impl Writer {
         if earliest == info.earliest {
             return Ok(());
         }
-        self.transaction("deleting old records", |db| {
+        // Readers must see the new beginning before the records are gone, or they would skip them unseen.
+        lock(&partition.view).earliest = earliest;
+        let deleted = self.transaction("deleting old records", |db| {
             db.prepare_cached("DELETE FROM batches WHERE partition_id = ? AND next <= ?")?
                 .execute(params![partition.id, earliest])?;
             db.prepare_cached("UPDATE partitions SET earliest = ?, bytes = ? WHERE id = ?")?.execute(params![
@@ -234,11 +236,14 @@ impl Writer {
                 bytes.cast_signed(),
                 partition.id
             ])
-        })?;
+        });
+        if let Err(error) = deleted {
+            lock(&partition.view).earliest = info.earliest;
+            return Err(error);
+        }
         self.keeper.wrote(1 << 16);
         {
             let mut view = lock(&partition.view);
-            view.earliest = earliest;
             view.bytes = bytes;
             view.trim(earliest);
         }

@@ -52,6 +52,8 @@ pub(super) struct Queue {
 struct State {
     jobs: VecDeque<Job>,
     bytes: usize,
+    /// Who waits for room: nobody who can come later goes before them.
+    waiting: usize,
     closed: bool,
 }
 
@@ -62,14 +64,17 @@ impl Queue {
 
     /// An error when so many bytes would have to wait.
     pub(super) fn has_room(&self, bytes: usize) -> Result<()> {
-        self.room_in(&lock(&self.state), bytes)
+        self.room_now(&lock(&self.state), bytes)
     }
 
     /// Adds a job, waiting for room. A job larger than the bound goes in alone.
     pub(super) fn push(&self, job: Job) -> Result<()> {
         let bytes = job.bytes();
         let waiting = |state: &mut State| !state.closed && self.room_in(state, bytes).is_err();
-        let state = self.room.wait_while(lock(&self.state), waiting).unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.state);
+        state.waiting += 1;
+        let mut state = self.room.wait_while(state, waiting).unwrap_or_else(PoisonError::into_inner);
+        state.waiting -= 1;
         self.add(state, job)
     }
 
@@ -77,7 +82,7 @@ impl Queue {
     pub(super) fn try_push(&self, job: Job) -> Result<()> {
         let bytes = job.bytes();
         let state = lock(&self.state);
-        self.room_in(&state, bytes)?;
+        self.room_now(&state, bytes)?;
         self.add(state, job)
     }
 
@@ -124,6 +129,14 @@ impl Queue {
     /// Drops what is left: their tickets say that the log is closed.
     pub(super) fn clear(&self) {
         lock(&self.state).jobs.clear();
+    }
+
+    /// Room for someone who does not wait: what processing waits for comes first, or posts could starve it.
+    fn room_now(&self, state: &State, bytes: usize) -> Result<()> {
+        if state.waiting > 0 {
+            return Err(Error::Full { reason: "others wait for room already".to_owned() });
+        }
+        self.room_in(state, bytes)
     }
 
     fn room_in(&self, state: &State, bytes: usize) -> Result<()> {
