@@ -4,6 +4,8 @@ SHELL := /bin/bash
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/phronis/target
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 BIN := $(CARGO_TARGET_DIR)/release
+# Tests and demo need not ask cargo for what make has built.
+export PHRONIS_BUILT := 1
 PLUGINS := $(patsubst plugins/%/Cargo.toml,phronis-plugin-%,$(wildcard plugins/*/Cargo.toml))
 
 .PHONY: help setup build plugins demo test lint bench chaos ci
@@ -21,12 +23,13 @@ build: setup plugins ## builds the host, the demo and the plugins
 	cargo build $(HOST)
 
 plugins: setup ## builds the shipped plugins to WebAssembly
-	cargo build --release --locked --target wasm32-wasip2 $(addprefix -p ,$(PLUGINS))
+	cargo build --release --locked --target wasm32-wasip2 $(addprefix -p ,$(PLUGINS)) -p phronis-demo-next
 
 demo: build ## runs the whole job on the embedded log, and checks the result
 	@$(BIN)/phronis-demo
 
 test: build ## runs all tests
+	cargo build --release --locked --target wasm32-wasip2 -p phronis-guests --examples
 	cargo test $(HOST)
 	cargo test --release --locked --manifest-path examples/first-detector/Cargo.toml
 

@@ -99,7 +99,11 @@ fn start_pipeline(config: &Config, log: embedded::Log) -> Result<Pipeline, Failu
         plugins_dir: config.plugins_dir.clone(),
         state_dir: config.data_dir.join("plugins.good"),
     };
-    std::fs::create_dir_all(&config.plugins_dir).map_err(failed)?;
+    // A folder that is there is watched: what is dropped into it is live at once, and people see where to drop it.
+    for id in config.streams.keys() {
+        let folder = config.plugins_dir.join(id.tenant.as_str()).join(id.stream.as_str());
+        std::fs::create_dir_all(folder).map_err(failed)?;
+    }
     let pipeline = Pipeline::start(options, Arc::new(log), engine(config, &config.data_dir.join("cache"))?);
     pipeline.map_err(|error| failed(format!("the pipeline cannot start: {error}")))
 }
