@@ -97,3 +97,35 @@ fn hostile_guests_harm_nobody_but_themselves() -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn what_is_too_much_for_one_delivery_is_delivered_in_parts() -> anyhow::Result<()> {
+    // Sixteen letters about each of a few events of a megabyte: more than the log takes at once.
+    const FAILING: u64 = 16;
+    const EVENTS: u64 = 12;
+    let component = guest("detector")?;
+    let room = Room::new()?;
+    room.install("default/sensors/threshold", &plugin("threshold")?, "[params]\nhigh = 90.0\n")?;
+    for nth in 0..FAILING {
+        let id = format!("default/sensors/failing-{nth}");
+        room.install(&id, &component, "[params]\nbehaviour = \"fail-every-row\"\nhigh = 90.0\n")?;
+    }
+    let host = Host::start(&room)?;
+    let pad = "x".repeat(900_000);
+    let body: String = (0..EVENTS)
+        .map(|seq| format!("{{\"sensor_id\":\"S1\",\"seq\":{seq},\"value\":50.0,\"pad\":\"{pad}\"}}\n"))
+        .collect();
+    assert_eq!(host.post("sensors", body)?.status, 202);
+    host.drained("sensors")?;
+    assert!(host.stop()?.success());
+
+    let mut expect = judged_by("threshold", 90.0);
+    expect.detectors.extend((0..FAILING).map(|nth| format!("failing-{nth}")));
+    let report = check_folder(&room.log(), "sensors", expect)?.must_hold()?;
+    assert_eq!(report.delivered, EVENTS, "{report}");
+    for nth in 0..FAILING {
+        let letters = report.detectors.get(&format!("failing-{nth}")).map(|detector| detector.letters);
+        assert_eq!(letters, Some(EVENTS), "{report}");
+    }
+    Ok(())
+}
