@@ -19,8 +19,8 @@ const FORMAT: &str = "1";
 /// "Phro": tells `file` and us that this is a log.
 const APPLICATION_ID: i32 = 0x5068_726f;
 
-/// Bytes of a page. A commit of a single record touches about ten pages, and each goes to the WAL and to the file:
-/// with 8 KiB, 1 000 single posts a second wrote 75 MB/s, with 4 KiB they write half of that.
+/// Bytes of a page. A commit of one record rewrites about four, and each goes to the WAL and later to the file:
+/// with 8 KiB, 1 000 single posts a second wrote some 75 MB/s, with 4 KiB they write half of that.
 pub(super) const PAGE_BYTES: usize = 4096;
 
 /// Length of a prepared WAL: what is written between two checkpoints, and a group more.

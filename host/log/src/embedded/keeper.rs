@@ -227,7 +227,7 @@ impl Writer {
             return Ok(());
         }
         // Readers must see the new beginning before the records are gone, or they would skip them unseen.
-        lock(&partition.view).earliest = earliest;
+        Self::show(partition, earliest, bytes);
         let deleted = self.transaction("deleting old records", |db| {
             db.prepare_cached("DELETE FROM batches WHERE partition_id = ? AND next <= ?")?
                 .execute(params![partition.id, earliest])?;
@@ -238,20 +238,23 @@ impl Writer {
             ])
         });
         if let Err(error) = deleted {
-            lock(&partition.view).earliest = info.earliest;
+            Self::show(partition, info.earliest, info.bytes);
             return Err(error);
         }
         self.keeper.wrote(1 << 16);
-        {
-            let mut view = lock(&partition.view);
-            view.bytes = bytes;
-            view.trim(earliest);
-        }
+        lock(&partition.view).trim(earliest);
         self.measure();
         if more {
             self.keeper.round.push_back((Arc::clone(topic), Arc::clone(partition)));
         }
         Ok(())
+    }
+
+    /// Tells readers where a partition begins, and how large it is.
+    fn show(partition: &Partition, earliest: i64, bytes: u64) {
+        let mut view = lock(&partition.view);
+        view.earliest = earliest;
+        view.bytes = bytes;
     }
 
     fn sync_if_due(&mut self, now: Instant) {
