@@ -2,13 +2,15 @@
 //!
 //! It must never judge an event and never be waited for by a worker.
 
+mod publish;
+mod settle;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use phronis_core::delivery::{Append, Delivery};
-use phronis_core::plugin::Kind;
 use phronis_core::records::{Records, RecordsBuilder, TopicName};
 use phronis_core::{PluginId, StreamId, code};
 use phronis_engine::watch;
@@ -17,12 +19,11 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::sync::broadcast;
 
-use super::entry::{Candidate, Entry, Refused, Rules, Settings};
+use super::entry::{Candidate, Entry, Rules, Settings};
 use super::loader::{Load, Loaded};
-use super::order::{self, Order, Place};
-use super::settings::{self, Record, Wanted, WantedLimits};
-use super::shelf::{Good, Shelf};
-use super::{Applied, Board, Change, ChangeError, Lineup, Message, Placed, Problem, Version, What};
+use super::settings::{self, Record, WantedLimits};
+use super::shelf::Shelf;
+use super::{Applied, Board, Change, ChangeError, Message, Problem, Version, What};
 use crate::clock::now_ms;
 use crate::{live, status};
 
@@ -329,171 +330,6 @@ impl Control {
         Ok(Applied { revision: Some(revision), value })
     }
 
-    /// Brings what runs as near as possible to what is wanted: newest component, newest settings.
-    fn settle(&mut self, id: &PluginId) {
-        let Some(entry) = self.entries.get(id) else { return };
-        if entry.components().is_empty() {
-            return;
-        }
-        if let Some((digest, wanted)) = entry.unpublished.clone() {
-            match self.publish_file(id, digest, &wanted) {
-                Ok(()) => return,
-                Err(refused) => self.refuse_settings(id, &refused.problem),
-            }
-        }
-        let Some(entry) = self.entries.get(id) else { return };
-        let (newest, in_force) = (entry.newest.clone(), entry.settings.clone());
-        let in_force = match (&entry.active, self.shelf.good(id)) {
-            (None, Some(good)) => Settings { params: good.params.clone(), limits: good.limits.clone(), ..in_force },
-            _ => in_force,
-        };
-        match self.try_newest(id, &newest) {
-            Ok((version, unfit)) => {
-                let is_pending = self.entry(id).unpublished.is_some();
-                if !is_pending {
-                    self.entry(id).settings_refusal = None;
-                }
-                self.put_in_force(id, version, newest);
-                self.refuse_candidate(id, unfit);
-            }
-            Err(refused) if newest.params != in_force.params || newest.limits != in_force.limits => {
-                match self.try_newest(id, &in_force) {
-                    Ok((version, unfit)) => {
-                        self.refuse_settings(id, &refused.problem);
-                        self.put_in_force(id, version, in_force);
-                        self.refuse_candidate(id, unfit);
-                    }
-                    Err(_) => self.refuse_candidate(id, Some(refused)),
-                }
-            }
-            Err(refused) => self.refuse_candidate(id, Some(refused)),
-        }
-    }
-
-    /// Says why the newest component does not run, if it does not.
-    fn refuse_candidate(&mut self, id: &PluginId, refused: Option<Refused>) {
-        let Some(refused) = refused else { return };
-        let candidate = self.entry(id).candidate.as_ref().map(|candidate| candidate.component.digest().to_owned());
-        self.refuse(id, &refused.problem, candidate);
-    }
-
-    /// Tries plugins of a stream again that waited for another one's columns.
-    fn settle_waiting(&mut self, stream: &StreamId) {
-        let waits = |entry: &&Entry| {
-            let code = entry.refusal.as_ref().map(|refusal| refusal.code);
-            entry.id.stream == *stream
-                && entry.candidate.is_some()
-                && matches!(code, Some(code::FIELD_MISMATCH | code::COLUMN_CONFLICT))
-        };
-        let waiting: Vec<_> = self.entries.values().filter(waits).map(|entry| entry.id.clone()).collect();
-        for id in waiting {
-            let settings = self.entry(&id).newest.clone();
-            if let Ok((version, None)) = self.try_newest(&id, &settings) {
-                self.put_in_force(&id, version, settings);
-                self.publish(&id);
-            }
-        }
-    }
-
-    /// Publishes settings files that the log could not take.
-    fn try_again(&mut self) {
-        let is_waiting = |entry: &&Entry| {
-            entry.unpublished.is_some() && entry.settings_refusal.as_ref().is_some_and(|r| r.code == code::LOG_FAILED)
-        };
-        let waiting: Vec<_> = self.entries.values().filter(is_waiting).map(|entry| entry.id.clone()).collect();
-        for id in waiting {
-            self.settle(&id);
-            self.publish(&id);
-        }
-    }
-
-    /// Publishes a settings file, once it is known to be good.
-    fn publish_file(&mut self, id: &PluginId, digest: String, wanted: &Wanted) -> Result<(), Refused> {
-        let record = Record {
-            params: Some(wanted.params.clone().unwrap_or_default()),
-            limits: Some(wanted.limits.clone().unwrap_or_default()),
-            source: "file".into(),
-            actor: None,
-            reason: None,
-            file_digest: Some(digest),
-        };
-        let settings = self.entry(id).newest.with(&record, i64::MAX, now_ms());
-        let (version, unfit) = self.try_newest(id, &settings)?;
-        match self.write(id, &record) {
-            Ok(revision) => {
-                self.adopt(id, version, &record, revision);
-                self.refuse_candidate(id, unfit);
-            }
-            Err(error) => {
-                let message = format!("the settings file could not be published: {error}");
-                return Err(Refused { problem: Problem { code: code::LOG_FAILED, message }, fields: Vec::new() });
-            }
-        }
-        Ok(())
-    }
-
-    /// Takes over a record that this thread wrote itself.
-    fn adopt(&mut self, id: &PluginId, version: Version, record: &Record, revision: i64) {
-        let entry = self.entry(id);
-        entry.newest = entry.newest.with(record, revision, now_ms());
-        entry.published = record.file_digest.clone().or_else(|| entry.published.clone());
-        entry.unpublished = None;
-        entry.settings_refusal = None;
-        let settings = entry.settings.with(record, revision, now_ms());
-        self.put_in_force(id, version, settings);
-    }
-
-    /// Makes a version of the newest component, or else of the one that runs; with the latter comes why the newest is not it.
-    ///
-    /// So a component that does not fit never keeps an operator from changing the one that runs.
-    fn try_newest(&self, id: &PluginId, settings: &Settings) -> Result<(Version, Option<Refused>), Refused> {
-        let components = self.entries.get(id).map(Entry::components).unwrap_or_default();
-        let mut unfit = None;
-        for component in &components {
-            match self.try_version(id, component, settings) {
-                Ok(version) => return Ok((version, unfit)),
-                Err(refused) => unfit = unfit.or(Some(refused)),
-            }
-        }
-        Err(unfit.unwrap_or_else(|| Refused {
-            problem: Problem { code: code::NOT_FOUND, message: format!("{id} has no component that can be loaded") },
-            fields: Vec::new(),
-        }))
-    }
-
-    /// Makes a version and sees whether it fits beside the stream's other plugins.
-    fn try_version(
-        &self,
-        id: &PluginId,
-        component: &phronis_engine::Component,
-        settings: &Settings,
-    ) -> Result<Version, Refused> {
-        let unknown = || Refused {
-            problem: Problem {
-                code: code::UNKNOWN_STREAM_FOLDER,
-                message: format!("there is no stream {}", id.stream),
-            },
-            fields: Vec::new(),
-        };
-        let rules = self.rules.get(&id.stream).ok_or_else(unknown)?;
-        let entry = self.entries.get(id).ok_or_else(unknown)?;
-        let version = entry.build(component, settings, rules)?;
-        let is_running = entry.active.is_some() && entry.misfit.is_none();
-        // While the others are still being loaded, what is missing may come.
-        if is_running || self.is_settled(&id.stream) {
-            let mut wishes: Vec<_> =
-                self.running(&id.stream).filter(|other| other.id != *id).map(|other| other.wish()).collect();
-            wishes.push(version.wish());
-            if let Err((name, mut problem)) = order::order(&rules.contract, &wishes) {
-                if name != id.name {
-                    problem.message = format!("{name} could not run any more: {}", problem.message);
-                }
-                return Err(Refused { problem, fields: Vec::new() });
-            }
-        }
-        Ok(version)
-    }
-
     fn put_in_force(&mut self, id: &PluginId, version: Version, settings: Settings) {
         let digest = version.component.digest().to_owned();
         let entry = self.entry(id);
@@ -603,98 +439,6 @@ impl Control {
         self.publish_stream(&id.stream);
         if self.entries.get(id).is_some_and(|entry| entry.file_digest.is_none()) {
             self.board.remove_plugin(id);
-        }
-    }
-
-    /// Orders a stream's plugins, leaves out those that do not fit, and shows the result to workers and readers.
-    fn publish_stream(&mut self, stream: &StreamId) {
-        let Some(rules) = self.rules.get(stream).cloned() else { return };
-        for entry in self.entries.values_mut().filter(|entry| entry.id.stream == *stream) {
-            entry.misfit = None;
-        }
-        let order = loop {
-            let wishes: Vec<_> = self.running(stream).map(|version| version.wish()).collect();
-            match order::order(&rules.contract, &wishes) {
-                Ok(order) => break order,
-                Err((name, problem)) => {
-                    let id = PluginId { stream: stream.clone(), name };
-                    tracing::warn!(plugin = %id, code = %problem.code, reason = %problem.message, "plugin bypassed");
-                    self.entry(&id).misfit = Some(status::Refusal {
-                        code: problem.code,
-                        message: problem.message,
-                        at: now_ms(),
-                        digest: None,
-                    });
-                }
-            }
-        };
-        if self.is_settled(stream) {
-            self.keep_good(stream);
-        }
-        if self.is_settled(stream) {
-            self.ready.insert(stream.clone());
-        }
-        let lineup = self.lineup(stream, order, &rules);
-        self.board.publish_lineup(stream, lineup);
-        for entry in self.entries.values().filter(|e| e.id.stream == *stream && e.file_digest.is_some()) {
-            self.board.publish_plugin(entry.status(&rules), &entry.counters);
-        }
-    }
-
-    /// Whether nothing of a stream is still being loaded for the first time.
-    fn is_settled(&self, stream: &StreamId) -> bool {
-        let mut entries = self.entries.values().filter(|e| e.id.stream == *stream && e.file_digest.is_some());
-        self.is_scan_done && entries.all(|e| !e.is_loading || e.active.is_some())
-    }
-
-    /// Puts what runs well on the shelf, and takes from it where the newest version does not fit beside the others.
-    fn keep_good(&mut self, stream: &StreamId) {
-        let mut misfits = Vec::new();
-        for entry in self.entries.values_mut().filter(|entry| entry.id.stream == *stream) {
-            let Some(active) = &entry.active else { continue };
-            if entry.misfit.is_some() {
-                misfits.push((entry.id.clone(), active.component.digest().to_owned()));
-                continue;
-            }
-            let good = Good {
-                digest: active.component.digest().to_owned(),
-                params: entry.settings.params.clone(),
-                limits: entry.settings.limits.clone(),
-            };
-            match self.shelf.put(&entry.id, good, entry.unshelved.as_deref()) {
-                Ok(()) => entry.unshelved = None,
-                Err(error) => {
-                    tracing::error!(plugin = %entry.id, %error, "the shelf of good versions cannot be written")
-                }
-            }
-        }
-        for (id, digest) in misfits {
-            if self.shelf.good(&id).is_some_and(|good| good.digest != digest) {
-                let entry = self.entry(&id);
-                entry.active = None;
-                entry.refusal = entry.misfit.take();
-                self.fall_back(&id);
-            }
-        }
-    }
-
-    fn lineup(&self, stream: &StreamId, order: Order, rules: &Rules) -> Lineup {
-        let entries = || self.entries.values().filter(|e| e.id.stream == *stream && e.file_digest.is_some());
-        let place = |place: &Place, kind: Kind| {
-            let version = entries().find(|e| e.id.name == place.name)?.active.as_ref()?;
-            (version.component.kind() == kind)
-                .then(|| Placed { version: Arc::clone(version), columns: place.columns.clone().into() })
-        };
-        let is_bypassed = |e: &&Entry| e.active.is_none() || e.misfit.is_some();
-        let bypassed: Vec<_> = entries().filter(is_bypassed).map(|e| e.id.name.clone()).collect();
-        Lineup {
-            enrichers: order.enrichers.iter().filter_map(|p| place(p, Kind::Enricher)).collect(),
-            detectors: order.detectors.iter().filter_map(|p| place(p, Kind::Detector)).collect(),
-            added: order.added,
-            // Once it runs, a stream does not stop for a newcomer that is being compiled.
-            is_ready: self.ready.contains(stream),
-            is_held: rules.holds_when_missing && !bypassed.is_empty(),
-            bypassed,
         }
     }
 }
