@@ -22,6 +22,13 @@ fi
 
 # Rust comes from rustup; its own toolchain file pins the version.
 export PATH="$HOME/.cargo/bin:$PATH"
+if ! command -v cargo >/dev/null 2>&1 && apt-cache show rustup >/dev/null 2>&1; then
+    say "installing rustup"
+    as_root=()
+    [ "$(id -u)" -eq 0 ] || as_root=(sudo)
+    DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -y -qq rustup >/dev/null
+    rustup toolchain install "$(sed -n 's/^channel = "\(.*\)"/\1/p' "$(dirname "$0")/../rust-toolchain.toml")" --profile minimal
+fi
 if ! command -v cargo >/dev/null 2>&1; then
     say "Rust is missing: install rustup (see the Rust project's site), then run this again"
     exit 1
