@@ -10,8 +10,8 @@ use arrow_array::Int64Array;
 use phronis_core::delivery::{Delivery, Receipt};
 use phronis_core::records::{NewRecords, Records, TopicName};
 use phronis_log::{
-    Log, PartitionInfo, PollLimits, Polled, Position, Reader, Result, Sink, Source, Subscription, Ticket, TopicInfo,
-    TopicSpec,
+    Follower, Log, Member, PartitionInfo, PollLimits, Polled, Position, Reader, Result, Retention, Sink, Source, Start,
+    Subscription, Ticket, TopicInfo, TopicSettings, TopicSpec,
 };
 
 /// What came out, counted at the sink.
@@ -48,18 +48,24 @@ impl Log for MemoryLog {
     }
 
     fn topics(&self) -> Result<Vec<TopicInfo>> {
-        let partitions = vec![PartitionInfo { earliest: 0, latest: 0, bytes: 0 }];
+        let partitions = vec![PartitionInfo { earliest: 0, latest: 0, bytes: None }];
         Ok(vec![TopicInfo { name: Arc::clone(&self.raw), partitions }])
     }
 
-    fn source(&self, subscription: &Subscription) -> Result<Box<dyn Source>> {
+    fn describe_topic(&self, _: &str) -> Result<TopicSettings> {
+        let retention = Retention::default();
+        Ok(TopicSettings { partitions: 1, replication: None, retention, max_record_bytes: u64::MAX })
+    }
+
+    fn join(&self, subscription: &Subscription) -> Result<Member> {
         let is_ours = subscription.topics.contains(&self.raw);
-        Ok(Box::new(Batches {
+        let source = Batches {
             log: self.clone(),
             left: if is_ours { self.batches } else { 0 },
             next: 0,
             is_assigned: false,
-        }))
+        };
+        Ok(Member { source: Box::new(source), sink: self.sink()? })
     }
 
     fn sink(&self) -> Result<Box<dyn Sink>> {
@@ -70,8 +76,12 @@ impl Log for MemoryLog {
         Ok(Box::new(Nothing))
     }
 
-    fn committed(&self, _: &str, _: &str, _: i32) -> Result<Option<i64>> {
-        Ok(Some(0))
+    fn follow(&self, _: &[TopicName], _: Start) -> Result<Box<dyn Follower>> {
+        Ok(Box::new(Nothing))
+    }
+
+    fn committed(&self, _: &str, _: &str) -> Result<Vec<Option<i64>>> {
+        Ok(vec![Some(0)])
     }
 }
 
@@ -106,8 +116,8 @@ impl Source for Batches {
         }))
     }
 
-    fn rewind(&mut self, _: &str, _: i32) -> Result<()> {
-        Ok(())
+    fn rewind(&mut self, _: &str, _: i32) -> Result<i64> {
+        Ok(self.next)
     }
 }
 
@@ -148,5 +158,12 @@ impl Reader for Nothing {
 
     fn position(&self) -> i64 {
         0
+    }
+}
+
+impl Follower for Nothing {
+    fn next(&mut self, _: PollLimits, wait: Duration) -> Result<Option<Records>> {
+        std::thread::sleep(wait);
+        Ok(None)
     }
 }

@@ -40,7 +40,7 @@ pub(crate) struct Partition {
     /// Offset that the next record will get.
     latest: i64,
     /// Bytes stored.
-    bytes: u64,
+    bytes: Option<u64>,
 }
 
 /// All topics that the key opens.

@@ -55,6 +55,7 @@ codes! {
     LOG_LOCKED = 103, "another process uses this log";
     CEILING_EXCEEDED = 104, "the setting asks for more than its ceiling";
     UNKNOWN_STREAM_FOLDER = 105, "a plugin folder belongs to no stream";
+    NODE_ID_TAKEN = 106, "another live host has this node id";
 
     // 10xx: the gate
     NOT_JSON = 1001, "the value is not a JSON object";
@@ -100,6 +101,10 @@ codes! {
     OFFSET_OUT_OF_RANGE = 3002, "the offset is not in the log any more";
     LOG_FAILED = 3003, "the log cannot be written or read";
     UNKNOWN_TOPIC = 3004, "the topic does not exist";
+    LOG_UNREACHABLE = 3005, "the log cannot be reached";
+    RECORD_TOO_LARGE = 3006, "a record is larger than its topic takes";
+    TOPICS_MISSING = 3007, "topics of the configuration do not exist";
+    TOPICS_DIFFER = 3008, "a topic is not as the configuration wants it";
 
     // 40xx: HTTP
     BODY_TOO_LARGE = 4001, "the request body is too large";

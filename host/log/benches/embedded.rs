@@ -77,7 +77,7 @@ fn appends(folder: &Path, durability: Durability, under_way: usize, time: Durati
         records += BATCH;
     }
     let seconds = started.elapsed().as_secs_f64();
-    let stored = log.topics().unwrap().iter().flat_map(|topic| &topic.partitions).map(|p| p.bytes).sum::<u64>();
+    let stored = log.topics().unwrap().iter().flat_map(|topic| &topic.partitions).filter_map(|p| p.bytes).sum::<u64>();
     println!(
         r#"{{"what":"append batches of {BATCH}","durability":"{durability:?}","under_way":{under_way},"bytes_a_record":{bytes},"records_a_second":{:.0},"batches_a_second":{:.0},"stored_bytes_a_record":{:.1}}}"#,
         records as f64 / seconds,

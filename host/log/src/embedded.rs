@@ -14,7 +14,10 @@ use std::time::{Duration, SystemTime};
 use phronis_core::delivery::{Append, Delivery};
 use phronis_core::records::TopicName;
 
-use crate::{Error, Position, Reader, Result, Sink, Source, Subscription, Ticket, TopicInfo, TopicSpec};
+use crate::{
+    Error, Follower, Member, Position, Reader, Result, Sink, Start, Subscription, Ticket, TopicInfo, TopicSettings,
+    TopicSpec,
+};
 
 mod catalog;
 mod codec;
@@ -33,7 +36,7 @@ mod writer;
 use catalog::{Catalog, Partition};
 use cursor::{Cursor, Disk};
 use queue::{Job, Queue, Work};
-use source::{Browser, Member};
+use source::Browser;
 use writer::Writer;
 
 /// How the embedded log works.
@@ -198,7 +201,18 @@ impl crate::Log for Log {
         Ok(self.0.shared.catalog.all().into_iter().map(info).collect())
     }
 
-    fn source(&self, subscription: &Subscription) -> Result<Box<dyn Source>> {
+    fn describe_topic(&self, topic: &str) -> Result<TopicSettings> {
+        self.0.shared.open()?;
+        let topic = self.0.shared.catalog.topic(topic)?;
+        Ok(TopicSettings {
+            partitions: i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX),
+            replication: None,
+            retention: *catalog::lock(&topic.retention),
+            max_record_bytes: u64::try_from(self.0.shared.options.max_delivery_bytes).unwrap_or(u64::MAX),
+        })
+    }
+
+    fn join(&self, subscription: &Subscription) -> Result<Member> {
         let mine = registry::mine(&self.0.shared.catalog, subscription)?;
         let (group, topics, start) = (Arc::clone(&subscription.group), subscription.topics.clone(), subscription.start);
         self.0.shared.call(move |writer| registry::register(writer, &group, &topics, start))?;
@@ -208,7 +222,8 @@ impl crate::Log for Log {
             (partition, position)
         };
         let mine = mine.into_iter().map(stands).collect();
-        Ok(Box::new(Member::new(Arc::clone(shared), Arc::clone(&subscription.group), mine)))
+        let source = source::Member::new(Arc::clone(shared), Arc::clone(&subscription.group), mine);
+        Ok(Member { source: Box::new(source), sink: self.sink()? })
     }
 
     fn sink(&self) -> Result<Box<dyn Sink>> {
@@ -231,9 +246,23 @@ impl crate::Log for Log {
         Ok(Box::new(Browser::new(Arc::clone(shared), Cursor::new(partition, position), disk)))
     }
 
-    fn committed(&self, group: &str, topic: &str, partition: i32) -> Result<Option<i64>> {
+    fn follow(&self, topics: &[TopicName], from: Start) -> Result<Box<dyn Follower>> {
+        let shared = &self.0.shared;
+        shared.open()?;
+        let mut cursors = Vec::new();
+        for topic in topics {
+            for partition in &shared.catalog.topic(topic)?.partitions {
+                let info = partition.info();
+                let position = if from == Start::Earliest { info.earliest } else { info.latest };
+                cursors.push(Cursor::new(Arc::clone(partition), position));
+            }
+        }
+        Ok(Box::new(source::Turns::new(Arc::clone(shared), cursors)))
+    }
+
+    fn committed(&self, group: &str, topic: &str) -> Result<Vec<Option<i64>>> {
         let topic = self.0.shared.catalog.topic(topic)?;
-        Ok(self.0.shared.catalog.committed(group, topic.partition(partition)?))
+        Ok(topic.partitions.iter().map(|partition| self.0.shared.catalog.committed(group, partition)).collect())
     }
 }
 

@@ -64,6 +64,22 @@ pub enum Error {
         /// Where it stands.
         actual: i64,
     },
+    /// The log cannot be reached right now.
+    #[error("the log cannot be reached: {reason}")]
+    Unreachable {
+        /// What is known.
+        reason: String,
+    },
+    /// A record is larger than its topic takes.
+    #[error("a record of {bytes} bytes is larger than the {most} that topic `{topic}` takes")]
+    TooLarge {
+        /// The topic.
+        topic: String,
+        /// The record's size.
+        bytes: u64,
+        /// The topic's limit.
+        most: u64,
+    },
     /// A name or number that this log cannot take.
     #[error("{0}")]
     Invalid(String),
@@ -88,6 +104,8 @@ impl Error {
             Self::Locked { .. } => code::LOG_LOCKED,
             Self::UnknownTopic(_) => code::UNKNOWN_TOPIC,
             Self::OutOfRange { .. } => code::OFFSET_OUT_OF_RANGE,
+            Self::Unreachable { .. } => code::LOG_UNREACHABLE,
+            Self::TooLarge { .. } => code::RECORD_TOO_LARGE,
             Self::PartitionsDiffer { .. }
             | Self::Fenced { .. }
             | Self::Invalid(_)
@@ -98,6 +116,6 @@ impl Error {
 
     /// Whether the same call may succeed later without anyone changing anything else.
     pub fn is_retriable(&self) -> bool {
-        matches!(self, Self::Full { .. } | Self::Failed { .. })
+        matches!(self, Self::Full { .. } | Self::Unreachable { .. } | Self::Failed { .. })
     }
 }

@@ -27,20 +27,43 @@ pub trait Log: Send + Sync {
     /// Retention settings of an existing topic are changed to those given.
     fn create_topic(&self, topic: &TopicSpec) -> Result<()>;
 
+    /// Adds partitions to a topic. Keys of later records may go elsewhere, so their order does not hold across this.
+    fn grow_topic(&self, topic: &str, partitions: i32) -> Result<()> {
+        let actual = self.describe_topic(topic)?.partitions;
+        Err(Error::PartitionsDiffer { topic: topic.to_owned(), actual, wanted: partitions })
+    }
+
+    /// How a topic is set up.
+    fn describe_topic(&self, topic: &str) -> Result<TopicSettings>;
+
     /// All topics with their partitions.
     fn topics(&self) -> Result<Vec<TopicInfo>>;
 
-    /// Joins a consumer group.
-    fn source(&self, subscription: &Subscription) -> Result<Box<dyn Source>>;
+    /// One topic with its partitions.
+    fn topic(&self, topic: &str) -> Result<TopicInfo> {
+        let found = self.topics()?.into_iter().find(|info| &*info.name == topic);
+        found.ok_or_else(|| Error::UnknownTopic(topic.to_owned()))
+    }
 
-    /// Opens a way to append and to move offsets. Clones of one log share one writer.
+    /// Joins a consumer group.
+    fn join(&self, subscription: &Subscription) -> Result<Member>;
+
+    /// Opens a way to append, outside of any group: it refuses commits where only members may commit.
     fn sink(&self) -> Result<Box<dyn Sink>>;
 
     /// Reads one partition outside of any group.
     fn reader(&self, topic: &str, partition: i32, from: Position) -> Result<Box<dyn Reader>>;
 
-    /// The committed offset of a group, if it ever committed (or was registered by [`Log::source`]).
-    fn committed(&self, group: &str, topic: &str, partition: i32) -> Result<Option<i64>>;
+    /// Reads whole topics outside of any group, all their partitions, also those that are added later.
+    fn follow(&self, topics: &[TopicName], from: Start) -> Result<Box<dyn Follower>>;
+
+    /// The committed offset of a group in each partition of a topic; `None` where it never committed (or was registered by [`Log::join`]).
+    fn committed(&self, group: &str, topic: &str) -> Result<Vec<Option<i64>>>;
+
+    /// Whether the log can be reached right now, as far as it knows; asks nobody.
+    fn health(&self) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// What a topic should be.
@@ -65,7 +88,20 @@ pub struct Retention {
     pub compact: bool,
 }
 
-/// What a topic is.
+/// How a topic is set up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicSettings {
+    /// Number of partitions.
+    pub partitions: i32,
+    /// Copies of each partition, where the log has copies.
+    pub replication: Option<i32>,
+    /// What may be deleted.
+    pub retention: Retention,
+    /// The largest record that it takes: key, value and headers, in bytes.
+    pub max_record_bytes: u64,
+}
+
+/// What a topic holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicInfo {
     /// The name.
@@ -81,8 +117,8 @@ pub struct PartitionInfo {
     pub earliest: i64,
     /// Offset that the next record will get.
     pub latest: i64,
-    /// Bytes stored.
-    pub bytes: u64,
+    /// Bytes stored, where the log knows.
+    pub bytes: Option<u64>,
 }
 
 /// A member's wish to read a topic with a group.
@@ -98,6 +134,16 @@ pub struct Subscription {
     pub members: i32,
     /// Where to begin where the group has no offset.
     pub start: Start,
+    /// Makes appends and commits of a delivery visible together or not at all, where a log does not do so anyway.
+    pub exactly_once: bool,
+}
+
+/// A member of a consumer group: what it reads, and the way in that may commit for it.
+pub struct Member {
+    /// What it reads.
+    pub source: Box<dyn Source>,
+    /// Takes its deliveries. It outlives no longer than the source what it may commit.
+    pub sink: Box<dyn Sink>,
 }
 
 /// Where a new group begins.
@@ -134,16 +180,24 @@ pub enum Polled {
     Idle,
 }
 
-/// A member of a consumer group.
+/// What a member of a consumer group reads.
 pub trait Source: Send {
     /// Takes the next batch. Partitions take turns, so that none starves.
+    ///
+    /// With room for no records it takes none, and only keeps its place in the group.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`] stops this partition until it is assigned anew or rewound; the others go on.
     fn poll(&mut self, limits: PollLimits, wait: Duration) -> Result<Polled>;
 
-    /// Goes back to the committed offset of a partition, after a delivery of it failed.
-    fn rewind(&mut self, topic: &str, partition: i32) -> Result<()>;
+    /// Goes back to where the deliveries of a partition reach without a gap, and returns that offset.
+    fn rewind(&mut self, topic: &str, partition: i32) -> Result<i64>;
 }
 
 /// The way in. Deliveries of one sink become durable in the order in which they were submitted.
+///
+/// A ticket that is good says that the appends are durable, and that the commits will be unless this process ends first;
+/// in a log that takes both together, and with `exactly_once`, both are.
 pub trait Sink: Send + Sync {
     /// Hands over a delivery and returns at once, or blocks while too much is under way.
     ///
@@ -212,4 +266,13 @@ pub trait Reader: Send {
 
     /// The offset of the next record to be read.
     fn position(&self) -> i64;
+}
+
+/// A reader of whole topics, outside of any group.
+pub trait Follower: Send {
+    /// The next records, of one partition; `None` when nothing came within the wait.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`] once when records were deleted before they were read; it then goes on with the oldest.
+    fn next(&mut self, limits: PollLimits, wait: Duration) -> Result<Option<Records>>;
 }

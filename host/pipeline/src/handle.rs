@@ -110,11 +110,12 @@ impl Handle {
         let options = &stream.options;
         let (state, detail) = stream.condition();
         let raw = topics.iter().find(|topic| topic.name == options.topics.raw);
+        let committed = self.shared.log.committed(&stream.group, &options.topics.raw).unwrap_or_default();
+        let mut committed = committed.into_iter();
         let mut lag_records = 0;
         let mut oldest: Option<i64> = None;
         for (partition, info) in (0i32..).zip(raw.map(|raw| raw.partitions.as_slice()).unwrap_or_default()) {
-            let committed = self.shared.log.committed(&stream.group, &options.topics.raw, partition);
-            let committed = committed.ok().flatten().unwrap_or(info.earliest).max(info.earliest);
+            let committed = committed.next().flatten().unwrap_or(info.earliest).max(info.earliest);
             let lag = u64::try_from(info.latest.saturating_sub(committed)).unwrap_or(0);
             lag_records += lag;
             if lag > 0 {

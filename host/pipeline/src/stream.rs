@@ -26,6 +26,8 @@ pub struct Options {
     pub partitions: i32,
     /// Worker threads; no more than partitions are of use.
     pub workers: i32,
+    /// Whether a reader that skips what is not committed sees every outcome exactly once, where the log does not do so anyway.
+    pub exactly_once: bool,
     /// Bounds of a batch.
     pub batch: PollLimits,
     /// What may be deleted of raw, processed, alerts and state.
@@ -51,6 +53,7 @@ impl Options {
             contract,
             partitions: 4,
             workers: 1,
+            exactly_once: false,
             batch: PollLimits { records: 8192, bytes: 4 << 20 },
             retention: Retention { age: Some(Duration::from_secs(7 * 24 * 3600)), bytes: None, compact: false },
             letters_retention: Retention::default(),

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use phronis_core::contract::Deduplicate;
 use phronis_core::decode::{Checked, Decoder};
 use phronis_core::records::{Records, TopicName};
-use phronis_log::{Log, PollLimits, Polled, Position, Sink, Source, Start, Subscription, Ticket};
+use phronis_log::{Log, Member, PollLimits, Polled, Position, Sink, Source, Start, Subscription, Ticket};
 
 use crate::clock::{now_ms, now_us};
 use crate::crew::Crew;
@@ -89,16 +89,17 @@ impl Worker {
         should_stop: Arc<AtomicBool>,
     ) -> Result<Self> {
         let options = &stream.options;
-        let source = log.source(&Subscription {
+        let Member { source, sink } = log.join(&Subscription {
             group: Arc::clone(&stream.group),
             topics: vec![Arc::clone(&options.topics.raw)],
             member,
             members: options.workers.min(options.partitions),
             start: Start::Earliest,
+            exactly_once: options.exactly_once,
         })?;
         Ok(Self {
             source,
-            sink: log.sink()?,
+            sink,
             decoder: Decoder::new(Arc::clone(&options.contract)),
             meters: Meters::new(&options.id),
             crew: Crew::new(Arc::clone(&options.contract)).map_err(Error::Host)?,
@@ -294,13 +295,12 @@ impl Worker {
         let raw = Arc::clone(&self.stream.options.topics.raw);
         for (partition, state) in &mut self.partitions {
             state.must_rewind = true;
-            let committed = self.log.committed(&self.stream.group, &raw, *partition);
-            match (committed, self.source.rewind(&raw, *partition)) {
-                (Ok(committed), Ok(())) => {
-                    state.next = committed.unwrap_or(0);
+            match self.source.rewind(&raw, *partition) {
+                Ok(next) => {
+                    state.next = next;
                     state.must_rewind = false;
                 }
-                (Err(error), _) | (_, Err(error)) => {
+                Err(error) => {
                     tracing::error!(stream = %self.stream.options.id, partition, %error, "the committed offset cannot be read");
                 }
             }

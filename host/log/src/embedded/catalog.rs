@@ -77,7 +77,11 @@ pub(super) struct Partition {
 impl Partition {
     pub(super) fn info(&self) -> PartitionInfo {
         let view = lock(&self.view);
-        PartitionInfo { earliest: view.earliest, latest: view.latest, bytes: view.bytes }
+        PartitionInfo { earliest: view.earliest, latest: view.latest, bytes: Some(view.bytes) }
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        lock(&self.view).bytes
     }
 
     pub(super) fn out_of_range(&self, offset: i64) -> Error {

@@ -127,7 +127,7 @@ impl Compaction {
             return Ok(());
         }
         let freed: usize = changes.iter().map(|(_, size, change)| size.saturating_sub(change.data.len())).sum();
-        let bytes = self.partition.info().bytes.saturating_sub(freed as u64);
+        let bytes = self.partition.bytes().saturating_sub(freed as u64);
         let id = self.partition.id;
         writer.transaction("compacting the log", |db| {
             for (batch, _, change) in changes {

@@ -198,8 +198,8 @@ impl Writer {
         }
         let oldest_ms = retention.age.map(|age| self.now_ms() - i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
         let floor = self.shared.catalog.floor(partition);
-        let info = partition.info();
-        let (mut bytes, mut deleted, mut earliest, mut more) = (info.bytes, 0, info.earliest, false);
+        let (info, size) = (partition.info(), partition.bytes());
+        let (mut bytes, mut deleted, mut earliest, mut more) = (size, 0, info.earliest, false);
         {
             let read = db::failed("reading what retention may delete");
             let mut statement = self
@@ -211,15 +211,15 @@ impl Writer {
             let mut rows = statement.query(params![partition.id, STEP_BATCHES]).map_err(&read)?;
             while let Some(row) = rows.next().map_err(&read)? {
                 let get = |at: usize| row.get::<_, i64>(at).map_err(&read);
-                let (next, appended_at, size) = (get(0)?, get(1)?, get(2)?);
+                let (next, appended_at, length) = (get(0)?, get(1)?, get(2)?);
                 let is_old = oldest_ms.is_some_and(|oldest| appended_at < oldest);
                 let is_over = retention.bytes.is_some_and(|bound| bytes > bound);
                 more = next <= floor && (is_old || is_over);
                 if !more || deleted >= STEP_BYTES {
                     break;
                 }
-                deleted += size;
-                bytes = bytes.saturating_sub(size.unsigned_abs());
+                deleted += length;
+                bytes = bytes.saturating_sub(length.unsigned_abs());
                 earliest = next;
             }
         }
@@ -238,7 +238,7 @@ impl Writer {
             ])
         });
         if let Err(error) = deleted {
-            Self::show(partition, info.earliest, info.bytes);
+            Self::show(partition, info.earliest, size);
             return Err(error);
         }
         self.keeper.wrote(1 << 16);

@@ -10,44 +10,71 @@ use phronis_core::records::{Records, TopicName};
 use super::Shared;
 use super::catalog::{Bell, Partition};
 use super::cursor::{Cursor, Disk};
-use crate::{Error, PollLimits, Polled, Reader, Result, Source};
+use crate::{Error, Follower, PollLimits, Polled, Reader, Result, Source};
 
-/// A member of a consumer group.
+/// Several partitions that take turns.
 #[derive(Debug)]
-pub(super) struct Member {
+pub(super) struct Turns {
     shared: Arc<Shared>,
-    group: Arc<str>,
     disk: Disk,
     bell: Arc<Bell>,
     cursors: Vec<Cursor>,
     /// Whose turn it is.
     turn: usize,
+}
+
+impl Turns {
+    pub(super) fn new(shared: Arc<Shared>, cursors: Vec<Cursor>) -> Self {
+        let bell = Arc::new(Bell::default());
+        for cursor in &cursors {
+            cursor.partition.attach(&bell);
+        }
+        Self { shared, disk: Disk::default(), bell, cursors, turn: 0 }
+    }
+
+    /// The next records of any partition.
+    fn next(&mut self, limits: PollLimits, wait: Duration) -> Result<Option<Records>> {
+        let until = deadline(wait);
+        loop {
+            self.shared.open()?;
+            let seen = self.bell.count();
+            for _ in 0..self.cursors.len() {
+                self.turn = (self.turn + 1) % self.cursors.len();
+                let Some(cursor) = self.cursors.get_mut(self.turn) else { break };
+                if let Some(records) = cursor.next(&self.shared.options.folder, &mut self.disk, limits)? {
+                    return Ok(Some(records));
+                }
+            }
+            if !self.bell.wait(seen, until) {
+                return Ok(None);
+            }
+        }
+    }
+}
+
+impl Follower for Turns {
+    fn next(&mut self, limits: PollLimits, wait: Duration) -> Result<Option<Records>> {
+        let outcome = Self::next(self, limits, wait);
+        if let (Err(Error::OutOfRange { earliest, .. }), Some(cursor)) = (&outcome, self.cursors.get_mut(self.turn)) {
+            cursor.seek(*earliest);
+        }
+        outcome
+    }
+}
+
+/// A member of a consumer group.
+#[derive(Debug)]
+pub(super) struct Member {
+    group: Arc<str>,
+    turns: Turns,
     assigned: bool,
 }
 
 impl Member {
     /// A member that reads these partitions from where its group stands.
     pub(super) fn new(shared: Arc<Shared>, group: Arc<str>, partitions: Vec<(Arc<Partition>, i64)>) -> Self {
-        let bell = Arc::new(Bell::default());
-        let cursors = partitions
-            .into_iter()
-            .map(|(partition, position)| {
-                partition.attach(&bell);
-                Cursor::new(partition, position)
-            })
-            .collect();
-        Self { shared, group, disk: Disk::default(), bell, cursors, turn: 0, assigned: false }
-    }
-
-    fn next(&mut self, limits: PollLimits) -> Result<Option<Records>> {
-        for _ in 0..self.cursors.len() {
-            self.turn = (self.turn + 1) % self.cursors.len();
-            let Some(cursor) = self.cursors.get_mut(self.turn) else { break };
-            if let Some(records) = cursor.next(&self.shared.options.folder, &mut self.disk, limits)? {
-                return Ok(Some(records));
-            }
-        }
-        Ok(None)
+        let cursors = partitions.into_iter().map(|(partition, position)| Cursor::new(partition, position));
+        Self { group, turns: Turns::new(shared, cursors.collect()), assigned: false }
     }
 }
 
@@ -55,40 +82,34 @@ impl Source for Member {
     fn poll(&mut self, limits: PollLimits, wait: Duration) -> Result<Polled> {
         if !self.assigned {
             self.assigned = true;
-            let assigned: Vec<(TopicName, i32, i64)> = self
-                .cursors
-                .iter()
-                .map(|cursor| (Arc::clone(&cursor.partition.topic), cursor.partition.number, cursor.position))
-                .collect();
-            return Ok(Polled::Assigned(assigned));
+            let place = |cursor: &Cursor| -> (TopicName, i32, i64) {
+                (Arc::clone(&cursor.partition.topic), cursor.partition.number, cursor.position)
+            };
+            return Ok(Polled::Assigned(self.turns.cursors.iter().map(place).collect()));
         }
-        let until = deadline(wait);
-        loop {
-            self.shared.open()?;
-            let seen = self.bell.count();
-            if let Some(records) = self.next(limits)? {
-                return Ok(Polled::Records(records));
-            }
-            if !self.bell.wait(seen, until) {
-                return Ok(Polled::Idle);
-            }
+        if limits.records == 0 {
+            std::thread::sleep(wait);
+            return Ok(Polled::Idle);
         }
+        Ok(self.turns.next(limits, wait)?.map_or(Polled::Idle, Polled::Records))
     }
 
-    fn rewind(&mut self, topic: &str, partition: i32) -> Result<()> {
+    fn rewind(&mut self, topic: &str, partition: i32) -> Result<i64> {
         let of_this = |cursor: &&mut Cursor| &*cursor.partition.topic == topic && cursor.partition.number == partition;
         let cursor = self
+            .turns
             .cursors
             .iter_mut()
             .find(of_this)
             .ok_or_else(|| Error::Invalid(format!("{topic}/{partition} does not belong to this member")))?;
         let committed = self
+            .turns
             .shared
             .catalog
             .committed(&self.group, &cursor.partition)
             .ok_or_else(|| Error::Invalid(format!("group `{}` is not registered any more", self.group)))?;
         cursor.seek(committed);
-        Ok(())
+        Ok(committed)
     }
 }
 

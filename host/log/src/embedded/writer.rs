@@ -199,7 +199,7 @@ impl Writer {
         let end_of = |step: &Step, partition: &Arc<Partition>| -> End {
             step.ends.get(&partition.id).or_else(|| group.ends.get(&partition.id)).cloned().unwrap_or_else(|| {
                 let info = partition.info();
-                End { partition: Arc::clone(partition), latest: info.latest, bytes: info.bytes }
+                End { partition: Arc::clone(partition), latest: info.latest, bytes: partition.bytes() }
             })
         };
         for (partition, commit) in commits {

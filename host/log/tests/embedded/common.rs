@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use phronis_core::records::TopicName;
-use phronis_log::conformance::{ALL, append, numbers, read};
+use phronis_log::conformance::{ALL, Subject, append, numbers, read};
 use phronis_log::embedded::{Clock, Log, Options};
 use phronis_log::{Log as _, PartitionInfo, Position, Retention, TopicSpec};
 
@@ -22,6 +22,11 @@ impl Hands {
         let hands = self.clone();
         Clock::new(move || hands.0.load(Ordering::SeqCst))
     }
+}
+
+/// The log with what it promises.
+pub(crate) fn subject(log: &Log) -> Subject<'_> {
+    Subject { log, exactly_once: false, is_atomic: true, is_immediate: true }
 }
 
 /// A log that looks for housekeeping all the time, and keeps nothing in memory.

@@ -11,7 +11,7 @@ use phronis_log::conformance::{append, commit, member, numbers, polled, read};
 use phronis_log::embedded::{Log, Options};
 use phronis_log::{Log as _, PollLimits, Retention, Start, TopicSpec};
 
-use crate::common::{all, info};
+use crate::common::{all, info, subject};
 
 const KILLS: u64 = 6;
 const CHILD: &str = "PHRONIS_LOG_CRASH_FOLDER";
@@ -31,7 +31,7 @@ fn acknowledged_deliveries_survive_kill_9() {
         let acknowledged = run_and_kill(folder.path(), Duration::from_millis(30 + (random >> 33) % 400));
         let log = Log::open(Options::new(folder.path())).unwrap();
         let (input, output) = (all(&log, "input", 0), all(&log, "output", 0));
-        let ends = (info(&log, "input").latest, log.committed("copy", "input", 0).unwrap().unwrap());
+        let ends = (info(&log, "input").latest, log.committed("copy", "input").unwrap()[0].unwrap());
         assert_eq!(input, (0..ends.0).collect::<Vec<_>>(), "kill {kill}: input is in order, each once");
         assert_eq!(output, (0..ends.1).collect::<Vec<_>>(), "kill {kill}: the copy is as far as its commit");
         assert!(ends.0 >= acknowledged.0 && ends.0 >= appended, "kill {kill}: {ends:?} after {acknowledged:?}");
@@ -78,7 +78,7 @@ fn write_until_killed(folder: &Path) {
             .unwrap();
     }
     let group: TopicName = "copy".into();
-    let (mut source, assigned) = member(&log, &group, &[&input], (0, 1), Start::Earliest);
+    let (mut member, assigned) = member(&subject(&log), &group, &[&input], (0, 1), Start::Earliest);
     let mut from = assigned[0].2;
     let sink = log.sink().unwrap();
     say("\nready".to_owned());
@@ -102,7 +102,7 @@ fn write_until_killed(folder: &Path) {
             }
         });
         loop {
-            let records = polled(&mut *source, PollLimits { records: 100, bytes: 1 << 20 });
+            let records = polled(&mut *member.source, PollLimits { records: 100, bytes: 1 << 20 });
             let next = records.next_offset().unwrap();
             let mut delivery = append(&output, 0, numbers(read(&records)));
             delivery.commits.push(commit(&group, &input, 0, from, next));

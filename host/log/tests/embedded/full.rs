@@ -9,7 +9,7 @@ use phronis_log::conformance::{append, commit, fresh, member, numbers};
 use phronis_log::embedded::{Log, Options};
 use phronis_log::{Error, Log as _, Retention, Start};
 
-use crate::common::{eventually, info, make};
+use crate::common::{eventually, info, make, subject};
 
 /// A record of noise that names its number first.
 fn noise(number: i64, bytes: usize) -> NewRecords {
@@ -57,7 +57,7 @@ fn a_full_log_refuses_new_records_but_lets_processing_free_it() {
         Log::open(Options { max_bytes: Some(4 << 20), housekeeping_every, ..Options::new(folder.path()) }).unwrap();
     let topic = make(&log, "raw", Retention { bytes: Some(1 << 20), ..Retention::default() });
     let (out, group) = (make(&log, "out", Retention::default()), fresh("group"));
-    drop(member(&log, &group, &[&topic], (0, 1), Start::Earliest));
+    drop(member(&subject(&log), &group, &[&topic], (0, 1), Start::Earliest));
     let (taken, error) = fill(&log, &topic, 0);
     assert!(matches!(&error, Error::Full { .. }) && error.is_retriable(), "{error}");
     assert!(error.to_string().contains("4194304"), "{error}");

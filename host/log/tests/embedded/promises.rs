@@ -9,14 +9,14 @@ use phronis_log::conformance::{ALL, CASES, append, commit, fresh, member, number
 use phronis_log::embedded::{Clock, Durability, Log, Options};
 use phronis_log::{Error, Log as _, Position, Retention, Start};
 
-use crate::common::{all, info, make, put};
+use crate::common::{all, info, make, put, subject};
 
 /// Every case on a log of its own.
 fn check(options: impl Fn(Options) -> Options) {
     for (name, case) in CASES {
         eprintln!("{name}");
         let folder = tempfile::tempdir().unwrap();
-        case(&Log::open(options(Options::new(folder.path()))).unwrap());
+        case(&subject(&Log::open(options(Options::new(folder.path()))).unwrap()));
     }
 }
 
@@ -49,7 +49,7 @@ fn what_was_written_is_there_after_reopening() {
     let log = Log::open(Options::new(folder.path())).unwrap();
     let topic = make(&log, "topic", retention);
     put(&log, &topic, 0..1000);
-    drop(member(&log, &group, &[&topic], (0, 1), Start::Earliest));
+    drop(member(&subject(&log), &group, &[&topic], (0, 1), Start::Earliest));
     let mut delivery = append(&topic, 0, numbers(1000..1010));
     delivery.commits.push(commit(&group, &topic, 0, 0, 7));
     log.sink().unwrap().submit(delivery).unwrap().wait().unwrap();
@@ -60,13 +60,13 @@ fn what_was_written_is_there_after_reopening() {
 
     let log = Log::open(Options::new(folder.path())).unwrap();
     assert_eq!(info(&log, &topic), before);
-    assert_eq!(log.committed(&group, &topic, 0).unwrap(), Some(7));
+    assert_eq!(log.committed(&group, &topic).unwrap()[0], Some(7));
     assert_eq!(all(&log, &topic, 0), (0..1010).collect::<Vec<_>>());
     put(&log, &topic, 1010..1011);
     assert_eq!(info(&log, &topic).latest, 1011);
     assert_eq!(log.groups().len(), 1);
     log.forget_group(&group).unwrap();
-    assert_eq!((log.groups().len(), log.committed(&group, &topic, 0).unwrap()), (0, None));
+    assert_eq!((log.groups().len(), log.committed(&group, &topic).unwrap()[0]), (0, None));
 }
 
 #[test]
