@@ -11,12 +11,51 @@ need_command cc gcc
 need_command make make
 need_command curl curl
 need_command git git
+# The Kafka client is a C library that cargo builds from its sources.
+need_command c++ g++
+need_command cmake cmake
+need_command pkg-config pkg-config
+# Without pkg-config none of these can be seen; asking for one that is there does no harm.
+need_library() { pkg-config --exists "$1" 2>/dev/null || missing+=("$2"); }
+need_library openssl libssl-dev
+need_library zlib zlib1g-dev
+need_library libzstd libzstd-dev
+need_library libcurl libcurl4-openssl-dev
+# Tests and `make demo-kafka` start a real broker, whose jars come with Maven; they look at it with kcat and Python.
+need_command mvn maven
+need_command kcat kcat
+need_command python3 python3
 
-if [ "${#missing[@]}" -gt 0 ]; then
-    say "installing ${missing[*]}"
-    as_root=()
-    [ "$(id -u)" -eq 0 ] || as_root=(sudo)
+as_root=()
+[ "$(id -u)" -eq 0 ] || as_root=(sudo)
+
+# Major version of the Java that is there; 0 when there is none. Kafka 4 needs 17.
+# The `release` file beside the binary answers at once, the binary itself takes a fifth of a second.
+java_major() {
+    local java release
+    java=$(command -v "${JAVA_HOME:+$JAVA_HOME/bin/}java") || { echo 0; return; }
+    java=$(readlink -f "$java")
+    release=$(dirname "$(dirname "$java")")/release
+    if [ -f "$release" ]; then
+        sed -n 's/^JAVA_VERSION="\([0-9]*\).*/\1/p' "$release"
+    else
+        "$java" -version 2>&1 | sed -n '1s/.*version "\([0-9]*\).*/\1/p'
+    fi
+}
+needs_java=
+[ "$(java_major)" -ge 17 ] 2>/dev/null || needs_java=1
+
+if [ "${#missing[@]}" -gt 0 ] || [ -n "$needs_java" ]; then
     "${as_root[@]}" apt-get update -qq
+    if [ -n "$needs_java" ]; then
+        # Newer distributions no longer have 17, and what is their default is newer then.
+        if apt-cache show openjdk-17-jre-headless >/dev/null 2>&1; then
+            missing+=(openjdk-17-jre-headless)
+        else
+            missing+=(default-jre-headless)
+        fi
+    fi
+    say "installing ${missing[*]}"
     DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" ca-certificates >/dev/null
 fi
 
@@ -24,8 +63,6 @@ fi
 export PATH="$HOME/.cargo/bin:$PATH"
 if ! command -v cargo >/dev/null 2>&1 && apt-cache show rustup >/dev/null 2>&1; then
     say "installing rustup"
-    as_root=()
-    [ "$(id -u)" -eq 0 ] || as_root=(sudo)
     DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -y -qq rustup >/dev/null
     rustup toolchain install "$(sed -n 's/^channel = "\(.*\)"/\1/p' "$(dirname "$0")/../rust-toolchain.toml")" --profile minimal
 fi

@@ -1,4 +1,10 @@
 //! The checker itself: a sound log holds, and every way to be unsound is found.
+//! With it the other things that tests lean on: the broker, its clients, and the bad network.
+
+#[path = "checker/kafka.rs"]
+mod kafka;
+#[path = "checker/proxy.rs"]
+mod proxy;
 
 use std::sync::Arc;
 
@@ -69,6 +75,24 @@ impl Left {
             alerts: vec![alert("1", 0)],
         }
     }
+
+    fn by_topic<'a>(&'a self, topics: &'a Topics) -> [(&'a Arc<str>, &'a Vec<Record>); 5] {
+        let Self { raw, processed, dlq, state, alerts } = self;
+        [
+            (&topics.raw, raw),
+            (&topics.processed, processed),
+            (&topics.dlq, dlq),
+            (&topics.state, state),
+            (&topics.alerts, alerts),
+        ]
+    }
+
+    /// All that was delivered, once more.
+    fn repeat_all(&mut self) {
+        for records in [&mut self.processed, &mut self.dlq, &mut self.state, &mut self.alerts] {
+            records.extend_from_within(..);
+        }
+    }
 }
 
 fn check(left: &Left, expect: Expect<'_>) -> anyhow::Result<Report> {
@@ -76,14 +100,7 @@ fn check(left: &Left, expect: Expect<'_>) -> anyhow::Result<Report> {
     let log = embedded::Log::open(Options::new(folder.path()))?;
     let topics = Topics::of(&"sensors".parse::<StreamId>()?);
     let mut delivery = Delivery::default();
-    let Left { raw, processed, dlq, state, alerts } = left;
-    for (topic, records) in [
-        (&topics.raw, raw),
-        (&topics.processed, processed),
-        (&topics.dlq, dlq),
-        (&topics.state, state),
-        (&topics.alerts, alerts),
-    ] {
+    for (topic, records) in left.by_topic(&topics) {
         log.create_topic(&TopicSpec { name: Arc::clone(topic), partitions: 1, retention: Retention::default() })?;
         let mut builder = RecordsBuilder::default();
         for record in records {
@@ -141,6 +158,36 @@ fn every_way_to_be_unsound_is_found() -> anyhow::Result<()> {
         let mut left = Left::sound();
         unsound(&mut left);
         let report = check(&left, Expect::default())?;
+        assert!(!report.holds() && report.to_string().contains(words), "`{words}` is not in\n{report}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_second_delivery_must_say_the_same_as_the_first() -> anyhow::Result<()> {
+    type Break = fn(&mut Left);
+    let expect = || Expect { may_repeat: true, ..Expect::default() };
+    let mut left = Left::sound();
+    left.repeat_all();
+    let report = check(&left, expect())?.must_hold()?;
+    assert_eq!((report.delivered, report.gate_letters, report.dropped, report.repeated), (3, 1, 1, 6), "{report}");
+    assert_eq!(report.letters.values().sum::<u64>(), 2, "{report}");
+
+    let breaks: &[(Break, &str)] = &[
+        (|left| left.processed[3].value = r#"{"seq":9}"#.to_owned(), "changes its origin"),
+        (|left| left.processed[3].key = "other", "has another key than its origin"),
+        (|left| left.processed[3].headers.push(("phronis-unjudged", "e".to_owned())), "0/0 is unjudged by e"),
+        (|left| left.processed.swap(0, 1), "processed 0: 0 comes after 2"),
+        (|left| left.dlq[2].headers[0].1 = "b".to_owned(), "has the id of another letter"),
+        (|left| left.dlq[2].value.push('!'), "does not keep the bytes of 0/1"),
+        (|left| left.state.push(record("dropped/0/0", "{}", &[])), "0/0 is Dropped and Delivered"),
+        (|left| left.dlq.retain(|letter| letter.headers[3].1 == "gate"), "is unjudged by d and there is no letter"),
+    ];
+    for (unsound, words) in breaks {
+        let mut left = Left::sound();
+        left.repeat_all();
+        unsound(&mut left);
+        let report = check(&left, expect())?;
         assert!(!report.holds() && report.to_string().contains(words), "`{words}` is not in\n{report}");
     }
     Ok(())

@@ -1,9 +1,11 @@
-//! What keeps the house tidy: the direction of the crates, the first line of each file, a page for each code.
+//! What keeps the house tidy: the direction of the crates, the first line of each file, a page for each code,
+//! a compose file that fits its schema.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use anyhow::Context as _;
 use phronis_tests::plugins::root;
 use serde_json::Value;
 
@@ -81,6 +83,52 @@ fn every_code_has_a_page_and_every_page_a_code() -> anyhow::Result<()> {
         without.is_empty() && unknown.is_empty(),
         "codes without a page: {without:?}; pages of no code: {unknown:?}"
     );
+    Ok(())
+}
+
+#[test]
+fn the_compose_file_fits_its_schema_and_names_what_is_there() -> anyhow::Result<()> {
+    let folder = root().join("deploy");
+    let schema: Value = serde_json::from_slice(&std::fs::read(folder.join("compose.schema.json"))?)?;
+    let compose: Value = serde_saphyr::from_str(&std::fs::read_to_string(folder.join("compose.yaml"))?)?;
+    let validator = jsonschema::validator_for(&schema)?;
+    let problems = |file: &Value| -> Vec<String> {
+        validator.iter_errors(file).map(|error| format!("{}: {error}", error.instance_path())).collect()
+    };
+    assert_eq!(problems(&compose), [""; 0]);
+
+    // A schema that lets everything through would be no check.
+    for (place, nonsense) in [
+        ("/services/phronis/healthcheck/interval", Value::from(5)),
+        ("/services/phronis/depends_on/topics/condition", Value::from("service_done")),
+        ("/services/kafka/environment/KAFKA_NODE_ID", Value::from(1)),
+        ("/services/kafka/ports/0", Value::from("19092")),
+        ("/services/topics/restart", Value::from(false)),
+    ] {
+        let mut broken = compose.clone();
+        *broken.pointer_mut(place).with_context(|| format!("{place} is not in the file"))? = nonsense;
+        assert!(!problems(&broken).is_empty(), "{place} may be anything");
+    }
+
+    let services = compose.get("services").and_then(Value::as_object).context("services")?;
+    let names = |service: &Value, key: &str| -> Vec<String> {
+        match service.get(key) {
+            Some(Value::Object(named)) => named.keys().cloned().collect(),
+            Some(Value::Array(list)) => list.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+            _ => Vec::new(),
+        }
+    };
+    for (name, service) in services {
+        for other in names(service, "depends_on") {
+            assert!(services.contains_key(&other), "{name} depends on {other}, which is not there");
+        }
+        for secret in names(service, "secrets") {
+            assert!(compose.pointer(&format!("/secrets/{secret}")).is_some(), "{name} needs the secret {secret}");
+        }
+        if let Some(dockerfile) = service.pointer("/build/dockerfile").and_then(Value::as_str) {
+            assert!(root().join(dockerfile).is_file(), "{name} is built from {dockerfile}, which is not there");
+        }
+    }
     Ok(())
 }
 

@@ -74,6 +74,9 @@ fn round(plugins: &[&str]) -> Result<f64> {
     let mut options = stream::Options::new(id, Arc::new(contract));
     options.partitions = 1;
     let options = phronis_pipeline::Options {
+        node: phronis_pipeline::Node { id: "bench".to_owned(), listen: None },
+        roles: phronis_pipeline::Role::all(),
+        topics: phronis_pipeline::TopicPolicy::Create,
         streams: vec![options],
         plugins_dir: dir.path().join("plugins"),
         state_dir: dir.path().join("state"),

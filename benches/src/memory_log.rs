@@ -52,6 +52,10 @@ impl Log for MemoryLog {
         Ok(vec![TopicInfo { name: Arc::clone(&self.raw), partitions }])
     }
 
+    fn topic(&self, topic: &str) -> Result<TopicInfo> {
+        Ok(TopicInfo { name: topic.into(), partitions: vec![PartitionInfo { earliest: 0, latest: 0, bytes: None }] })
+    }
+
     fn describe_topic(&self, _: &str) -> Result<TopicSettings> {
         let retention = Retention::default();
         Ok(TopicSettings { partitions: 1, replication: None, retention, max_record_bytes: u64::MAX })

@@ -1,15 +1,17 @@
 //! The independent checker: reads all topics of a stream from the beginning and verifies that nothing was lost.
 //!
-//! It trusts no counter and shares no code with the pipeline, only the log's own reader:
-//! the names of headers stand here a second time on purpose.
+//! It trusts no counter and shares no code with the pipeline. Of the embedded log it uses the log's own reader,
+//! of Kafka a client of its own; the names of headers stand here a second time on purpose.
 //! What it verifies: every raw record has exactly one terminal outcome; for each detector
 //! delivered = judged + skipped + letters; order; letters byte for byte; alerts once and with an origin that exists.
+//! Where a delivery may happen twice ([`Expect::may_repeat`]), what comes again must say the same as the first time.
 
 mod alerts;
 mod letters;
 mod processed;
 mod raw;
 mod report;
+mod source;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -17,13 +19,14 @@ use std::path::Path;
 use anyhow::Context as _;
 use phronis_core::StreamId;
 use phronis_core::partition::Topics;
+use phronis_log::Log;
 use phronis_log::embedded::{self, Options};
-use phronis_log::{Log, PollLimits, Position};
 use serde_json::Value;
 
 pub use alerts::Alert;
-pub use letters::{Letter, all as letters};
+pub use letters::{Letter, all as letters, all_on_kafka as letters_on_kafka};
 pub use report::{Detector, Report, Verdict};
+use source::{Embedded, Kafka, Source};
 
 /// What is asked of a run, besides the equations that always hold.
 #[derive(Default)]
@@ -38,6 +41,9 @@ pub struct Expect<'a> {
     pub acknowledged: Vec<(i32, i64, u64)>,
     /// Whether a producer may have sent the same `seq` of a key twice.
     pub may_resend: bool,
+    /// Whether a delivery may stand in the log more than once: at-least-once on Kafka, after a host was lost.
+    /// Repeats are counted; order is asked of first appearances; two outcomes of one record are wrong even so.
+    pub may_repeat: bool,
 }
 
 impl std::fmt::Debug for Expect<'_> {
@@ -78,24 +84,44 @@ pub fn check_folder(folder: &Path, stream: &str, expect: Expect<'_>) -> anyhow::
     report
 }
 
-/// Checks a stream's topics.
+/// Checks a stream's topics in the embedded log.
 ///
 /// # Errors
 /// When the log cannot be read; what is wrong with its content stands in the report.
-pub fn check(log: &dyn Log, topics: &Topics, mut expect: Expect<'_>) -> anyhow::Result<Report> {
+pub fn check(log: &dyn Log, topics: &Topics, expect: Expect<'_>) -> anyhow::Result<Report> {
+    check_source(&Embedded(log), topics, expect)
+}
+
+/// Checks a stream's topics on the broker at this address, as a reader of committed records sees them.
+///
+/// # Errors
+/// When a topic cannot be read to its end; what is wrong with its content stands in the report.
+pub fn check_kafka(bootstrap: &str, stream: &str, expect: Expect<'_>) -> anyhow::Result<Report> {
+    let stream: StreamId = stream.parse()?;
+    let may_repeat = expect.may_repeat;
+    let mut report = check_source(&Kafka(bootstrap), &Topics::of(&stream), expect)?;
+    if report.repeated_alerts > 0 && !may_repeat {
+        // On the embedded log a repeat is a detector that says the same twice; here it may be a second delivery too.
+        let repeated = report.repeated_alerts;
+        report.wrong(|| format!("{repeated} alerts stand in the topic more than once"));
+    }
+    Ok(report)
+}
+
+fn check_source(source: &impl Source, topics: &Topics, mut expect: Expect<'_>) -> anyhow::Result<Report> {
     let mut report = Report::default();
     for name in &expect.detectors {
         report.detectors.entry(name.clone()).or_default();
     }
-    let mut raw = raw::Raw::read(log, &topics.raw)?;
+    let mut raw = raw::Raw::read(source, &topics.raw, expect.may_repeat)?;
     report.received = raw.count();
     for &(partition, first, count) in &expect.acknowledged {
         raw.must_hold(partition, first, count, &mut report);
     }
-    let debts = letters::read(log, topics, &mut raw, &mut report)?;
-    letters::read_drops(log, topics, &mut raw, &mut report)?;
-    let alerts = alerts::read(log, topics, &raw, &mut report)?;
-    processed::read(log, topics, &mut raw, debts, &alerts, &mut expect, &mut report)?;
+    let debts = letters::read(source, topics, &mut raw, &mut report)?;
+    letters::read_drops(source, topics, &mut raw, &mut report)?;
+    let alerts = alerts::read(source, topics, &raw, &mut report)?;
+    processed::read(source, topics, &mut raw, debts, &alerts, &mut expect, &mut report)?;
     raw.all_must_have_an_outcome(&mut report);
     report.balance();
     Ok(report)
@@ -126,37 +152,4 @@ impl Record<'_> {
         let values = self.headers.into_iter().filter(|(n, _)| *n == name);
         values.map(|(_, value)| String::from_utf8_lossy(value).into_owned()).collect()
     }
-}
-
-/// Reads a topic from the beginning to its end, in the order of its partitions.
-fn each(log: &dyn Log, topic: &str, mut take: impl FnMut(Record<'_>)) -> anyhow::Result<()> {
-    each_batch(log, topic, |records| {
-        for (row, offset) in records.offsets.values().iter().enumerate() {
-            take(Record {
-                partition: records.partition,
-                offset: *offset,
-                key: records.body.key(row),
-                value: records.body.value(row),
-                headers: records.body.headers(row),
-            });
-        }
-    })
-}
-
-fn each_batch(log: &dyn Log, topic: &str, mut take: impl FnMut(&phronis_core::records::Records)) -> anyhow::Result<()> {
-    let topics = log.topics()?;
-    let info = topics.iter().find(|info| &*info.name == topic).with_context(|| format!("there is no topic {topic}"))?;
-    for (partition, info) in (0i32..).zip(&info.partitions) {
-        let mut reader = log.reader(topic, partition, Position::Earliest)?;
-        while reader.position() < info.latest {
-            let limits = PollLimits { records: 8192, bytes: 8 << 20 };
-            // What is there is read at once; the wait only keeps a broken log from being read for ever.
-            let records = reader.next(limits, std::time::Duration::from_secs(1))?;
-            let records = records.with_context(|| {
-                format!("{topic}/{partition} ends at {}, not at {}", reader.position(), info.latest)
-            })?;
-            take(&records);
-        }
-    }
-    Ok(())
 }

@@ -1,9 +1,11 @@
 //! What tests, the chaos run and the demo share: a real host in a room of its own, and the independent checker.
 //!
 //! Nothing here looks into the host: it is started as a process, spoken to over HTTP,
-//! and judged by what it left in its log.
+//! and judged by what it left in its log. The broker of the Kafka tests is a real one, and so is its bad network.
 
 pub mod checker;
 pub mod host;
+pub mod kafka;
 pub mod load;
 pub mod plugins;
+pub mod proxy;

@@ -1,6 +1,7 @@
 //! Takes events: `POST /v1/streams/{stream}/events`, `POST /ingest`, `POST /ingest/state`.
 //!
-//! An answer of 202 or 422 means that every row is durable in the stream's raw topic; any other answer that nothing was taken.
+//! An answer of 202 or 422 means that every row is durable in the stream's raw topic; any other answer that nothing was taken,
+//! except where it says that this is not known: a log that did not answer in time may still have taken them.
 //! Large bodies are split and checked on blocking threads, since that costs CPU.
 
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use utoipa::ToSchema;
 
 use crate::access::Caller;
 use crate::body::{self, Held};
-use crate::problem::{Document, Problem};
+use crate::problem::{AWAY_SECONDS, Document, Problem};
 use crate::state::App;
 
 /// A body that is split in less time (tens of microseconds) than handing it to another thread would save.
@@ -26,6 +27,9 @@ const SMALL: usize = 4 << 10;
 
 /// How long a request waits for its turn to be split; longer means that the processors are busy.
 const TURN: Duration = Duration::from_secs(2);
+
+/// The host or its log is not there for now.
+const AWAY: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
 
 /// What was taken.
 #[derive(Debug, Serialize, ToSchema)]
@@ -87,10 +91,12 @@ pub(crate) struct Accepted {
     responses(
         (status = 202, description = "taken", body = Taken),
         (status = 400, description = "not splittable into events: nothing was taken", body = Document),
-        (status = 413, description = "too large: nothing was taken", body = Document),
+        (status = 404, description = "no such stream, or a host that takes no events", body = Document),
+        (status = 413, description = "too large: the body (nothing was taken), or an event for its topic (PH3006)", body = Document),
         (status = 415, description = "a type or encoding that is not accepted: nothing was taken", body = Document),
         (status = 422, description = "every row is refused; all are kept and become letters (with the members of 202)", body = Document),
         (status = 429, description = "back-pressure: nothing was taken, see Retry-After", body = Document),
+        (status = 503, description = "the log is away, see Retry-After; the detail says whether nothing was taken or that it is not known", body = Document),
     ),
     security(("key" = []), ("bearer" = [])),
 )]
@@ -114,6 +120,7 @@ pub(crate) async fn post(
         (status = 202, description = "taken", body = Accepted),
         (status = 422, description = "every row is refused; all are kept and become letters", body = Document),
         (status = 429, description = "back-pressure: nothing was taken, see Retry-After", body = Document),
+        (status = 503, description = "the log is away, see Retry-After; the detail says whether nothing was taken or that it is not known", body = Document),
     ),
     security(("key" = []), ("bearer" = [])),
 )]
@@ -136,6 +143,7 @@ pub(crate) async fn post_default(
         (status = 202, description = "taken", body = Accepted),
         (status = 422, description = "every row is refused; all are kept and become letters", body = Document),
         (status = 429, description = "back-pressure: nothing was taken, see Retry-After", body = Document),
+        (status = 503, description = "the log is away, see Retry-After; the detail says whether nothing was taken or that it is not known", body = Document),
     ),
     security(("key" = []), ("bearer" = [])),
 )]
@@ -218,6 +226,21 @@ fn problem_of(error: ingest::Error) -> Problem {
         ingest::Error::Log(error @ phronis_log::Error::Full { .. }) => {
             Problem::new(code::LOG_FULL, format!("{error}; nothing was taken")).retry_after(1)
         }
+        ingest::Error::NotServed { .. } => {
+            Problem::new(code::NOT_FOUND, error.to_string()).hint("`GET /v1/hosts` lists hosts; post to one with the role `serve`")
+        }
+        ingest::Error::NotReady { code, reason } => {
+            Problem::new(code, format!("{reason}; nothing was taken")).status(AWAY).retry_after(AWAY_SECONDS)
+        }
+        ingest::Error::Log(error @ phronis_log::Error::Unreachable { .. }) => {
+            Problem::new(code::LOG_UNREACHABLE, format!("{error}; nothing was taken")).retry_after(AWAY_SECONDS)
+        }
+        ingest::Error::Log(error @ phronis_log::Error::UnknownTopic(_)) => {
+            Problem::new(code::UNKNOWN_TOPIC, format!("{error}; nothing was taken")).status(AWAY).retry_after(AWAY_SECONDS)
+        }
+        ingest::Error::InDoubt(_) => Problem::new(code::LOG_UNREACHABLE, error.to_string())
+            .retry_after(AWAY_SECONDS)
+            .hint("sending them again is safe where the contract de-duplicates; else look into the raw topic first"),
         ingest::Error::Log(error) => error.into(),
         other => Problem::internal("taking the events", &other),
     }

@@ -13,6 +13,7 @@ mod error;
 mod events;
 mod health;
 mod home;
+mod hosts;
 mod live;
 mod observe;
 mod openapi;

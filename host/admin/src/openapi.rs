@@ -24,7 +24,7 @@ use crate::streams;
         (name = "streams", description = "what flows"),
         (name = "plugins", description = "what judges, and its settings"),
         (name = "topics", description = "what is in the log"),
-        (name = "health", description = "how the host is"),
+        (name = "health", description = "how the host is, and which others there are"),
     ),
     modifiers(&Keys),
 )]

@@ -8,6 +8,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Json;
 use phronis_core::plugin::{Added, Field, Limits};
 use phronis_core::{PluginId, code};
+use phronis_pipeline::hosts;
 use phronis_pipeline::plugins::{Change, ChangeError, What};
 use phronis_pipeline::status::{self, PluginState};
 use serde::{Deserialize, Serialize};
@@ -55,6 +56,23 @@ pub(crate) struct Plugin {
     limits_origin: Origin,
     /// What it has done since the host started.
     pub(crate) counts: Counts,
+    /// What each live host runs of it.
+    hosts: Vec<OnHost>,
+    /// Whether they all run the same version.
+    pub(crate) is_consistent: bool,
+}
+
+/// A plugin on a host.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct OnHost {
+    /// The host.
+    node_id: String,
+    /// SHA-256 of the component; none where the host processes the stream without the plugin.
+    digest: Option<String>,
+    /// The author's version.
+    version: Option<String>,
+    /// Since when it runs there, RFC 3339.
+    since: Option<String>,
 }
 
 /// A version that was loaded.
@@ -177,7 +195,7 @@ pub(crate) async fn show(
 ) -> Result<Json<Plugin>, Problem> {
     let id = parse(&path, &caller)?;
     let plugin = app.pipeline.plugin(&id).ok_or_else(|| Problem::not_found(format_args!("plugin `{id}`")))?;
-    Ok(Json(plugin.into()))
+    Ok(Json(described(&app, plugin)))
 }
 
 /// Sets all of a plugin's parameters (those left out go back to their defaults): checked against its JSON Schema and by the plugin itself, in force from its next batch on.
@@ -284,7 +302,8 @@ fn problem_of(error: ChangeError) -> Problem {
 
 /// The plugins that a caller may know of.
 pub(crate) fn visible(app: &App, caller: &Caller) -> impl Iterator<Item = Plugin> {
-    app.pipeline.plugins().into_iter().filter(|plugin| caller.sees(&plugin.id.stream.tenant)).map(Plugin::from)
+    let plugins = app.pipeline.plugins().into_iter().filter(|plugin| caller.sees(&plugin.id.stream.tenant));
+    plugins.map(|plugin| described(app, plugin))
 }
 
 fn parse((tenant, stream, name): &(String, String, String), caller: &Caller) -> Result<PluginId, Problem> {
@@ -314,8 +333,13 @@ fn text_of(headers: &HeaderMap, name: &str) -> Option<String> {
     Some(text.chars().filter(|c| !c.is_control()).take(500).collect())
 }
 
-impl From<status::Plugin> for Plugin {
-    fn from(plugin: status::Plugin) -> Self {
+fn described(app: &App, plugin: status::Plugin) -> Plugin {
+    let spread = app.pipeline.spread(&plugin.id);
+    Plugin::of(plugin, spread)
+}
+
+impl Plugin {
+    fn of(plugin: status::Plugin, spread: hosts::Spread) -> Self {
         let counts = plugin.counts;
         Self {
             id: plugin.id.to_string(),
@@ -344,6 +368,19 @@ impl From<status::Plugin> for Plugin {
                 failed_calls: counts.failed_calls,
                 busy_seconds: Duration::from_nanos(counts.busy_nanos).as_secs_f64(),
             },
+            hosts: spread.hosts.into_iter().map(OnHost::from).collect(),
+            is_consistent: spread.is_consistent,
+        }
+    }
+}
+
+impl From<hosts::Running> for OnHost {
+    fn from(running: hosts::Running) -> Self {
+        Self {
+            node_id: running.node_id,
+            digest: running.digest,
+            version: running.version,
+            since: running.since.and_then(rfc3339),
         }
     }
 }

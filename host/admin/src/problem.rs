@@ -18,6 +18,9 @@ use utoipa::ToSchema;
 
 use crate::pages;
 
+/// When to try again while the log is away: brokers that are restarted take some seconds.
+pub(crate) const AWAY_SECONDS: u32 = 5;
+
 /// A problem, as it is sent.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 #[schema(as = Problem)]
@@ -171,6 +174,8 @@ impl From<phronis_log::Error> for Problem {
         use phronis_log::Error;
         match &error {
             Error::Full { .. } => Self::new(code::LOG_FULL, error.to_string()).retry_after(1),
+            Error::Unreachable { .. } => Self::new(code::LOG_UNREACHABLE, error.to_string()).retry_after(AWAY_SECONDS),
+            Error::TooLarge { .. } => Self::new(code::RECORD_TOO_LARGE, error.to_string()),
             Error::UnknownTopic(_) => Self::new(code::NOT_FOUND, error.to_string()),
             Error::OutOfRange { offset, earliest, .. } => {
                 let status = if offset < earliest { StatusCode::GONE } else { StatusCode::BAD_REQUEST };
@@ -251,6 +256,9 @@ fn usual_status(code: Code) -> StatusCode {
         (code::HEADER_NEEDED, StatusCode::FORBIDDEN),
         (code::BACK_PRESSURE, StatusCode::TOO_MANY_REQUESTS),
         (code::LOG_FULL, StatusCode::TOO_MANY_REQUESTS),
+        (code::LOG_UNREACHABLE, StatusCode::SERVICE_UNAVAILABLE),
+        (code::TOPICS_MISSING, StatusCode::SERVICE_UNAVAILABLE),
+        (code::RECORD_TOO_LARGE, StatusCode::PAYLOAD_TOO_LARGE),
         (code::INTERNAL, StatusCode::INTERNAL_SERVER_ERROR),
         (code::LOG_FAILED, StatusCode::INTERNAL_SERVER_ERROR),
         (code::METHOD_NOT_ALLOWED, StatusCode::METHOD_NOT_ALLOWED),
@@ -279,5 +287,17 @@ mod tests {
         assert_eq!(document["accepted"], 0);
         assert!(document["hint"].as_str().is_some_and(|hint| !hint.is_empty()));
         assert!(document.get("problems").is_none());
+    }
+
+    #[test]
+    fn a_log_that_is_away_is_tried_again_and_a_record_too_large_is_not() {
+        let away = phronis_log::Error::Unreachable { reason: "no broker answers".to_owned() };
+        let large = phronis_log::Error::TooLarge { topic: "t".to_owned(), bytes: 2_000_000, most: 1_048_588 };
+        for (error, status, code, is_retryable) in [(away, 503, "PH3005", true), (large, 413, "PH3006", false)] {
+            let document = serde_json::to_value(Problem::from(error).document("/ingest")).unwrap();
+            assert_eq!(document["status"], status);
+            assert_eq!(document["code"], code);
+            assert_eq!(document["retryable"], is_retryable);
+        }
     }
 }

@@ -48,6 +48,7 @@ pub(crate) struct Selection {
 /// Reads records of a topic, one JSON object a line (`application/x-ndjson`).
 ///
 /// Records of one partition come in their order; without a partition, those of several partitions come interleaved.
+/// With follow, a reader that retention overtook goes on with the oldest record that is left.
 #[utoipa::path(
     get, path = "/v1/topics/{topic}/records", tag = "topics",
     params(("topic" = String, Path), Selection),
@@ -66,7 +67,7 @@ pub(crate) async fn read(
     Path(topic): Path<String>,
     Query(query): Query<Selection>,
 ) -> Result<Response, Problem> {
-    if !topics::Readable::by(&app, &caller).await?.has(&topic) {
+    if !topics::Readable::by(&app, &caller).has(&topic) {
         return Err(Problem::not_found(format_args!("topic `{topic}`")));
     }
     let wanted = Wanted {

@@ -40,6 +40,7 @@ enum Command {
     Simulate(commands::simulate::Args),
     Tail(commands::tail::Args),
     Streams(commands::streams::Args),
+    Topics(commands::topics::Args),
     Plugin(commands::plugin::Args),
     Explain(commands::explain::Args),
     #[command(hide = true)]
@@ -90,6 +91,7 @@ impl Command {
             Self::Simulate(args) => block_on_to_the_end(commands::simulate::run(args)),
             Self::Tail(args) => block_on(commands::tail::run(args)),
             Self::Streams(args) => block_on(commands::streams::run(&args)),
+            Self::Topics(args) => commands::topics::run(&args),
             Self::Plugin(args) => block_on(commands::plugin::run(args)),
             Self::Explain(args) => commands::explain::run(&args),
             Self::CompileComponent => commands::compile_component::run(),

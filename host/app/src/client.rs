@@ -7,7 +7,7 @@ use clap::Args;
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::Value;
 
-use crate::config::{self, HostFile, Overrides, host_file};
+use crate::config::{self, Config, HostFile, Overrides, host_file};
 use crate::failure::{Exit, Failure};
 
 /// Where the host is and who asks.
@@ -36,14 +36,14 @@ pub struct Client {
 }
 
 impl ClientArgs {
-    /// The data folder of the host that these arguments mean.
+    /// The configuration of the host that these arguments mean.
     ///
     /// # Errors
-    /// When the configuration is not valid.
-    pub fn data_dir(&self) -> Result<PathBuf, Failure> {
+    /// When it is not valid.
+    pub fn config(&self) -> Result<Config, Failure> {
         let overrides =
             Overrides::from_env().flag("--data-dir", "data_dir", self.data_dir.as_ref().map(|dir| dir.display()));
-        Ok(config::load(&self.config, &overrides)?.data_dir)
+        Ok(config::load(&self.config, &overrides)?)
     }
 
     /// The address that was given, or that a host left in its data folder.
@@ -54,7 +54,7 @@ impl ClientArgs {
         if let Some(endpoint) = &self.endpoint {
             return Ok(Some(endpoint.trim_end_matches('/').to_owned()));
         }
-        let text = std::fs::read(host_file(&self.data_dir()?)).ok();
+        let text = std::fs::read(host_file(&self.config()?.data_dir)).ok();
         let host = text.and_then(|text| serde_json::from_slice::<HostFile>(&text).ok());
         Ok(host.map(|host| format!("http://{}", reachable(host.listen))))
     }
@@ -148,6 +148,14 @@ impl Client {
         let what = if error.is_connect() { "no host answers" } else { "the connection to the host broke" };
         Failure::new(Exit::NotReachable, format!("{what} at {}: {cause}", self.base))
             .next("start one with `phronis run`, name it with --endpoint, or look with `phronis doctor`")
+    }
+}
+
+/// Says of a host that is not there that events need one, whatever the log.
+pub fn needs_host(failure: Failure) -> Failure {
+    match failure.exit == Exit::NotReachable && failure.code.is_none() {
+        true => failure.next("events go in through a host, on Kafka too: start one with `phronis run`, or name one with --endpoint"),
+        false => failure,
     }
 }
 

@@ -13,6 +13,8 @@ mod send;
 pub mod simulate;
 pub mod streams;
 pub mod tail;
+pub mod topics;
+pub mod wiring;
 
 use std::path::PathBuf;
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use phronis_core::{Name, StreamId};
 
 pub mod http;
+pub mod kafka;
 pub mod log;
 pub mod problem;
 pub mod reader;
@@ -21,7 +22,8 @@ pub mod units;
 pub mod value;
 
 pub use http::{Http, Key, Role};
-pub use log::{Durability, Log, LogFormat, LogKind, Logging};
+pub use kafka::Kafka;
+pub use log::{Durability, Embedded, Log, LogFormat, LogKind, Logging};
 pub use problem::{Origin, Problem, Problems};
 pub use reader::Effective;
 pub use streams::{OnMissing, Stream};

@@ -74,7 +74,7 @@ impl Survey {
     /// When there is no engine; what a plugin does wrong is a problem of the survey.
     pub fn load_all(&mut self, config: &Config) -> Result<(), Failure> {
         let scratch = std::env::temp_dir().join(format!("phronis-check-{}", std::process::id()));
-        let engine = commands::run::engine(config, &scratch)?;
+        let engine = commands::wiring::engine(config, &scratch)?;
         for id in self.plugins.clone() {
             let folder = config.plugins_dir.join(id.stream.tenant.as_str()).join(id.stream.stream.as_str());
             let path = folder.join(format!("{}.wasm", id.name));

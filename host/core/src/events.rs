@@ -14,7 +14,7 @@ use crate::decode::Checked;
 use crate::json::write;
 use crate::plugin::FieldType;
 use crate::records::Records;
-use crate::time::Time;
+use crate::time::{self, Time};
 
 /// The events of a batch. All columns have as many rows as there are events.
 #[derive(Debug, Clone)]
@@ -23,7 +23,9 @@ pub struct Events {
     pub rows: Vec<u32>,
     /// One column for each field of the contract, in its order.
     pub columns: Vec<ArrayRef>,
-    /// When each event happened, in microseconds since 1970-01-01T00:00:00Z; the record's timestamp where it does not say.
+    /// When each event happened, in microseconds since 1970-01-01T00:00:00Z.
+    ///
+    /// Where the contract's field does not say: the record's `ce_time` header (CloudEvents in Kafka's binary mode), else its timestamp.
     pub event_times: Int64Array,
     contract: Arc<Contract>,
     undeclared: Vec<bool>,
@@ -38,8 +40,11 @@ impl Events {
         undeclared: Vec<bool>,
     ) -> Self {
         let timestamps = records.body.timestamps.values();
-        let of_record =
-            |row: &u32| timestamps.get(*row as usize).map_or(0, |timestamp| timestamp.saturating_mul(1_000));
+        let has_headers = records.body.headers.null_count() < records.len();
+        let of_record = |row: &u32| {
+            let said = if has_headers { cloud_event_time(records, *row as usize) } else { None };
+            said.or_else(|| timestamps.get(*row as usize).map(|timestamp| timestamp.saturating_mul(1_000))).unwrap_or(0)
+        };
         let own = contract
             .event_time()
             .and_then(|index| columns.get(index))
@@ -201,6 +206,11 @@ impl Checked {
     }
 }
 
+/// When an event happened by the header of a CloudEvent in binary mode (CloudEvents Kafka protocol binding 1.0.2, §3.2.3.1).
+fn cloud_event_time(records: &Records, row: usize) -> Option<i64> {
+    time::parse(records.body.headers(row).last("ce_time")?)
+}
+
 /// Integers that a plugin reads as numbers.
 fn typed_number(column: ArrayRef, of_type: FieldType) -> ArrayRef {
     match (column.data_type(), of_type) {
@@ -254,5 +264,35 @@ mod tests {
         }
         let kept = checked.events.filter(&BooleanArray::from(vec![false, true])).unwrap();
         assert_eq!((kept.rows, kept.columns.first().map(|column| column.len())), (vec![2], Some(1)));
+    }
+    #[test]
+    fn a_cloud_event_in_binary_mode_says_when_it_happened() {
+        let yaml = "apiVersion: v3.1.0\nkind: DataContract\nid: c\nversion: '1'\nschema:\n- name: s\n";
+        let silent = format!("{yaml}  properties: [{{name: at, logicalType: timestamp}}]\n");
+        let named = format!(
+            "{yaml}  customProperties: [{{property: phronis.eventTime, value: at}}]\n  properties: [{{name: at, logicalType: timestamp}}]\n"
+        );
+        let cloud = |time: &[u8]| {
+            let mut headers = HeadersBuilder::default();
+            headers.push("ce_specversion", b"1.0").push("ce_id", b"1").push("ce_type", b"t").push("ce_source", b"/s");
+            headers.push("ce_time", time).push("content-type", b"application/json");
+            headers
+        };
+        let noon = 1_732_276_800_000_000;
+        let own = br#"{"at":"2024-11-22T11:00:00Z"}"#;
+        for (contract, expected) in
+            [(silent, [noon, 2_000, 3_000, noon]), (named, [noon, 2_000, 3_000, noon - 3_600_000_000])]
+        {
+            let mut records = RecordsBuilder::default();
+            records.push(1, None, Some(b"{}"), cloud(b"2024-11-22T13:00:00+01:00").as_bytes());
+            records.push(2, None, Some(b"{}"), cloud(b"yesterday").as_bytes());
+            records.push(3, None, Some(b"{}"), &[]);
+            records.push(4, None, Some(own), cloud(b"2024-11-22T12:00:00Z").as_bytes());
+            let records =
+                Records { topic: "t".into(), partition: 0, offsets: vec![0, 1, 2, 3].into(), body: records.finish() };
+            let contract = Arc::new(Contract::parse(&contract, "c").unwrap());
+            let checked = crate::Decoder::new(contract).check(records);
+            assert_eq!(checked.events.event_times.values().to_vec(), expected, "{:?}", checked.rejected);
+        }
     }
 }

@@ -23,6 +23,15 @@ pub const PREFIX: &str = "phronis-";
 /// On a processed event: a detector that has not judged it yet. One header a detector.
 pub const UNJUDGED: &str = "phronis-unjudged";
 
+/// On a letter without its record's value: how many bytes that has.
+const VALUE_OMITTED: &str = "phronis-value-omitted";
+
+/// On a letter without its record's own headers: how many bytes they have.
+const HEADERS_OMITTED: &str = "phronis-headers-omitted";
+
+/// On a letter without its record's key: how many bytes that has.
+const KEY_OMITTED: &str = "phronis-key-omitted";
+
 /// The step that refused the record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -33,6 +42,8 @@ pub enum Stage {
     Enrich,
     /// A detector.
     Detect,
+    /// What follows from the event is more than its topic takes.
+    Deliver,
 }
 
 impl Stage {
@@ -42,11 +53,12 @@ impl Stage {
             Self::Gate => "gate",
             Self::Enrich => "enrich",
             Self::Detect => "detect",
+            Self::Deliver => "deliver",
         }
     }
 
     fn parse(text: &str) -> Option<Self> {
-        [Self::Gate, Self::Enrich, Self::Detect].into_iter().find(|stage| stage.as_str() == text)
+        [Self::Gate, Self::Enrich, Self::Detect, Self::Deliver].into_iter().find(|stage| stage.as_str() == text)
     }
 }
 
@@ -81,6 +93,18 @@ pub struct Plugin {
     pub digest: String,
 }
 
+/// What a letter does not keep of its record, in bytes, because the topic of letters does not take as much.
+/// The record itself stands at its origin, as long as retention leaves it there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Omitted {
+    /// The value.
+    pub value: Option<u64>,
+    /// The record's own headers.
+    pub headers: Option<u64>,
+    /// The key.
+    pub key: Option<u64>,
+}
+
 /// What a letter says beside the record that it keeps.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Letter {
@@ -90,7 +114,7 @@ pub struct Letter {
     pub origin: Origin,
     /// Whose it is.
     pub stream: StreamId,
-    /// The plugin, unless the gate refused it.
+    /// The plugin, where it was one.
     pub plugin: Option<Plugin>,
     /// The step that refused it.
     pub stage: Stage,
@@ -106,6 +130,8 @@ pub struct Letter {
     pub due_at: Option<Time>,
     /// The trace of the record's `traceparent` header.
     pub trace_id: Option<String>,
+    /// What it does not keep.
+    pub omitted: Omitted,
 }
 
 impl Letter {
@@ -134,12 +160,15 @@ impl Letter {
             first_failed_at: now,
             due_at: None,
             trace_id: trace_id(headers),
+            omitted: Omitted::default(),
         }
     }
 
-    /// Writes the record's own headers byte for byte, and after them this letter's.
+    /// Writes the record's own headers byte for byte (unless they are omitted), and after them this letter's.
     pub fn write(&self, original: Headers<'_>, out: &mut HeadersBuilder) {
-        out.extend(original);
+        if self.omitted.headers.is_none() {
+            out.extend(original);
+        }
         let mut text = |name: &str, value: &str| {
             out.push(name, value.as_bytes());
         };
@@ -171,6 +200,14 @@ impl Letter {
             Some(trace) => text("phronis-trace-id", bounded(trace, 128)),
             None if has_older("phronis-trace-id") => text("phronis-trace-id", ""),
             None => {}
+        }
+        let Omitted { value, headers, key } = self.omitted;
+        for (name, bytes) in [(VALUE_OMITTED, value), (HEADERS_OMITTED, headers), (KEY_OMITTED, key)] {
+            match bytes {
+                Some(bytes) => text(name, &bytes.to_string()),
+                None if has_older(name) => text(name, ""),
+                None => {}
+            }
         }
     }
 
@@ -209,6 +246,11 @@ impl Letter {
                 None => None,
             },
             trace_id: full("phronis-trace-id").map(str::to_owned),
+            omitted: Omitted {
+                value: full(VALUE_OMITTED).map(str::parse).transpose().ok()?,
+                headers: full(HEADERS_OMITTED).map(str::parse).transpose().ok()?,
+                key: full(KEY_OMITTED).map(str::parse).transpose().ok()?,
+            },
         })
     }
 }

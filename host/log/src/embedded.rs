@@ -187,7 +187,7 @@ impl Log {
 
 impl crate::Log for Log {
     fn create_topic(&self, topic: &TopicSpec) -> Result<()> {
-        registry::check(topic)?;
+        crate::topic::check(topic)?;
         let topic = topic.clone();
         self.0.shared.call(move |writer| registry::create(writer, &topic))
     }

@@ -14,6 +14,8 @@ use phronis_core::records::{Records, TopicName};
 pub mod conformance;
 pub mod embedded;
 mod error;
+pub mod kafka;
+mod topic;
 
 pub use error::Error;
 
@@ -139,6 +141,7 @@ pub struct Subscription {
 }
 
 /// A member of a consumer group: what it reads, and the way in that may commit for it.
+#[expect(missing_debug_implementations, reason = "its parts are trait objects")]
 pub struct Member {
     /// What it reads.
     pub source: Box<dyn Source>,

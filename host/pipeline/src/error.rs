@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use phronis_core::{Code, code};
+
 /// An error of the pipeline. What a plugin or an event does wrong is never one: that is data.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -9,6 +11,14 @@ pub enum Error {
     /// The log.
     #[error(transparent)]
     Log(#[from] phronis_log::Error),
+    /// Another live host has the same node id.
+    #[error("another live host has the node id `{node_id}`: {holder}; give each host a node id of its own")]
+    NodeIdTaken {
+        /// The node id.
+        node_id: String,
+        /// What the other host says about itself.
+        holder: String,
+    },
     /// The folder of last good versions.
     #[error("the state folder {} cannot be used: {source}", path.display())]
     StateFolder {
@@ -34,4 +44,15 @@ pub enum Error {
     /// Columns that do not fit together; a fault of the host.
     #[error("columns do not fit together: {0}")]
     Columns(#[from] arrow_schema::ArrowError),
+}
+
+impl Error {
+    /// The stable code, where there is one.
+    pub fn code(&self) -> Option<Code> {
+        match self {
+            Self::Log(error) => Some(error.code()),
+            Self::NodeIdTaken { .. } => Some(code::NODE_ID_TAKEN),
+            _ => None,
+        }
+    }
 }

@@ -1,18 +1,20 @@
 //! The pipeline as others see it: a cheap handle that never blocks the data path.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use phronis_core::contract::Contract;
-use phronis_core::{PluginId, StreamId};
+use phronis_core::partition::Topics;
+use phronis_core::{PluginId, StreamId, code};
 use phronis_log::Log;
 use tokio::sync::{broadcast, oneshot};
 
-use crate::clock::now_ms;
+use crate::hosts::{self, Hosts};
 use crate::ingest::{self, Ingest};
 use crate::plugins::{self, Board, Mailbox, Message};
-use crate::stream::Stream;
-use crate::{live, status};
+use crate::readiness::Gate;
+use crate::stream::{Stream, lag};
+use crate::{Error, Role, live, status};
 
 /// A handle of a running pipeline.
 #[derive(Clone)]
@@ -22,20 +24,29 @@ pub struct Handle {
 
 /// What all handles share.
 pub(crate) struct Shared {
-    pub(crate) streams: BTreeMap<StreamId, (Arc<Stream>, Ingest)>,
+    pub(crate) roles: BTreeSet<Role>,
+    /// The streams, and the ways in where this host takes events.
+    pub(crate) streams: BTreeMap<StreamId, (Arc<Stream>, Option<Ingest>)>,
     pub(crate) board: Arc<Board>,
     pub(crate) mailbox: Mailbox,
     pub(crate) live: broadcast::Sender<Arc<live::Event>>,
     pub(crate) log: Arc<dyn Log>,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) hosts: Arc<Hosts>,
 }
 
 impl Handle {
     /// All streams, by name.
     ///
-    /// Asks the log for its offsets: a short blocking read.
+    /// Asks the log for its offsets: a short blocking read; while the log is away, what was known last.
     pub fn streams(&self) -> Vec<status::Stream> {
-        let topics = self.shared.log.topics().unwrap_or_default();
-        self.shared.streams.values().map(|(stream, _)| self.stream_status(stream, &topics)).collect()
+        self.shared.streams.values().map(|(stream, _)| self.stream_status(stream)).collect()
+    }
+
+    /// The topics of all streams, by stream; asks nobody.
+    pub fn topics(&self) -> Vec<(StreamId, Topics)> {
+        let streams = self.shared.streams.values();
+        streams.map(|(stream, _)| (stream.options.id.clone(), stream.options.topics.clone())).collect()
     }
 
     /// A stream's contract.
@@ -52,6 +63,19 @@ impl Handle {
     pub fn ingest(&self, stream: &StreamId, body: &[u8], form: ingest::Form) -> Result<ingest::Pending, ingest::Error> {
         let (_, ingest) =
             self.shared.streams.get(stream).ok_or_else(|| ingest::Error::UnknownStream(stream.clone()))?;
+        let Some(ingest) = ingest else {
+            return Err(ingest::Error::NotServed { roles: Role::list(&self.shared.roles) });
+        };
+        if !self.shared.gate.is_open() {
+            // The log is asked first: that it cannot be reached says more than that work has not begun.
+            self.shared.log.health()?;
+            let reason = self.shared.gate.reason();
+            let (code, reason) = reason.map_or_else(
+                || (code::LOG_UNREACHABLE, "the host has not begun to work yet".to_owned()),
+                |reason| (reason.code, reason.message),
+            );
+            return Err(ingest::Error::NotReady { code, reason });
+        }
         ingest.take(body, form)
     }
 
@@ -63,6 +87,16 @@ impl Handle {
     /// One plugin.
     pub fn plugin(&self, id: &PluginId) -> Option<status::Plugin> {
         self.plugins().into_iter().find(|plugin| plugin.id == *id)
+    }
+
+    /// All live hosts that share the log, by node id.
+    pub fn hosts(&self) -> Vec<hosts::Host> {
+        self.shared.hosts.all()
+    }
+
+    /// What a plugin runs as on all hosts that process its stream.
+    pub fn spread(&self, plugin: &PluginId) -> hosts::Spread {
+        self.shared.hosts.spread(plugin)
     }
 
     /// Changes a plugin's parameters or limits: checked, written to `phronis.config`, applied.
@@ -86,11 +120,20 @@ impl Handle {
 
     /// What `/readyz` looks at.
     pub fn checks(&self) -> Vec<status::Check> {
-        let log = match self.shared.log.topics() {
-            Ok(topics) => status::Check { name: "log".into(), is_ok: true, detail: format!("{} topics", topics.len()) },
-            Err(error) => status::Check { name: "log".into(), is_ok: false, detail: error.to_string() },
+        let health = self.shared.log.health().map_err(|error| format!("{error} ({})", error.code()));
+        let trouble = match (health, self.shared.gate.reason()) {
+            (Err(error), _) => Some(error),
+            (Ok(()), Some(reason)) => Some(reason.to_string()),
+            (Ok(()), None) if !self.shared.gate.is_open() => Some("the host has not begun to work yet".to_owned()),
+            (Ok(()), None) => None,
         };
-        let streams = self.shared.streams.values().map(|(stream, _)| {
+        let log = status::Check {
+            name: "log".into(),
+            is_ok: trouble.is_none(),
+            detail: trouble.unwrap_or_else(|| "answers".to_owned()),
+        };
+        let processed = self.shared.streams.values().filter(|_| self.shared.roles.contains(&Role::Process));
+        let streams = processed.map(|(stream, _)| {
             let (state, detail) = stream.condition();
             status::Check {
                 name: format!("stream {}", stream.options.id),
@@ -101,48 +144,33 @@ impl Handle {
         std::iter::once(log).chain(streams).collect()
     }
 
+    /// Resolves when the pipeline must end because of something that only a person can change; else never.
+    ///
+    /// # Cancel safety
+    /// Cancelling loses nothing.
+    pub async fn fatal(&self) -> Error {
+        self.shared.gate.fatal().await
+    }
+
     /// The event log.
     pub fn log(&self) -> Arc<dyn Log> {
         Arc::clone(&self.shared.log)
     }
 
-    fn stream_status(&self, stream: &Stream, topics: &[phronis_log::TopicInfo]) -> status::Stream {
+    fn stream_status(&self, stream: &Stream) -> status::Stream {
         let options = &stream.options;
         let (state, detail) = stream.condition();
-        let raw = topics.iter().find(|topic| topic.name == options.topics.raw);
-        let committed = self.shared.log.committed(&stream.group, &options.topics.raw).unwrap_or_default();
-        let mut committed = committed.into_iter();
-        let mut lag_records = 0;
-        let mut oldest: Option<i64> = None;
-        for (partition, info) in (0i32..).zip(raw.map(|raw| raw.partitions.as_slice()).unwrap_or_default()) {
-            let committed = committed.next().flatten().unwrap_or(info.earliest).max(info.earliest);
-            let lag = u64::try_from(info.latest.saturating_sub(committed)).unwrap_or(0);
-            lag_records += lag;
-            if lag > 0 {
-                let at = self.timestamp_at(&options.topics.raw, partition, committed);
-                oldest = oldest.into_iter().chain(at).min();
-            }
-        }
-        let lag_seconds = oldest.map_or(0.0, |at| {
-            std::time::Duration::from_millis(u64::try_from(now_ms().saturating_sub(at)).unwrap_or(0)).as_secs_f64()
-        });
+        let partitions = lag::measure(self.shared.log.as_ref(), stream);
         status::Stream {
             id: options.id.clone(),
             topics: options.topics.clone(),
-            partitions: options.partitions,
             state,
             detail,
             counts: stream.counts.snapshot(),
-            lag_records,
-            lag_seconds,
+            lag_records: partitions.iter().map(|partition| partition.lag_records).sum(),
+            lag_seconds: partitions.iter().map(|partition| partition.lag_seconds).fold(0.0, f64::max),
+            partitions,
         }
-    }
-
-    fn timestamp_at(&self, topic: &str, partition: i32, offset: i64) -> Option<i64> {
-        let mut reader = self.shared.log.reader(topic, partition, phronis_log::Position::Offset(offset)).ok()?;
-        let one = phronis_log::PollLimits { records: 1, bytes: 1 };
-        let records = reader.next(one, std::time::Duration::ZERO).ok()??;
-        records.body.timestamps.values().first().copied()
     }
 }
 

@@ -3,6 +3,7 @@
 //! Every row goes to raw, also the bad ones: the check here only fills the answer.
 //! The processing gate alone writes letters, because a letter needs an origin offset (design decision 14).
 
+pub(crate) mod partitions;
 mod split;
 
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use phronis_log::{Log, Sink, Ticket};
 
 use crate::clock::now_ms;
 use crate::stream::Options;
+use partitions::Partitions;
 
 /// Refused rows that an answer names one by one; the rest are only counted.
 const NAMED: usize = 1000;
@@ -32,7 +34,7 @@ pub enum Form {
     Lines,
 }
 
-/// Why events were not taken. None of the body's events is in the log.
+/// Why events were not taken. None of the body's events is in the log, except where it says so.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -48,9 +50,26 @@ pub enum Error {
         /// Why.
         reason: String,
     },
-    /// The log.
+    /// This host takes no events.
+    #[error("this host takes no events, its roles are: {roles}")]
+    NotServed {
+        /// What it does instead.
+        roles: String,
+    },
+    /// The host does not work yet.
+    #[error("{reason}")]
+    NotReady {
+        /// The stable code.
+        code: Code,
+        /// Why not.
+        reason: String,
+    },
+    /// The log did not take them.
     #[error(transparent)]
     Log(#[from] phronis_log::Error),
+    /// The log did not answer in time: the events may be taken or not.
+    #[error("{0}; the events may or may not have been taken")]
+    InDoubt(phronis_log::Error),
 }
 
 /// Where a run of rows is in raw.
@@ -99,19 +118,24 @@ pub struct Taken {
 /// The way into one stream.
 pub(crate) struct Ingest {
     stream: Options,
+    log: Arc<dyn Log>,
     sink: Box<dyn Sink>,
+    partitions: Arc<Partitions>,
     decoders: Mutex<Vec<Decoder>>,
     /// Where the next body's rows without a key go.
     turn: AtomicUsize,
 }
 
 impl Ingest {
-    pub(crate) fn new(stream: Options, log: &dyn Log) -> Result<Self, phronis_log::Error> {
-        Ok(Self { stream, sink: log.sink()?, decoders: Mutex::default(), turn: AtomicUsize::new(0) })
+    pub(crate) fn new(stream: Options, log: Arc<dyn Log>, partitions: Arc<Partitions>) -> phronis_log::Result<Self> {
+        let sink = log.sink()?;
+        Ok(Self { stream, log, sink, partitions, decoders: Mutex::default(), turn: AtomicUsize::new(0) })
     }
 
     /// Cuts, checks and hands over a body.
     pub(crate) fn take(&self, body: &[u8], form: Form) -> Result<Pending, Error> {
+        // A sink may only learn much later that nobody answers; who posts should know now.
+        self.log.health()?;
         let rows = split::split(body, form)?;
         if rows.is_empty() {
             return Err(Error::Empty);
@@ -127,7 +151,8 @@ impl Ingest {
 
         let (places, appends) = self.partition(&rows, &checked, now);
         let partitions = appends.iter().map(|append| (append.partition, append.records.len())).collect();
-        let ticket = self.sink.try_submit(Delivery { appends, commits: Vec::new() })?;
+        let submitted = self.sink.try_submit(Delivery { appends, commits: Vec::new() });
+        let ticket = submitted.inspect_err(|error| self.partitions.look_again(error))?;
         let refused_count = checked.rejected.len();
         let refused = checked
             .rejected
@@ -147,6 +172,7 @@ impl Ingest {
             .collect();
         Ok(Pending {
             ticket,
+            counts: Arc::clone(&self.partitions),
             accepted: rows.len() - refused_count,
             partitions,
             refused,
@@ -158,7 +184,8 @@ impl Ingest {
 
     /// Spreads rows over partitions by key; rows without a key stay together.
     fn partition(&self, rows: &[&[u8]], checked: &Checked, now: i64) -> (Vec<(i32, usize)>, Vec<Append>) {
-        let partitions = usize::try_from(self.stream.partitions).unwrap_or(1).max(1);
+        let count = self.partitions.count();
+        let partitions = usize::try_from(count).unwrap_or(1).max(1);
         let keyless = self.turn.fetch_add(1, Ordering::Relaxed) % partitions;
         let mut builders: Vec<RecordsBuilder> = Vec::new();
         builders.resize_with(partitions, RecordsBuilder::default);
@@ -169,7 +196,7 @@ impl Ingest {
             let key = event.and_then(|event| checked.events.key(event));
             let partition = key
                 .as_deref()
-                .map_or(keyless, |key| usize::try_from(partition::of_key(key, self.stream.partitions)).unwrap_or(0));
+                .map_or(keyless, |key| usize::try_from(partition::of_key(key, count)).unwrap_or(0));
             if let Some(builder) = builders.get_mut(partition) {
                 places.push((i32::try_from(partition).unwrap_or(0), builder.len()));
                 builder.push(now, key.as_deref(), Some(bytes), &[]);
@@ -198,6 +225,7 @@ impl std::fmt::Debug for Ingest {
 #[derive(Debug)]
 pub struct Pending {
     ticket: Ticket,
+    counts: Arc<Partitions>,
     accepted: usize,
     partitions: Vec<(i32, usize)>,
     refused: Vec<Waiting>,
@@ -221,10 +249,19 @@ struct Waiting {
 impl Pending {
     /// Waits until the events are durable.
     ///
+    /// # Errors
+    /// With [`Error::InDoubt`], and where a part of the events was too large, others of them may be in the log.
+    ///
     /// # Cancel safety
     /// Cancelling loses only the answer; the events are taken all the same.
     pub async fn durable(self) -> Result<Taken, Error> {
-        let receipt = self.ticket.durable().await?;
+        let receipt = self.ticket.durable().await.map_err(|error| {
+            self.counts.look_again(&error);
+            match error {
+                phronis_log::Error::Unreachable { .. } => Error::InDoubt(error),
+                error => Error::Log(error),
+            }
+        })?;
         let ranges: Vec<Range> = self
             .partitions
             .iter()

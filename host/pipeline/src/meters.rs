@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use metrics::{Counter, Histogram, counter, histogram};
+use metrics::{Counter, Histogram, counter, gauge, histogram};
 use phronis_core::StreamId;
 
 use crate::status::StreamCounts;
@@ -15,6 +15,7 @@ pub(crate) struct Meters {
     gate: Counter,
     enrich: Counter,
     detect: Counter,
+    deliver: Counter,
     dropped: Counter,
     alerts: Counter,
     checked: Histogram,
@@ -34,6 +35,7 @@ impl Meters {
             gate: letters("gate"),
             enrich: letters("enrich"),
             detect: letters("detect"),
+            deliver: letters("deliver"),
             dropped: counter!("phronis_events_dropped_total", "stream" => stream.clone()),
             alerts: counter!("phronis_alerts_total", "stream" => stream.clone()),
             checked: stage("checked"),
@@ -65,8 +67,15 @@ impl Meters {
         self.gate.increment(tally.gate_letters);
         self.enrich.increment(tally.enrich_letters);
         self.detect.increment(tally.detect_letters);
+        self.deliver.increment(tally.deliver_letters);
         self.dropped.increment(tally.dropped);
         self.alerts.increment(tally.alerts);
         self.end_to_end.record(Duration::from_millis(u64::try_from(age_ms).unwrap_or(0)));
     }
+}
+
+/// A partition stands still (1), or does not (0).
+pub(crate) fn partition_stopped(stream: &StreamId, partition: i32, is_stopped: bool) {
+    let labels = [("stream", stream.to_string()), ("partition", partition.to_string())];
+    gauge!("phronis_stream_partition_stopped", &labels).set(f64::from(u8::from(is_stopped)));
 }

@@ -176,6 +176,8 @@ pub(crate) struct Board {
     lineups: BTreeMap<StreamId, ArcSwap<Lineup>>,
     plugins: Mutex<BTreeMap<PluginId, status::Plugin>>,
     counters: Mutex<BTreeMap<PluginId, Arc<Counters>>>,
+    /// Rises with each change of a plugin.
+    revision: AtomicU64,
 }
 
 impl Board {
@@ -198,11 +200,18 @@ impl Board {
     pub(crate) fn publish_plugin(&self, plugin: status::Plugin, counters: &Arc<Counters>) {
         lock(&self.counters).insert(plugin.id.clone(), Arc::clone(counters));
         lock(&self.plugins).insert(plugin.id.clone(), plugin);
+        self.revision.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn remove_plugin(&self, id: &PluginId) {
         lock(&self.plugins).remove(id);
         lock(&self.counters).remove(id);
+        self.revision.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Rises with each change of a plugin: whether to look again.
+    pub(crate) fn revision(&self) -> u64 {
+        self.revision.load(Ordering::Relaxed)
     }
 
     /// All plugins, with their counts as of now.
@@ -230,8 +239,12 @@ pub(crate) enum Message {
     File(phronis_engine::watch::Change),
     /// A component was compiled and checked, or refused.
     Loaded(loader::Loaded),
-    /// A record of `phronis.config`.
+    /// Records of `phronis.config`.
     Config(Box<phronis_core::records::Records>),
+    /// All records of `phronis.config` up to now were told: plugins may be put in force.
+    Opened,
+    /// `phronis.config` was made anew: its offsets begin again.
+    ConfigRemade,
     /// Someone wants to change something.
     Change(Change, oneshot::Sender<Result<Applied, ChangeError>>),
     /// The end.

@@ -12,17 +12,36 @@ pub struct Stream {
     pub id: StreamId,
     /// Its topics.
     pub topics: phronis_core::partition::Topics,
-    /// Partitions of each topic.
-    pub partitions: i32,
     /// What it does right now.
     pub state: StreamState,
     /// Why it is not running, in words.
     pub detail: Option<String>,
     /// What it has done since the process started.
     pub counts: StreamCounts,
-    /// Records in raw that are not committed yet.
+    /// The partitions of raw; empty as long as the log was never reached.
+    pub partitions: Vec<PartitionLag>,
+    /// Records in raw that are not answered for yet.
     pub lag_records: u64,
-    /// How old the oldest of them is, in seconds; 0 without lag.
+    /// How long ago the oldest of them came, in seconds; 0 without lag.
+    pub lag_seconds: f64,
+}
+
+/// How far a stream is in one partition of raw, when the log was last reached.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PartitionLag {
+    /// Which.
+    pub partition: i32,
+    /// Offset of the oldest record that is still there.
+    pub earliest: i64,
+    /// Offset that the next record will get.
+    pub latest: i64,
+    /// The next offset to be read by whoever owns the partition; none before the first commit.
+    pub committed: Option<i64>,
+    /// Records that are not answered for yet.
+    pub lag_records: u64,
+    /// How long ago the oldest of them came, in seconds; 0 without lag.
+    ///
+    /// By the record's own timestamp where this host has the record or read it, else by when the partition was seen to grow.
     pub lag_seconds: f64,
 }
 
@@ -33,7 +52,7 @@ pub enum StreamState {
     Starting,
     /// Judges events.
     Running,
-    /// Cannot write and tries again.
+    /// Cannot write and tries again, or a partition stands still.
     Blocked,
     /// Waits for a plugin that never had a good version (`on_missing = "hold"`).
     Held,
@@ -54,6 +73,8 @@ pub struct StreamCounts {
     pub enrich_letters: u64,
     /// Letters of detectors (debts: their events are delivered).
     pub detect_letters: u64,
+    /// Letters of events whose processed record would be too large for its topic.
+    pub deliver_letters: u64,
     /// Events dropped by a rule (de-duplication, enrichers).
     pub dropped: u64,
     /// Alerts.

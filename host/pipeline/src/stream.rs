@@ -1,8 +1,12 @@
 //! A stream as the pipeline runs it: configuration, topics, and what it has done so far.
 
-use std::collections::BTreeSet;
+pub(crate) mod condition;
+pub(crate) mod lag;
+pub(crate) mod limits;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use phronis_core::contract::Contract;
@@ -11,7 +15,10 @@ use phronis_core::plugin::Limits;
 use phronis_core::{Name, StreamId};
 use phronis_log::{PollLimits, Retention};
 
-use crate::status;
+use self::condition::Conditions;
+use self::lag::{Progress, Tracker};
+use self::limits::TopicLimits;
+use crate::{meters, status};
 
 /// What a stream should be.
 #[derive(Debug, Clone)]
@@ -76,7 +83,13 @@ pub(crate) struct Stream {
     pub(crate) options: Options,
     pub(crate) group: Arc<str>,
     pub(crate) counts: Counts,
-    condition: Mutex<(status::StreamState, Option<String>)>,
+    /// How large a record of an output topic may be.
+    pub(crate) limits: TopicLimits,
+    conditions: Mutex<Conditions>,
+    /// Of the partitions that this host owns. Workers hold this lock for moments only.
+    progress: Mutex<BTreeMap<i32, Progress>>,
+    /// No worker ever takes this lock.
+    lag: Mutex<Tracker>,
 }
 
 /// Counters that workers add to when a delivery is durable.
@@ -87,6 +100,7 @@ pub(crate) struct Counts {
     pub(crate) gate_letters: AtomicU64,
     pub(crate) enrich_letters: AtomicU64,
     pub(crate) detect_letters: AtomicU64,
+    pub(crate) deliver_letters: AtomicU64,
     pub(crate) dropped: AtomicU64,
     pub(crate) alerts: AtomicU64,
 }
@@ -104,6 +118,7 @@ impl Counts {
         add(&self.gate_letters, tally.gate_letters);
         add(&self.enrich_letters, tally.enrich_letters);
         add(&self.detect_letters, tally.detect_letters);
+        add(&self.deliver_letters, tally.deliver_letters);
         add(&self.dropped, tally.dropped);
         add(&self.alerts, tally.alerts);
     }
@@ -116,6 +131,7 @@ impl Counts {
             gate_letters: get(&self.gate_letters),
             enrich_letters: get(&self.enrich_letters),
             detect_letters: get(&self.detect_letters),
+            deliver_letters: get(&self.deliver_letters),
             dropped: get(&self.dropped),
             alerts: get(&self.alerts),
         }
@@ -124,15 +140,61 @@ impl Counts {
 
 impl Stream {
     pub(crate) fn new(options: Options) -> Self {
-        let group = options.group();
-        Self { options, group, counts: Counts::default(), condition: Mutex::new((status::StreamState::Starting, None)) }
+        Self {
+            group: options.group(),
+            counts: Counts::default(),
+            limits: TopicLimits::default(),
+            conditions: Mutex::new(Conditions::of(options.workers.min(options.partitions))),
+            progress: Mutex::default(),
+            lag: Mutex::default(),
+            options,
+        }
     }
 
+    /// What the stream as a whole does.
     pub(crate) fn condition(&self) -> (status::StreamState, Option<String>) {
-        self.condition.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.conditions).merged()
     }
 
-    pub(crate) fn set_condition(&self, state: status::StreamState, detail: Option<String>) {
-        *self.condition.lock().unwrap_or_else(PoisonError::into_inner) = (state, detail);
+    /// A worker says what it does.
+    pub(crate) fn set_condition(&self, worker: i32, state: status::StreamState, detail: Option<String>) {
+        lock(&self.conditions).set(worker, state, detail);
     }
+
+    /// A worker ends, whatever the reason: what it knew of its partitions holds no more.
+    pub(crate) fn forget_worker(&self, worker: i32, partitions: impl IntoIterator<Item = i32>) {
+        for partition in lock(&self.conditions).forget(worker) {
+            meters::partition_stopped(&self.options.id, partition, false);
+        }
+        let mut progress = lock(&self.progress);
+        for partition in partitions {
+            progress.remove(&partition);
+        }
+    }
+
+    /// A partition stands still until someone does something.
+    pub(crate) fn stop_partition(&self, worker: i32, partition: i32, why: String) {
+        lock(&self.conditions).stop(worker, partition, why);
+        meters::partition_stopped(&self.options.id, partition, true);
+    }
+
+    /// A stopped partition goes on, or is another's now.
+    pub(crate) fn partition_goes_on(&self, partition: i32) {
+        lock(&self.conditions).go_on(partition);
+        meters::partition_stopped(&self.options.id, partition, false);
+    }
+
+    /// How far a partition is; `None` when it is this host's no more.
+    pub(crate) fn set_progress(&self, partition: i32, progress: Option<Progress>) {
+        let mut known = lock(&self.progress);
+        match progress {
+            Some(progress) => drop(known.insert(partition, progress)),
+            None => drop(known.remove(&partition)),
+        }
+    }
+}
+
+/// A lock that a panicking holder cannot poison: what it guards is replaced whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

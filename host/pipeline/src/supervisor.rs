@@ -1,6 +1,6 @@
 //! Starts the branches, keeps the workers alive, and ends everything in order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,32 +9,39 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use phronis_core::StreamId;
-use phronis_core::partition::{CONFIG_TOPIC, Topics};
-use phronis_core::records::TopicName;
+use phronis_core::partition::CONFIG_TOPIC;
 use phronis_engine::Engine;
 use phronis_engine::watch::Watcher;
-use phronis_log::{Log, PollLimits, Position, Reader, Retention, TopicSpec};
+use phronis_log::{Follower, Log};
 use tokio::sync::broadcast;
 
+use crate::clock::rest;
 use crate::handle::{Handle, Shared};
+use crate::hosts::{Beat, Claim, Hosts, Me};
+use crate::ingest::partitions::{self, Partitions};
 use crate::ingest::Ingest;
+use crate::opening::{Opening, say_for_workers};
 use crate::plugins::{self, Board, Mailbox, Message};
-use crate::stream::{self, Stream};
+use crate::readiness::Gate;
+use crate::stream::{self, Stream, lag};
 use crate::worker::Worker;
-use crate::{Error, Result, live, status};
+use crate::{Error, Node, Result, Role, TopicPolicy, live, status, topics};
 
 /// How long a worker that failed to start, or panicked, stays down.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
 
-/// Bounds of one read of `phronis.config`.
-const CONFIG_READ: PollLimits = PollLimits { records: 1000, bytes: 1 << 20 };
-
-/// How long a read of `phronis.config` waits; also how soon its reader notices that it should stop.
-const CONFIG_WAIT: Duration = Duration::from_millis(200);
+/// How long the start waits for the log: as long as a near one needs. One that is away is waited for in the background.
+const FIRST_TRY: Duration = Duration::from_secs(2);
 
 /// What a pipeline should be.
 #[derive(Debug, Clone)]
 pub struct Options {
+    /// This host among those that share the log.
+    pub node: Node,
+    /// Which branches run here.
+    pub roles: BTreeSet<Role>,
+    /// What to do about topics that are not there.
+    pub topics: TopicPolicy,
     /// The streams.
     pub streams: Vec<stream::Options>,
     /// Where plugin files are dropped.
@@ -47,62 +54,41 @@ pub struct Options {
 #[derive(Debug)]
 pub struct Pipeline {
     handle: Handle,
+    running: Running,
+}
+
+/// What must end when the pipeline does.
+#[derive(Debug)]
+struct Running {
     should_stop: Arc<AtomicBool>,
+    mailbox: Mailbox,
+    /// Wakes the thread that counts partitions.
+    wake: mpsc::SyncSender<()>,
+    watcher: Option<Watcher>,
     threads: Vec<JoinHandle<()>>,
-    control: JoinHandle<()>,
-    watcher: Watcher,
+    /// The sign of life: others must not take this host for gone while its workers still deliver.
+    beat: Option<(Arc<AtomicBool>, JoinHandle<()>)>,
 }
 
 impl Pipeline {
-    /// Makes the topics, reads the live settings, and starts all branches.
+    /// Starts all branches. They begin to work when the log answers, the topics are there, and the live settings were read;
+    /// where that takes longer than a moment it goes on in the background, and [`Handle::checks`] says what is missing.
     ///
     /// # Errors
-    /// When the log, the state folder or the plugins folder cannot be used. What was started is stopped again.
+    /// When the state folder or the plugins folder cannot be used, or the log says what only a person can change.
+    /// What was started is stopped again.
     pub fn start(options: Options, log: Arc<dyn Log>, engine: Engine) -> Result<Self> {
-        create_topics(log.as_ref(), &options.streams)?;
-        let should_stop = Arc::new(AtomicBool::new(false));
-        let (live, _) = broadcast::channel(live::BACKLOG);
-        let board = Arc::new(Board::new(options.streams.iter().map(|stream| stream.id.clone())));
         let (mailbox, messages) = mpsc::channel();
-
-        let config: TopicName = CONFIG_TOPIC.into();
-        let mut config_reader = log.reader(&config, 0, Position::Earliest)?;
-        let max_component_bytes = engine.max_component_bytes();
-        let loader = plugins::start_loader(engine, mailbox.clone()).map_err(Error::Thread)?;
-        let mut control = plugins::Control::new(plugins::Parts {
-            rules: options.streams.iter().map(|s| (s.id.clone(), plugins::Rules::of(s))).collect(),
-            board: Arc::clone(&board),
-            live: live.clone(),
-            log: Arc::clone(&log),
-            config_topic: config,
-            shelf_dir: options.state_dir.clone(),
-            loader,
-        })?;
-        while let Some(records) = config_reader.next(CONFIG_READ, Duration::ZERO)? {
-            control.config_changed(&records);
-        }
-        let control = spawn("plugins", move || control.run(&messages))?;
-
-        let mut threads = vec![follow_config(config_reader, mailbox.clone(), Arc::clone(&should_stop))?];
-        let mut streams: BTreeMap<StreamId, (Arc<Stream>, Ingest)> = BTreeMap::new();
-        for options in options.streams {
-            for partition in 0..options.partitions {
-                let topic = Arc::clone(&options.topics.alerts);
-                let stop = Arc::clone(&should_stop);
-                threads.push(live::follow(Arc::clone(&log), options.id.clone(), topic, partition, live.clone(), stop)?);
+        let (wake, woken) = mpsc::sync_channel(1);
+        let should_stop = Arc::new(AtomicBool::new(false));
+        let mut running = Running { should_stop, mailbox, wake, watcher: None, threads: Vec::new(), beat: None };
+        match running.begin(options, log, engine, messages, woken) {
+            Ok(handle) => Ok(Self { handle, running }),
+            Err(error) => {
+                running.end();
+                Err(error)
             }
-            let ingest = Ingest::new(options.clone(), log.as_ref())?;
-            let stream = Arc::new(Stream::new(options));
-            for member in 0..stream.options.workers.min(stream.options.partitions) {
-                let parts = (Arc::clone(&stream), Arc::clone(&board), Arc::clone(&log), Arc::clone(&should_stop));
-                let name = format!("{}-{member}", stream.options.id);
-                threads.push(spawn(&name, move || keep_working(member, parts))?);
-            }
-            streams.insert(stream.options.id.clone(), (stream, ingest));
         }
-        let watcher = watch(options.plugins_dir, max_component_bytes, mailbox.clone())?;
-        let handle = Handle { shared: Arc::new(Shared { streams, board, mailbox, live, log }) };
-        Ok(Self { handle, should_stop, threads, control, watcher })
     }
 
     /// The pipeline as others see it.
@@ -112,38 +98,215 @@ impl Pipeline {
 
     /// Stops polling, makes what is in flight durable, and ends all threads. Blocks until done.
     pub fn stop(self) {
+        self.running.end();
+    }
+}
+
+impl Running {
+    fn begin(
+        &mut self,
+        options: Options,
+        log: Arc<dyn Log>,
+        engine: Engine,
+        messages: mpsc::Receiver<Message>,
+        woken: mpsc::Receiver<()>,
+    ) -> Result<Handle> {
+        let Options { node, roles, topics: policy, streams: wanted, plugins_dir, state_dir } = options;
+        let (live, _) = broadcast::channel(live::BACKLOG);
+        let board = Arc::new(Board::new(wanted.iter().map(|stream| stream.id.clone())));
+        let gate = Arc::new(Gate::new());
+        let needed = topics(&wanted);
+        let rules = wanted.iter().map(|stream| (stream.id.clone(), plugins::Rules::of(stream))).collect();
+        let me = Arc::new(Me::new(node, roles.clone(), wanted.iter().map(|stream| stream.id.clone()).collect()));
+        let claim = Claim::new(Arc::clone(&log), Arc::clone(&me))?;
+        let hosts = self.say_that_it_lives(&log, &me, &board, &gate, &live, &claim)?;
+
+        let mut alerts = BTreeMap::new();
+        let mut counted = Vec::new();
+        let mut streams = BTreeMap::new();
+        for options in wanted {
+            alerts.insert(Arc::clone(&options.topics.alerts), options.id.clone());
+            let ingest = match roles.contains(&Role::Serve) {
+                true => {
+                    let raw = Arc::clone(&options.topics.raw);
+                    let partitions = Arc::new(Partitions::new(raw, options.partitions, self.wake.clone()));
+                    counted.push(Arc::clone(&partitions));
+                    Some(Ingest::new(options.clone(), Arc::clone(&log), partitions)?)
+                }
+                false => None,
+            };
+            streams.insert(options.id.clone(), (Arc::new(Stream::new(options)), ingest));
+        }
+        let followed = roles.contains(&Role::Alert).then(|| alerts.keys().cloned().collect::<Vec<_>>());
+        let (opened, waiting) = mpsc::channel();
+        let opening = Opening {
+            log: Arc::clone(&log),
+            policy,
+            topics: needed,
+            streams: processed(&streams, &roles),
+            alerts: followed.map(|topics| (topics, opened)),
+            counted: counted.clone(),
+            claim,
+            gate: Arc::clone(&gate),
+            mailbox: self.mailbox.clone(),
+            should_stop: Arc::clone(&self.should_stop),
+        };
+        self.spawn("config", move || opening.run())?;
+        gate.tried(FIRST_TRY)?;
+
+        let max_component_bytes = engine.max_component_bytes();
+        let loader = plugins::start_loader(engine, self.mailbox.clone()).map_err(Error::Thread)?;
+        let control = plugins::Control::new(plugins::Parts {
+            rules,
+            board: Arc::clone(&board),
+            live: live.clone(),
+            log: Arc::clone(&log),
+            config_topic: CONFIG_TOPIC.into(),
+            shelf_dir: state_dir,
+            loader,
+            should_stop: Arc::clone(&self.should_stop),
+        })?;
+        self.spawn("plugins", move || control.run(&messages))?;
+        self.count_partitions(&log, counted, woken, &gate)?;
+        self.follow_alerts(&log, alerts, waiting, &live, &roles)?;
+        let worked = processed(&streams, &roles);
+        for stream in &worked {
+            self.work(stream, &board, &log, &gate)?;
+        }
+        self.threads.push(lag::watch(Arc::clone(&log), worked, Arc::clone(&self.should_stop)).map_err(Error::Thread)?);
+        self.watch(plugins_dir, max_component_bytes)?;
+        Ok(Handle { shared: Arc::new(Shared { roles, streams, board, mailbox: self.mailbox.clone(), live, log, gate, hosts }) })
+    }
+
+    fn say_that_it_lives(
+        &mut self,
+        log: &Arc<dyn Log>,
+        me: &Arc<Me>,
+        board: &Arc<Board>,
+        gate: &Arc<Gate>,
+        live: &broadcast::Sender<Arc<live::Event>>,
+        claim: &Claim,
+    ) -> Result<Arc<Hosts>> {
+        let hosts = Arc::new(Hosts::new(me));
+        let should_stop = Arc::new(AtomicBool::new(false));
+        let beat = Beat {
+            log: Arc::clone(log),
+            sink: log.sink()?,
+            me: Arc::clone(me),
+            hosts: Arc::clone(&hosts),
+            board: Arc::clone(board),
+            live: live.clone(),
+            claimed_at: Arc::clone(&claim.claimed_at),
+            should_stop: Arc::clone(&should_stop),
+        };
+        let gate = Arc::clone(gate);
+        self.beat = Some((should_stop, spawn("hosts", move || beat.run(&gate))?));
+        Ok(hosts)
+    }
+
+    fn count_partitions(
+        &mut self,
+        log: &Arc<dyn Log>,
+        counted: Vec<Arc<Partitions>>,
+        woken: mpsc::Receiver<()>,
+        gate: &Arc<Gate>,
+    ) -> Result<()> {
+        if counted.is_empty() {
+            return Ok(());
+        }
+        let (log, gate, stop) = (Arc::clone(log), Arc::clone(gate), Arc::clone(&self.should_stop));
+        self.spawn("partitions", move || partitions::keep_counting(log.as_ref(), &counted, &woken, &gate, &stop))
+    }
+
+    fn follow_alerts(
+        &mut self,
+        log: &Arc<dyn Log>,
+        topics: BTreeMap<phronis_core::records::TopicName, StreamId>,
+        opened: mpsc::Receiver<Box<dyn Follower>>,
+        events: &broadcast::Sender<Arc<live::Event>>,
+        roles: &BTreeSet<Role>,
+    ) -> Result<()> {
+        if !roles.contains(&Role::Alert) {
+            return Ok(());
+        }
+        let should_stop = Arc::clone(&self.should_stop);
+        let branch = live::Branch { log: Arc::clone(log), topics, events: events.clone(), should_stop };
+        self.spawn("alerts", move || branch.run(&opened))
+    }
+
+    /// Starts the workers of a stream; they wait at the gate.
+    fn work(&mut self, stream: &Arc<Stream>, board: &Arc<Board>, log: &Arc<dyn Log>, gate: &Arc<Gate>) -> Result<()> {
+        for member in 0..stream.options.workers.min(stream.options.partitions) {
+            let parts = (Arc::clone(stream), Arc::clone(board), Arc::clone(log), Arc::clone(&self.should_stop));
+            let gate = Arc::clone(gate);
+            self.spawn(&format!("{}-{member}", stream.options.id), move || {
+                if gate.wait(&parts.3) {
+                    keep_working(member, parts);
+                }
+            })?;
+        }
+        Ok(())
+    }
+
+    fn watch(&mut self, dir: PathBuf, max_component_bytes: usize) -> Result<()> {
+        // Notifications name files by their whole path.
+        let dir = std::path::absolute(&dir).unwrap_or(dir);
+        let (sender, changes) = mpsc::channel();
+        let mailbox = self.mailbox.clone();
+        // Ends when the watcher does.
+        spawn("plugin-files", move || {
+            for change in changes {
+                if mailbox.send(Message::File(change)).is_err() {
+                    return;
+                }
+            }
+        })?;
+        let watcher = Watcher::start(&dir, max_component_bytes, sender)
+            .map_err(|error| Error::PluginsFolder { path: dir, reason: error.to_string() })?;
+        self.watcher = Some(watcher);
+        Ok(())
+    }
+
+    fn spawn(&mut self, name: &str, run: impl FnOnce() + Send + 'static) -> Result<()> {
+        self.threads.push(spawn(name, run)?);
+        Ok(())
+    }
+
+    fn end(self) {
         self.should_stop.store(true, Ordering::Relaxed);
         drop(self.watcher);
-        // A control thread that is gone already needs no message.
-        drop(self.handle.shared.mailbox.send(Message::Stop));
-        for thread in self.threads.into_iter().chain([self.control]) {
-            if thread.join().is_err() {
-                tracing::error!("a thread of the pipeline panicked");
-            }
+        // Threads that are gone already need no message.
+        drop(self.mailbox.send(Message::Stop));
+        self.wake.try_send(()).ok();
+        join(self.threads);
+        if let Some((should_stop, beat)) = self.beat {
+            should_stop.store(true, Ordering::Relaxed);
+            join([beat]);
         }
     }
 }
 
-fn create_topics(log: &dyn Log, streams: &[stream::Options]) -> Result<()> {
-    log.create_topic(&TopicSpec {
-        name: CONFIG_TOPIC.into(),
-        partitions: 1,
-        retention: Retention { compact: true, ..Retention::default() },
-    })?;
-    for stream in streams {
-        let Topics { raw, processed, alerts, dlq, state, .. } = &stream.topics;
-        let retentions = [
-            (raw, stream.retention),
-            (processed, stream.retention),
-            (alerts, stream.retention),
-            (dlq, stream.letters_retention),
-            (state, stream.retention),
-        ];
-        for (name, retention) in retentions {
-            log.create_topic(&TopicSpec { name: Arc::clone(name), partitions: stream.partitions, retention })?;
+fn join(threads: impl IntoIterator<Item = JoinHandle<()>>) {
+    for thread in threads {
+        if thread.join().is_err() {
+            tracing::error!("a thread of the pipeline panicked");
         }
     }
-    Ok(())
+}
+
+/// The streams that workers of this host process.
+fn processed(
+    streams: &BTreeMap<StreamId, (Arc<Stream>, Option<Ingest>)>,
+    roles: &BTreeSet<Role>,
+) -> Vec<Arc<Stream>> {
+    if roles.contains(&Role::Process) {
+        return streams.values().map(|(stream, _)| Arc::clone(stream)).collect();
+    }
+    for (stream, _) in streams.values() {
+        let detail = format!("this host does not process, its roles are: {}", Role::list(roles));
+        say_for_workers(stream, status::StreamState::Stopped, Some(detail));
+    }
+    Vec::new()
 }
 
 /// Runs a worker, and a new one when it panics: a bug must not stop a stream for ever, nor go unseen.
@@ -160,47 +323,9 @@ fn keep_working(member: i32, parts: (Arc<Stream>, Arc<Board>, Arc<dyn Log>, Arc<
             Err(_) => "the worker panicked; this is a fault of the host".to_owned(),
         };
         tracing::error!(stream = %stream.options.id, member, %detail, "worker down, starting it again");
-        stream.set_condition(status::StreamState::Blocked, Some(detail));
-        thread::sleep(RESTART_PAUSE);
+        stream.set_condition(member, status::StreamState::Blocked, Some(detail));
+        rest(RESTART_PAUSE, &should_stop);
     }
-}
-
-fn follow_config(
-    mut reader: Box<dyn Reader>,
-    mailbox: Mailbox,
-    should_stop: Arc<AtomicBool>,
-) -> Result<JoinHandle<()>> {
-    spawn("config", move || {
-        while !should_stop.load(Ordering::Relaxed) {
-            match reader.next(CONFIG_READ, CONFIG_WAIT) {
-                Ok(Some(records)) => {
-                    if mailbox.send(Message::Config(Box::new(records))).is_err() {
-                        return;
-                    }
-                }
-                Ok(None) => {}
-                Err(error) => {
-                    tracing::warn!(%error, "live settings cannot be read, the last ones stay in force");
-                    thread::sleep(RESTART_PAUSE);
-                }
-            }
-        }
-    })
-}
-
-fn watch(dir: PathBuf, max_component_bytes: usize, mailbox: Mailbox) -> Result<Watcher> {
-    // Notifications name files by their whole path.
-    let dir = std::path::absolute(&dir).unwrap_or(dir);
-    let (sender, changes) = mpsc::channel();
-    spawn("plugin-files", move || {
-        for change in changes {
-            if mailbox.send(Message::File(change)).is_err() {
-                return;
-            }
-        }
-    })?;
-    Watcher::start(&dir, max_component_bytes, sender)
-        .map_err(|error| Error::PluginsFolder { path: dir, reason: error.to_string() })
 }
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {

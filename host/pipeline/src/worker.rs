@@ -129,7 +129,7 @@ impl Worker {
         if let Err(error) = self.drain() {
             tracing::warn!(stream = %self.stream.options.id, %error, "the last deliveries were not taken, they will be judged again");
         }
-        self.stream.set_condition(StreamState::Stopped, None);
+        self.stream.set_condition(0, StreamState::Stopped, None);
     }
 
     /// Judges what was taken before the end, as far as the time allows: the log keeps what is left.
@@ -148,11 +148,11 @@ impl Worker {
         if lineup.is_held {
             let names: Vec<_> = lineup.bypassed.iter().map(|name| name.as_str()).collect();
             let detail = format!("waits for a good version of {}", names.join(", "));
-            self.stream.set_condition(StreamState::Held, Some(detail));
+            self.stream.set_condition(0, StreamState::Held, Some(detail));
             return false;
         }
         if let Err(error) = self.crew.follow(lineup) {
-            self.stream.set_condition(StreamState::Blocked, Some(error));
+            self.stream.set_condition(0, StreamState::Blocked, Some(error));
             return false;
         }
         true
@@ -192,7 +192,7 @@ impl Worker {
         }
         self.settle(IN_FLIGHT)?;
         if self.stream.condition().0 != StreamState::Running {
-            self.stream.set_condition(StreamState::Running, None);
+            self.stream.set_condition(0, StreamState::Running, None);
         }
         Ok(!is_idle)
     }
@@ -283,7 +283,7 @@ impl Worker {
     /// After a failure: forget what is in flight, go back to what is committed, and try again a little later.
     fn recover(&mut self, error: &Error) {
         tracing::warn!(stream = %self.stream.options.id, %error, retry_in = ?self.backoff, "delivery failed, reading again from the committed offset");
-        self.stream.set_condition(StreamState::Blocked, Some(error.to_string()));
+        self.stream.set_condition(0, StreamState::Blocked, Some(error.to_string()));
         for pending in std::mem::take(&mut self.in_flight) {
             // Those of other partitions may have become durable, those behind the failed one cannot.
             if pending.ticket.wait().is_ok() {
@@ -333,7 +333,7 @@ impl Worker {
                     }
                     Err(error) => {
                         tracing::warn!(stream = %self.stream.options.id, partition, %error, "what de-duplication must remember cannot be read, trying again");
-                        self.stream.set_condition(StreamState::Blocked, Some(error.to_string()));
+                        self.stream.set_condition(0, StreamState::Blocked, Some(error.to_string()));
                         self.pause();
                     }
                 }

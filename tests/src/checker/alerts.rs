@@ -3,11 +3,10 @@
 use std::collections::HashSet;
 
 use phronis_core::partition::Topics;
-use phronis_log::Log;
 use serde_json::Value;
 
 use super::raw::{Outcome, Raw};
-use super::{Report, each};
+use super::{Report, Source};
 
 /// An alert, as it stands in the topic.
 #[derive(Debug, Clone)]
@@ -49,10 +48,15 @@ impl Alert {
 }
 
 /// Reads the alerts, sorted by origin; repeats by id are counted and left out.
-pub(super) fn read(log: &dyn Log, topics: &Topics, raw: &Raw, report: &mut Report) -> anyhow::Result<Vec<Alert>> {
+pub(super) fn read(
+    source: &impl Source,
+    topics: &Topics,
+    raw: &Raw,
+    report: &mut Report,
+) -> anyhow::Result<Vec<Alert>> {
     let mut ids = HashSet::new();
     let mut alerts = Vec::new();
-    each(log, &topics.alerts, |record| {
+    source.each(&topics.alerts, |record| {
         let json = record.value.and_then(|value| serde_json::from_slice(value).ok());
         let Some(alert) = json.and_then(Alert::parse) else {
             let (partition, offset) = (record.partition, record.offset);

@@ -3,46 +3,52 @@
 use std::collections::HashMap;
 
 use phronis_core::partition::Topics;
-use phronis_log::Log;
 use serde_json::Value;
 
 use super::letters::Debts;
 use super::raw::{Outcome, Raw};
-use super::{Alert, Expect, Record, Report, Seen, each};
+use super::{Alert, Expect, Record, Report, Seen, Source};
 
 /// Reads `processed` and compares each event with its origin, its alerts and its debts.
 pub(super) fn read(
-    log: &dyn Log,
+    source: &impl Source,
     topics: &Topics,
     raw: &mut Raw,
-    mut debts: Debts,
+    debts: Debts,
     alerts: &[Alert],
     expect: &mut Expect<'_>,
     report: &mut Report,
 ) -> anyhow::Result<()> {
     let mut order = Order::default();
-    each(log, &topics.processed, |record| {
-        report.delivered += 1;
+    let mut unpaid = debts.clone();
+    source.each(&topics.processed, |record| {
         let partition = record.partition;
         let Some(offset) = record.number("phronis-origin-offset") else {
+            report.delivered += 1;
             return report.wrong(|| format!("processed {partition}/{} does not name its origin", record.offset));
         };
-        raw.note(partition, offset, Outcome::Delivered, report);
+        let is_first = raw.note(partition, offset, Outcome::Delivered, report);
+        report.delivered += u64::from(is_first);
         let Some(event) = record.value.and_then(|value| serde_json::from_slice::<Value>(value).ok()) else {
             return report.wrong(|| format!("processed {partition}/{} is not JSON", record.offset));
         };
         keeps_the_original(&record, &event, offset, raw, report);
-        order.follow(&record, &event, offset, expect.may_resend, report);
-
         let (skipped, unjudged) = (record.names("phronis-skipped"), record.names("phronis-unjudged"));
+        for name in &unjudged {
+            let debt = (partition, offset, name.clone());
+            // A second event pays for the same letter only where one may come twice.
+            if !unpaid.remove(&debt) && (is_first || !debts.contains(&debt)) {
+                report.wrong(|| format!("{partition}/{offset} is unjudged by {name} and there is no letter"));
+            }
+        }
+        // What comes again has been counted, and has its place in the order where it came first.
+        if !is_first {
+            return;
+        }
+        order.follow(&record, &event, offset, expect.may_resend, report);
         let mine = of(alerts, partition, offset);
         for name in &skipped {
             report.detectors.entry(name.clone()).or_default().skipped += 1;
-        }
-        for name in &unjudged {
-            if !debts.remove(&(partition, offset, name.clone())) {
-                report.wrong(|| format!("{partition}/{offset} is unjudged by {name} and there is no letter"));
-            }
         }
         let bypassed = record.names("phronis-bypassed");
         for name in &bypassed {
@@ -66,7 +72,7 @@ pub(super) fn read(
             report.verdict += verdict;
         }
     })?;
-    for (partition, offset, plugin) in debts {
+    for (partition, offset, plugin) in unpaid {
         report.wrong(|| format!("{partition}/{offset} has a letter of {plugin} and is not delivered as unjudged"));
     }
     report.keys = order.seqs.len() as u64;

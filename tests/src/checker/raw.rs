@@ -1,9 +1,8 @@
 //! Raw records and what became of each.
 
 use phronis_core::records::Records;
-use phronis_log::Log;
 
-use super::{Report, each_batch};
+use super::{Report, Source};
 
 /// What became of a raw record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +19,7 @@ pub(super) type KeyAndValue<'a> = (Option<&'a [u8]>, Option<&'a [u8]>);
 /// All of raw, in memory: batches share their bytes.
 pub(super) struct Raw {
     partitions: Vec<Partition>,
+    may_repeat: bool,
 }
 
 #[derive(Default)]
@@ -33,9 +33,9 @@ struct Batch {
 }
 
 impl Raw {
-    pub(super) fn read(log: &dyn Log, topic: &str) -> anyhow::Result<Self> {
+    pub(super) fn read(source: &impl Source, topic: &str, may_repeat: bool) -> anyhow::Result<Self> {
         let mut partitions: Vec<Partition> = Vec::new();
-        each_batch(log, topic, |records| {
+        source.each_batch(topic, &mut |records| {
             let index = usize::try_from(records.partition).unwrap_or_default();
             while partitions.len() <= index {
                 partitions.push(Partition::default());
@@ -44,7 +44,7 @@ impl Raw {
                 partition.batches.push(Batch { records: records.clone(), outcomes: vec![None; records.len()] });
             }
         })?;
-        Ok(Self { partitions })
+        Ok(Self { partitions, may_repeat })
     }
 
     pub(super) fn count(&self) -> u64 {
@@ -74,18 +74,29 @@ impl Raw {
         self.partitions.get(p)?.batches.get(b)?.outcomes.get(row).copied().flatten()
     }
 
-    /// Notes a record's outcome; a second one, or one of a record that is not there, is wrong.
-    pub(super) fn note(&mut self, partition: i32, offset: i64, outcome: Outcome, report: &mut Report) {
+    /// Notes a record's outcome and says whether it counts: a repeat that may be does not.
+    /// Any other second outcome, and one of a record that is not there, is wrong.
+    pub(super) fn note(&mut self, partition: i32, offset: i64, outcome: Outcome, report: &mut Report) -> bool {
         let place = self.place(partition, offset);
         let slot = place.and_then(|(p, b, row)| self.partitions.get_mut(p)?.batches.get_mut(b)?.outcomes.get_mut(row));
         match slot {
             None => report.wrong(|| format!("{outcome:?} names {partition}/{offset}, which is not in raw")),
+            Some(Some(before)) if *before == outcome && self.may_repeat => {
+                report.repeated += 1;
+                return false;
+            }
             Some(Some(before)) => {
                 let before = *before;
                 report.wrong(|| format!("{partition}/{offset} is {before:?} and {outcome:?}"));
             }
             Some(slot) => *slot = Some(outcome),
         }
+        true
+    }
+
+    /// Whether a delivery may stand in the log more than once.
+    pub(super) fn may_repeat(&self) -> bool {
+        self.may_repeat
     }
 
     /// Rows that a host called durable must be there.

@@ -31,6 +31,8 @@ pub struct Report {
     pub alerts: Vec<Alert>,
     /// Alerts that stood in the topic more than once.
     pub repeated_alerts: u64,
+    /// Events, letters and drops that came again, where they may.
+    pub repeated: u64,
     /// Sum of what the judge said.
     pub verdict: Verdict,
     /// What is wrong, in words; bounded.
@@ -148,6 +150,9 @@ impl fmt::Display for Report {
             self.alerts.len(),
             self.repeated_alerts
         )?;
+        if self.repeated > 0 {
+            writeln!(f, "{} events, letters and drops came again", self.repeated)?;
+        }
         let Verdict { found, missed, wrong } = self.verdict;
         if self.verdict != Verdict::default() {
             writeln!(f, "compared event by event: {found} found, {missed} missed, {wrong} false")?;

@@ -127,8 +127,14 @@ fn pipeline(folder: &TempDir, log: &embedded::Log) -> Pipeline {
     // No plugin is ever compiled here.
     let compiler = Compiler::new("/bin/false", Vec::<String>::new());
     let engine = Engine::new(phronis_engine::Options::new(folder.path().join("cache"), compiler)).unwrap();
-    let options =
-        phronis_pipeline::Options { streams: streams.into(), plugins_dir, state_dir: folder.path().join("state") };
+    let options = phronis_pipeline::Options {
+        node: phronis_pipeline::Node { id: "node-1".to_owned(), listen: None },
+        roles: phronis_pipeline::Role::all(),
+        topics: phronis_pipeline::TopicPolicy::Create,
+        streams: streams.into(),
+        plugins_dir,
+        state_dir: folder.path().join("state"),
+    };
     Pipeline::start(options, Arc::new(log.clone()), engine).unwrap()
 }
 

@@ -1,19 +1,25 @@
 //! `phronis check`: whether a host would start with this configuration and these plugins. Changes nothing.
 
-use std::io::Write as _;
+use std::io::Write;
 
-use super::ConfigArgs;
+use super::{ConfigArgs, topics};
 use crate::config::{Config, Problems};
-use crate::failure::{Exit, Outcome};
+use crate::eventlog::{EventLog, TOOL};
+use crate::failure::{Exit, Failure, Outcome};
+use crate::output::cell;
 use crate::survey;
 
 /// Check a configuration, its contracts and its plugins, without running anything
 ///
 /// Tells every problem, with file, line and what was expected. Exits with 3 when there is one.
+/// With --online it also asks Kafka whether the topics are as configured, and exits with 1 when they are not.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
     config: ConfigArgs,
+    /// Contact Kafka too, and compare the topics with the configuration
+    #[arg(long)]
+    online: bool,
 }
 
 /// Checks, and sums up what would run.
@@ -34,7 +40,32 @@ pub fn run(args: &Args) -> Outcome {
         let plugins = if plugins.is_empty() { "no plugins".to_owned() } else { plugins.join(", ") };
         writeln!(out, "  {id}: {} partitions, contract {contract}, {plugins}", stream.partitions)?;
     }
-    Ok(Exit::Ok)
+    if args.online { online(&config, &args.config, &mut out) } else { Ok(Exit::Ok) }
+}
+
+/// Compares the topics in Kafka with the configuration.
+fn online(config: &Config, which: &ConfigArgs, out: &mut impl Write) -> Outcome {
+    let Some(kafka) = config.log.kafka() else {
+        writeln!(out, "  log: embedded, there is nobody to contact")?;
+        return Ok(Exit::Ok);
+    };
+    let log = EventLog::open(config, TOOL)?;
+    let found = topics::ask(config, &log);
+    log.close();
+    let found = found?;
+    let (items, failure) = topics::compared(&found, &which.files);
+    match failure {
+        None => {
+            writeln!(out, "  log: Kafka at {}, all {} topics are as configured", kafka.bootstrap.0, items.len())?;
+            Ok(Exit::Ok)
+        }
+        Some(failure) => {
+            let is_wrong = |item: &&serde_json::Value| cell(item, "/state") != "as configured";
+            let line = |item| format!("\n  {}: {}", cell(item, "/topic"), topics::told(item));
+            let lines: String = items.iter().filter(is_wrong).map(line).collect();
+            Err(Failure { message: format!("{}{lines}", failure.message), ..failure })
+        }
+    }
 }
 
 fn summary(config: &Config, plugins: usize) -> String {

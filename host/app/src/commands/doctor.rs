@@ -3,20 +3,22 @@
 use std::io::{IsTerminal as _, Write as _};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
-use super::ConfigArgs;
+use super::{ConfigArgs, topics};
 use crate::client::ClientArgs;
-use crate::config::{Bytes, Config};
+use crate::config::{self, Bytes, Config};
+use crate::eventlog::{EventLog, TOOL};
 use crate::failure::{Exit, Outcome};
 use crate::logging::colours_wanted;
 use crate::survey;
+use crate::topics::Found;
 
 /// Look at everything that a host needs, and say what to do about what is wrong
 ///
-/// Configuration, data folder, disk, address or running host, plugins, clock. Exits with 1 when something is wrong.
+/// Configuration, data folder, disk, Kafka and its topics, address or running host, plugins, clock. Exits with 1 when something is wrong.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -47,6 +49,7 @@ pub async fn run(args: &Args) -> Outcome {
             findings.push(finding("configuration", State::Good, &what, None));
             findings.push(folder(&config.data_dir));
             findings.push(disk(&config));
+            findings.extend(kafka(&config, &args.config));
             findings.extend(host(&config, args).await);
             findings.extend(plugins(&config));
         }
@@ -124,7 +127,14 @@ fn disk(config: &Config) -> Finding {
         Ok(about) => Bytes(about.f_bavail.saturating_mul(about.f_frsize)),
         Err(error) => return finding("disk", State::Warning, &format!("cannot be asked: {error}"), None),
     };
-    let (least, mib) = (config.log.min_free_bytes, |bytes: Bytes| format!("{} MiB", bytes.0 >> 20));
+    let mib = |bytes: Bytes| format!("{} MiB", bytes.0 >> 20);
+    let config::Log::Embedded(log) = config.log else {
+        // Kafka keeps the records; here are only compiled plugins and their last good versions.
+        const LITTLE: u64 = 256 << 20;
+        let state = if free.0 < LITTLE { State::Warning } else { State::Good };
+        return finding("disk", state, &format!("{} free", mib(free)), None);
+    };
+    let least = log.min_free_bytes;
     let what = format!("{} free, the log leaves {}", mib(free), mib(least));
     match free.0 {
         free if free <= least.0 => finding(
@@ -136,6 +146,55 @@ fn disk(config: &Config) -> Finding {
         free if free <= least.0.saturating_mul(2) => finding("disk", State::Warning, &what, Some("free space soon")),
         _ => finding("disk", State::Good, &what, None),
     }
+}
+
+/// Kafka: whether it answers, whose name this host has there, whether the topics are as configured.
+fn kafka(config: &Config, which: &ConfigArgs) -> Vec<Finding> {
+    let Some(kafka) = config.log.kafka() else { return Vec::new() };
+    let mut findings = vec![node(config)];
+    let place = &kafka.bootstrap.0;
+    let log = match EventLog::open(config, TOOL) {
+        Ok(log) => log,
+        Err(failure) => {
+            findings.push(finding("kafka", State::Wrong, &failure.message, failure.next.as_deref()));
+            return findings;
+        }
+    };
+    let began = Instant::now();
+    let found = topics::ask(config, &log);
+    log.close();
+    match found {
+        Ok(found) => {
+            let what = format!("{place} answers, all topics looked up in {} ms", began.elapsed().as_millis());
+            findings.push(finding("kafka", State::Good, &what, None));
+            findings.extend(topics_of(&found, which));
+        }
+        Err(failure) => {
+            let next = "look at the brokers, log.bootstrap, their advertised.listeners, and TLS and SASL of both sides";
+            findings.push(finding("kafka", State::Wrong, &format!("{place}: {}", failure.message), Some(next)));
+        }
+    }
+    findings
+}
+
+fn node(config: &Config) -> Finding {
+    match crate::node::known(config) {
+        Ok(Some(name)) => finding("node id", State::Good, &name, None),
+        Ok(None) => finding("node id", State::Good, "will be made at the first start", None),
+        Err(failure) => finding("node id", State::Wrong, &failure.message, failure.next.as_deref()),
+    }
+}
+
+fn topics_of(found: &[Found], which: &ConfigArgs) -> Vec<Finding> {
+    let (items, failure) = topics::compared(found, &which.files);
+    let Some(failure) = failure else {
+        return vec![finding("topics", State::Good, &format!("all {} are as configured", items.len()), None)];
+    };
+    let state = if crate::topics::missing(found).is_empty() { State::Warning } else { State::Wrong };
+    let is_wrong = |item: &&Value| crate::output::cell(item, "/state") != "as configured";
+    let line = |item| format!("\n{}: {}", crate::output::cell(item, "/topic"), topics::told(item));
+    let lines: String = items.iter().filter(is_wrong).map(line).collect();
+    vec![finding("topics", state, &format!("{}{lines}", failure.message), failure.next.as_deref())]
 }
 
 /// A running host, or an address that a host could take.

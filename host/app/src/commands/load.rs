@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use super::progress::Progress;
 use super::send::{BATCH_ROWS, Batch, Sender, Tally};
-use crate::client::{Client, ClientArgs};
+use crate::client::{Client, ClientArgs, needs_host};
 use crate::failure::{Exit, Failure, Outcome};
 use crate::signals::Shutdown;
 
@@ -67,7 +67,7 @@ const AHEAD: usize = 4;
 /// Loads all files.
 pub async fn run(args: Args) -> Outcome {
     let client = args.client.client()?;
-    let columns = columns::of_stream(&client, &args.stream).await?;
+    let columns = columns::of_stream(&client, &args.stream).await.map_err(needs_host)?;
     let shutdown = Shutdown::on_signals()?;
     let started = Instant::now();
     let mut total = Tally::default();

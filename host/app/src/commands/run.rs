@@ -1,22 +1,23 @@
 //! `phronis run`: a host, from its configuration to its orderly end.
 //!
-//! The wiring of all parts stands here and nowhere else: log, engine, pipeline, HTTP server.
+//! The parts are started and ended here and nowhere else: log, engine, pipeline, HTTP server.
 
 use std::collections::BTreeSet;
-use std::path::Path;
-use std::sync::Arc;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Once;
+use std::time::Duration;
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use phronis_core::plugin::Limits;
-use phronis_core::{StreamId, time::Time};
-use phronis_engine::{Compiler, Engine};
-use phronis_log::{PollLimits, Retention, embedded};
-use phronis_pipeline::{Pipeline, stream};
+use phronis_core::{StreamId, code, time::Time};
+use phronis_pipeline::{Node, Pipeline, Role, TopicPolicy};
 
-use super::ConfigArgs;
-use crate::config::{self, Config, HostFile, OnMissing};
+use super::{ConfigArgs, wiring};
+use crate::config::{Config, HostFile};
+use crate::eventlog::{EventLog, within};
 use crate::failure::{Exit, Failure, Outcome};
 use crate::signals::Shutdown;
+use crate::{node, topics};
 
 /// Upper bounds of duration histograms, in seconds: from a fast batch to an outage.
 const BUCKETS: &[f64] =
@@ -24,6 +25,13 @@ const BUCKETS: &[f64] =
 
 /// Threads that serve HTTP. The data plane has its own; requests are short.
 const HTTP_THREADS: usize = 2;
+
+/// How long a start waits for Kafka to say which topics there are. A host that cannot ask starts all the same.
+const ASK_WITHIN: Duration = Duration::from_secs(5);
+
+/// How long an orderly end may take. Twice what a log that is away keeps a delivery waiting;
+/// what is lost by ending hard is only work, which the next start does again.
+const END_WITHIN: Duration = Duration::from_secs(30);
 
 /// Run a host
 ///
@@ -34,18 +42,18 @@ pub struct Args {
     /// Which configuration.
     #[command(flatten)]
     pub config: ConfigArgs,
-    /// Run only these parts of a host (not on the embedded log, which has one process)
+    /// Run only these parts of a host: process, alert, serve. On Kafka alone; the embedded log has one process
     #[arg(long, value_name = "ROLE", value_delimiter = ',')]
-    pub role: Vec<String>,
+    pub role: Vec<Role>,
 }
 
 /// Runs a host until it is told to end.
 pub fn run(args: Args) -> Outcome {
-    if !args.role.is_empty() {
-        return Err(Failure::usage("--role: the embedded log belongs to one process, which runs all roles")
-            .next("leave out --role"));
-    }
     let config = args.config.load()?;
+    if !args.role.is_empty() && config.log.kafka().is_none() {
+        return Err(Failure::usage("--role: the embedded log belongs to one process, which runs all roles")
+            .next("leave out --role, or use Kafka: [log] kind = \"kafka\""));
+    }
     crate::logging::start(&config.logging);
     let metrics = install_metrics()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -58,14 +66,76 @@ pub fn run(args: Args) -> Outcome {
         let _inside = runtime.enter();
         Shutdown::on_signals().map_err(failed)?
     };
-    let log = embedded::Log::open(config.log.options(&config.data_dir)).map_err(|error| log_failure(&error))?;
-    let pipeline = start_pipeline(&config, log.clone())?;
+    let node_id = node::name(&config)?;
+    let log = EventLog::open(&config, &node_id)?;
+    expect_topics(&config, &log, &args.config.files)?;
+    watch_the_end(&runtime, &shutdown, config.data_dir.clone());
+    let pipeline = start_pipeline(&config, &log, node_id, &args.role)?;
     let served = serve(&config, &pipeline, metrics, &runtime, &shutdown);
+    end_in_time(config.data_dir.clone());
     pipeline.stop();
     log.close();
     HostFile::remove(&config.data_dir);
     tracing::info!("ended: what was taken is judged and committed");
     served
+}
+
+/// Looks whether Kafka has all topics, before anything is started. Without an answer the host starts and waits for Kafka.
+fn expect_topics(config: &Config, log: &EventLog, files: &[PathBuf]) -> Result<(), Failure> {
+    let Some(kafka) = config.log.kafka() else { return Ok(()) };
+    let (port, wanted) = (log.port(), topics::wanted(config));
+    let found = match within(ASK_WITHIN, move || topics::look_up(port.as_ref(), wanted)) {
+        Ok(Ok(found)) => found,
+        Ok(Err(error)) => return without_answer(&kafka.bootstrap.0, &error.to_string()),
+        Err(failure) => return without_answer(&kafka.bootstrap.0, &failure.message),
+    };
+    let missing = topics::missing(&found);
+    if !missing.is_empty() && !kafka.auto_create {
+        return Err(super::topics::missing(&missing, &kafka.bootstrap.0, files));
+    }
+    for (topic, settings) in &found {
+        for difference in settings.iter().flat_map(|settings| topics::differences(topic, settings)) {
+            tracing::warn!(
+                topic = %topic.spec.name, code = %code::TOPICS_DIFFER,
+                "not as configured: {difference}; see `phronis topics check`"
+            );
+        }
+    }
+    Ok(())
+}
+
+fn without_answer(bootstrap: &str, reason: &str) -> Result<(), Failure> {
+    let code = code::LOG_UNREACHABLE;
+    tracing::warn!(%bootstrap, reason, %code, "Kafka does not answer yet: starting all the same, streams wait for it");
+    Ok(())
+}
+
+/// Makes sure that an end that was asked for comes, also when a part of the host hangs.
+fn watch_the_end(runtime: &tokio::runtime::Runtime, shutdown: &Shutdown, data_dir: PathBuf) {
+    let shutdown = shutdown.clone();
+    runtime.spawn(async move {
+        shutdown.requested().await;
+        end_in_time(data_dir);
+    });
+}
+
+/// From now on, the process has so long to end by itself.
+fn end_in_time(data_dir: PathBuf) {
+    static BEGUN: Once = Once::new();
+    BEGUN.call_once(|| {
+        let watch = move || {
+            std::thread::sleep(END_WITHIN);
+            tracing::error!(
+                seconds = END_WITHIN.as_secs(),
+                "the orderly end takes too long, ending hard: what is under way is judged again at the next start"
+            );
+            HostFile::remove(&data_dir);
+            std::process::exit(1);
+        };
+        if let Err(error) = std::thread::Builder::new().name("watchdog".to_owned()).spawn(watch) {
+            tracing::warn!(%error, "nobody watches over the end");
+        }
+    });
 }
 
 fn serve(
@@ -75,7 +145,7 @@ fn serve(
     runtime: &tokio::runtime::Runtime,
     shutdown: &Shutdown,
 ) -> Outcome {
-    let server = phronis_admin::Server::bind(admin_options(config, metrics)?, pipeline.handle()).map_err(|error| {
+    let server = phronis_admin::Server::bind(wiring::admin_options(config, metrics)?, pipeline.handle()).map_err(|error| {
         Failure::new(Exit::Refused, error.to_string())
             .next("choose another address with `[http] listen`, or end the other process")
     })?;
@@ -93,88 +163,45 @@ fn serve(
     Ok(Exit::Ok)
 }
 
-fn start_pipeline(config: &Config, log: embedded::Log) -> Result<Pipeline, Failure> {
+fn start_pipeline(config: &Config, log: &EventLog, node_id: String, roles: &[Role]) -> Result<Pipeline, Failure> {
+    let makes_topics = config.log.kafka().is_none_or(|kafka| kafka.auto_create);
     let options = phronis_pipeline::Options {
-        streams: config.streams.iter().map(|(id, stream)| stream_options(config, id, stream)).collect(),
+        streams: wiring::streams(config),
         plugins_dir: config.plugins_dir.clone(),
         state_dir: config.data_dir.join("plugins.good"),
+        node: Node { id: node_id, listen: announced(config.http.listen) },
+        roles: if roles.is_empty() { Role::all() } else { roles.iter().copied().collect::<BTreeSet<_>>() },
+        topics: if makes_topics { TopicPolicy::Create } else { TopicPolicy::Expect },
     };
     // A folder that is there is watched: what is dropped into it is live at once, and people see where to drop it.
     for id in config.streams.keys() {
         let folder = config.plugins_dir.join(id.tenant.as_str()).join(id.stream.as_str());
-        std::fs::create_dir_all(folder).map_err(failed)?;
+        match std::fs::create_dir_all(&folder) {
+            Err(error) if error.kind() == std::io::ErrorKind::ReadOnlyFilesystem => {
+                tracing::warn!(folder = %folder.display(), "is not there, and the plugins folder is read-only");
+            }
+            outcome => outcome.map_err(failed)?,
+        }
     }
-    let pipeline = Pipeline::start(options, Arc::new(log), engine(config, &config.data_dir.join("cache"))?);
-    pipeline.map_err(|error| failed(format!("the pipeline cannot start: {error}")))
+    let engine = wiring::engine(config, &config.data_dir.join("cache"))?;
+    Pipeline::start(options, log.port(), engine).map_err(pipeline_failure)
 }
 
-/// The engine of this host: compiles in a child process of this very program.
-pub fn engine(config: &Config, cache: &Path) -> Result<Engine, Failure> {
-    let program = std::env::current_exe().map_err(failed)?;
-    let compiler = Compiler::new(program, ["compile-component"]);
-    let mut options = phronis_engine::Options::new(cache, compiler);
-    options.ceiling = highest_ceiling(config);
-    Engine::new(options).map_err(|error| failed(error.to_string()))
+/// The address that other hosts are told; a port that the system will choose is not known yet.
+fn announced(listen: SocketAddr) -> Option<SocketAddr> {
+    Some(listen).filter(|listen| listen.port() != 0)
 }
 
-fn stream_options(config: &Config, id: &StreamId, stream: &config::Stream) -> stream::Options {
-    let tenant = config.tenant(&id.tenant);
-    let retention = |retention: &config::streams::Retention| Retention {
-        age: retention.age,
-        bytes: retention.bytes.map(|bytes| bytes.0),
-        compact: false,
-    };
-    let may_halt: BTreeSet<_> =
-        stream.plugins.iter().filter(|(_, plugin)| plugin.may_halt).map(|(name, _)| name.clone()).collect();
-    let mut options = stream::Options::new(id.clone(), Arc::clone(&stream.contract));
-    options.topics = stream.topics.clone();
-    options.partitions = stream.partitions;
-    options.workers = stream.workers;
-    options.batch = PollLimits {
-        records: stream.batch_records,
-        bytes: usize::try_from(stream.batch_bytes.0).unwrap_or(usize::MAX),
-    };
-    options.retention = retention(&stream.retention);
-    options.letters_retention = retention(&stream.letters_retention);
-    options.holds_when_missing = stream.on_missing == OnMissing::Hold;
-    options.may_halt = may_halt;
-    options.limits_default = tenant.map_or_else(Limits::default, |tenant| tenant.default);
-    options.limits_ceiling = tenant.map_or_else(Limits::default, |tenant| tenant.ceiling);
-    options
-}
-
-/// The engine's own ceiling: what any tenant may have. The control of plugins applies each tenant's.
-fn highest_ceiling(config: &Config) -> Limits {
-    let ceilings = config.tenants.values().map(|tenant| tenant.ceiling);
-    let higher = |a: Limits, b: Limits| Limits {
-        memory: a.memory.max(b.memory),
-        deadline_ms: a.deadline_ms.max(b.deadline_ms),
-        output_rows: a.output_rows.max(b.output_rows),
-        output_bytes: a.output_bytes.max(b.output_bytes),
-        log_bytes: a.log_bytes.max(b.log_bytes),
-    };
-    ceilings.reduce(higher).unwrap_or_default()
-}
-
-fn admin_options(config: &Config, metrics: PrometheusHandle) -> Result<phronis_admin::Options, Failure> {
-    let http = &config.http;
-    let mut options = phronis_admin::Options::new(http.listen, metrics);
-    options.allowed_hosts.clone_from(&http.allowed_hosts);
-    options.allowed_origins.clone_from(&http.allowed_origins);
-    options.max_body = usize::try_from(http.max_body.0).unwrap_or(usize::MAX);
-    for key in &http.keys {
-        options.keys.push(phronis_admin::Key {
-            name: key.name.to_string(),
-            hash: key.hash_hex().parse().map_err(|_| failed(format!("the hash of key {} is not valid", key.name)))?,
-            tenant: key.tenant.clone(),
-            role: match key.role {
-                config::Role::Read => phronis_admin::Role::Read,
-                config::Role::Write => phronis_admin::Role::Write,
-                config::Role::Admin => phronis_admin::Role::Admin,
-            },
-        });
+fn pipeline_failure(error: phronis_pipeline::Error) -> Failure {
+    let message = format!("the pipeline cannot start: {error}");
+    match error {
+        phronis_pipeline::Error::Log(error) => Failure { message, ..Failure::from(error) },
+        error => {
+            let is_taken = error.code() == Some(code::NODE_ID_TAKEN);
+            let failure = Failure::new(if is_taken { Exit::Refused } else { Exit::CheckFailed }, message);
+            error.code().into_iter().fold(failure, Failure::code)
+        }
     }
-    Ok(options)
 }
 
 fn install_metrics() -> Result<PrometheusHandle, Failure> {
@@ -183,11 +210,6 @@ fn install_metrics() -> Result<PrometheusHandle, Failure> {
     let handle = handle.map_err(|error| failed(error.to_string()))?;
     metrics::gauge!("phronis_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     Ok(handle)
-}
-
-fn log_failure(error: &phronis_log::Error) -> Failure {
-    let exit = if matches!(error, phronis_log::Error::Locked { .. }) { Exit::Refused } else { Exit::CheckFailed };
-    Failure::new(exit, error.to_string()).code(error.code())
 }
 
 fn failed(error: impl std::fmt::Display) -> Failure {

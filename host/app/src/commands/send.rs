@@ -145,7 +145,8 @@ impl Sender {
                     self.tally.add(&answer, batch, &self.source);
                     return Ok(());
                 }
-                StatusCode::TOO_MANY_REQUESTS => {
+                // A host whose log is full, or away, says when to come again.
+                StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE if asks_to_wait(&response) => {
                     let seconds =
                         response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
                     self.tally.waits += 1;
@@ -156,6 +157,10 @@ impl Sender {
             }
         }
     }
+}
+
+fn asks_to_wait(response: &reqwest::Response) -> bool {
+    response.status() == StatusCode::TOO_MANY_REQUESTS || response.headers().contains_key(RETRY_AFTER)
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::progress::Progress;
 use super::send::{Batch, Sender};
-use crate::client::ClientArgs;
+use crate::client::{ClientArgs, needs_host};
 use crate::config::units::parse_duration;
 use crate::failure::{Exit, Failure, Outcome};
 use crate::signals::Shutdown;
@@ -130,7 +130,7 @@ pub async fn run(args: Args) -> Outcome {
             next = source.next();
         }
         // Finished even after Ctrl-C, so that the truth knows what the host has.
-        sender.post(&batch).await?;
+        sender.post(&batch).await.map_err(needs_host)?;
         truth.events(&events)?;
         let at = events.last().map_or(Duration::ZERO, |event| event.at);
         progress.at(u64::try_from(at.as_millis()).unwrap_or(0), sender.tally.accepted, sender.tally.refused);

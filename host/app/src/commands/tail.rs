@@ -1,4 +1,4 @@
-//! `phronis tail`: follows a topic of a stream. Asks the running host; without one, opens the log itself.
+//! `phronis tail`: follows a topic of a stream. Asks the running host; without one, reads the log itself.
 
 use std::io::{self, BufWriter, IsTerminal as _, Write};
 
@@ -18,7 +18,7 @@ mod words;
 /// Follow alerts, processed events, letters or raw records of a stream
 ///
 /// On a terminal in plain words, else one JSON object a line. Ends with Ctrl-C, after -n records, or with --no-follow.
-/// Without a running host, reads the embedded log of the data folder itself.
+/// Without a running host, reads the log itself: the embedded one of the data folder, or Kafka.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// What to follow
@@ -68,14 +68,21 @@ pub async fn run(args: Args) -> Outcome {
     let shape = args.output.unwrap_or_else(|| if io::stdout().is_terminal() { Shape::Pretty } else { Shape::Json });
     let colours = io::stdout().is_terminal() && colours_wanted();
     let mut printer = Printer { what: args.what, shape, colours, left: args.limit, out: BufWriter::new(io::stdout()) };
+    let is_named = args.client.endpoint.is_some();
+    if !is_named && args.client.known_address()?.is_none() {
+        let config = args.client.config()?;
+        if config.log.kafka().is_some() {
+            return offline::run(&args, config, printer).await;
+        }
+    }
     let client = args.client.client()?;
     match online(&args, &client, &mut printer).await {
-        Err(failure) if is_nobody_there(&failure) && args.client.endpoint.is_none() => {
-            let data_dir = args.client.data_dir()?;
-            if !offline::has_log(&data_dir) {
+        Err(failure) if is_nobody_there(&failure) && !is_named => {
+            let config = args.client.config()?;
+            if !offline::has_log(&config) {
                 return Err(failure);
             }
-            offline::run(&args, printer).await
+            offline::run(&args, config, printer).await
         }
         outcome => outcome,
     }

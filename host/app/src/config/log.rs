@@ -5,15 +5,33 @@ use std::time::Duration;
 
 use phronis_log::embedded;
 
+use super::kafka::{self, Kafka};
 use super::reader::{Reader, Section};
 use super::units::Bytes;
 use super::value::{Bound, words};
 
 /// The event log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Log {
+    /// One SQLite file in the data folder.
+    Embedded(Embedded),
+    /// Apache Kafka.
+    Kafka(Box<Kafka>),
+}
+
+impl Log {
+    /// How Kafka is used, when it is.
+    pub fn kafka(&self) -> Option<&Kafka> {
+        match self {
+            Self::Embedded(_) => None,
+            Self::Kafka(kafka) => Some(kafka),
+        }
+    }
+}
+
+/// The embedded log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Log {
-    /// Which log.
-    pub kind: LogKind,
+pub struct Embedded {
     /// The log takes nothing more when it holds this much.
     pub max_bytes: Option<Bytes>,
     /// The log takes nothing more when the disk has less than this left.
@@ -22,7 +40,7 @@ pub struct Log {
     pub durability: Durability,
 }
 
-impl Log {
+impl Embedded {
     /// The options of the embedded log in a data folder.
     pub fn options(&self, data_dir: &Path) -> embedded::Options {
         embedded::Options {
@@ -40,9 +58,11 @@ impl Log {
 
 words! {
     /// Which event log.
-    pub LogKind, "the kind of log: \"embedded\"",
+    pub LogKind, "the kind of log: \"embedded\" or \"kafka\"",
     /// One SQLite file in the data folder.
     Embedded = "embedded",
+    /// Apache Kafka.
+    Kafka = "kafka",
 }
 
 /// When what was written counts as durable.
@@ -83,9 +103,27 @@ words! {
     Json = "json",
 }
 
+/// Keys that only the embedded log has.
+const KEYS: [&str; 4] = ["max_bytes", "min_free_bytes", "durability", "durability_interval"];
+
 pub(super) fn read_log(reader: &mut Reader, root: &mut Section<'_>) -> Log {
     let mut section = root.section(reader, "log");
     let kind = section.or(reader, "kind", LogKind::Embedded);
+    let log = match kind {
+        LogKind::Embedded => {
+            section.misplaced(reader, &kafka::KEYS, "belongs to `kind = \"kafka\"`, and this log is the embedded one");
+            Log::Embedded(read_embedded(reader, &mut section))
+        }
+        LogKind::Kafka => {
+            section.misplaced(reader, &KEYS, "belongs to the embedded log, and this one is Kafka");
+            Log::Kafka(Box::new(kafka::read(reader, &mut section)))
+        }
+    };
+    section.finish(reader);
+    log
+}
+
+fn read_embedded(reader: &mut Reader, section: &mut Section<'_>) -> Embedded {
     let max_bytes = section.or(reader, "max_bytes", Bound(None)).0;
     let min_free_bytes = section.or(reader, "min_free_bytes", Bytes(512 << 20));
     let word = section.or(reader, "durability", DurabilityWord::Commit);
@@ -107,8 +145,7 @@ pub(super) fn read_log(reader: &mut Reader, root: &mut Section<'_>) -> Log {
             reader.problems.push(section.problem("durability_interval", message));
         }
     }
-    section.finish(reader);
-    Log { kind, max_bytes, min_free_bytes, durability }
+    Embedded { max_bytes, min_free_bytes, durability }
 }
 
 pub(super) fn read_logging(reader: &mut Reader, root: &mut Section<'_>) -> Logging {

@@ -33,6 +33,29 @@ pub struct Effective {
     pub origin: Origin,
 }
 
+/// A setting whose name is not ours: of the library that it is passed on to.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Property {
+    /// Its name, with dots.
+    pub name: String,
+    /// Its value as a text.
+    pub value: String,
+    /// Where it came from.
+    pub origin: Origin,
+    /// The full path of its key.
+    pub path: String,
+}
+
+impl std::fmt::Debug for Property {
+    /// Values of others may be secrets.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Property").field("name", &self.name).field("origin", &self.origin).finish_non_exhaustive()
+    }
+}
+
+/// What stands for a secret that is not shown.
+pub const MASK: &str = "\"***\"";
+
 /// A table that is being read.
 #[derive(Debug)]
 pub struct Section<'t> {
@@ -115,7 +138,7 @@ impl<'t> Section<'t> {
     /// A text that is never shown.
     pub fn secret(&mut self, reader: &mut Reader, key: &'static str) -> Option<String> {
         let value = self.read::<String>(reader, key);
-        self.remember(reader, key, value.as_ref().map(|_| "\"********\"".to_owned()));
+        self.remember(reader, key, value.as_ref().map(|_| MASK.to_owned()));
         value
     }
 
@@ -175,6 +198,30 @@ impl<'t> Section<'t> {
         items.iter().enumerate().map(item).collect()
     }
 
+    /// Refuses keys that mean something elsewhere, where they are set.
+    pub fn misplaced(&mut self, reader: &mut Reader, keys: &[&'static str], message: &str) {
+        for key in keys {
+            if self.node(key).is_some() {
+                self.asked.push(key);
+                reader.problems.push(self.problem(key, message));
+            }
+        }
+    }
+
+    /// What stands under a key for someone else: names with dots, quoted or as tables, and texts, numbers, truth values.
+    ///
+    /// A shell cannot write a dot, so in variables `_` stands for it. Variables come last: they override.
+    pub fn properties(&mut self, reader: &mut Reader, key: &'static str) -> Vec<Property> {
+        let outer = self.section(reader, key);
+        let (mut found, mut from_env) = (Vec::new(), Vec::new());
+        leaves(reader, &outer, &outer.path, "", &mut |property: Property| match property.origin {
+            Origin::Env(_) => from_env.push(Property { name: property.name.replace('_', "."), ..property }),
+            _ => found.push(property),
+        });
+        found.extend(from_env);
+        found
+    }
+
     /// Ends the reading: what was not asked for is unknown.
     pub fn finish(self, reader: &mut Reader) {
         for (key, node) in self.table.into_iter().flatten() {
@@ -212,6 +259,29 @@ impl<'t> Section<'t> {
     fn remember(&self, reader: &mut Reader, key: &str, value: Option<String>) {
         let header = self.header.clone();
         reader.effective.push(Effective { header, key: key.to_owned(), value, origin: self.origin_of(key) });
+    }
+}
+
+fn leaves(reader: &mut Reader, outer: &Section<'_>, path: &str, prefix: &str, found: &mut dyn FnMut(Property)) {
+    for (key, node) in outer.table.into_iter().flatten() {
+        let name = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+        let path = join(path, key);
+        let value = match &node.value {
+            Value::Text(text) | Value::Env(text) => text.clone(),
+            Value::Integer(number) => number.to_string(),
+            Value::Bool(flag) => flag.to_string(),
+            Value::Table(_) => {
+                let inner = reader.section_at(node, path.clone(), String::new());
+                leaves(reader, &inner, &path, &name, found);
+                continue;
+            }
+            other => {
+                let message = format!("expected a text, a number, true or false, this is {}", other.type_name());
+                reader.problems.push(Problem::new(&node.origin, path, message));
+                continue;
+            }
+        };
+        found(Property { name, value, origin: node.origin.clone(), path });
     }
 }
 

@@ -36,6 +36,8 @@ pub struct Stream {
     pub partitions: i32,
     /// Threads that judge it, at most one a partition.
     pub workers: i32,
+    /// Whether a reader of committed records sees every outcome once; the embedded log sees to that anyway.
+    pub exactly_once: bool,
     /// Most records of one batch.
     pub batch_records: usize,
     /// Most bytes of one batch.
@@ -127,6 +129,7 @@ fn read_stream(
         let message = format!("{workers} workers for {partitions} partitions: a partition has one worker");
         reader.problems.push(section.problem("workers", message));
     }
+    let exactly_once = section.or(reader, "exactly_once", false);
     let batch_records = section.or(reader, "batch_records", 8192_u32);
     let batch_bytes = section.or(reader, "batch_bytes", Bytes(4 << 20));
     if batch_bytes.0 == 0 {
@@ -145,6 +148,7 @@ fn read_stream(
         topics,
         partitions: i32::try_from(partitions).ok()?,
         workers: i32::try_from(workers).ok()?,
+        exactly_once,
         batch_records: usize::try_from(batch_records).ok()?,
         batch_bytes,
         on_missing,

@@ -171,7 +171,7 @@ fn limits_stay_below_their_ceilings() {
 fn keys_have_one_secret_and_a_known_tenant() {
     let hash = "ab".repeat(32);
     let key = |more: &str| format!("[[http.keys]]\nname = \"ops\"\nrole = \"admin\"\n{more}\n");
-    check(&[("a.toml", &key(&format!("hash = \"{hash}\"")))], &[], Ok(&[("hash = \"********\"", "a.toml:4")]));
+    check(&[("a.toml", &key(&format!("hash = \"{hash}\"")))], &[], Ok(&[("hash = \"***\"", "a.toml:4")]));
     check(&[("a.toml", &key(""))], &[], Err(&["exactly one of `hash`"]));
     check(&[("a.toml", &key("hash = \"1234\""))], &[], Err(&["64 hex digits"]));
     check(&[("a.toml", &key("key_file = \"k\"")), ("k", "short")], &[], Err(&["shorter than 16"]));
@@ -201,4 +201,107 @@ fn what_is_shown_reads_back_the_same_and_the_example_is_the_default() {
         lines
     };
     assert_eq!(settings(&example), settings(&built_in));
+}
+
+/// The Kafka part of a configuration.
+fn on_kafka(more: &str) -> String {
+    format!("[log]\nkind = \"kafka\"\nbootstrap = \"kafka-1:9092\"\n{more}\n")
+}
+
+#[test]
+fn kafka_has_usual_values_and_takes_what_is_written() {
+    check(
+        &[("a.toml", &on_kafka("profile = \"throughput\"\nnode_id = \"web-1\"\ntransaction = \"20ms\""))],
+        &[("PHRONIS__LOG__BOOTSTRAP", "a:1, [::1]:2"), ("PHRONIS__STREAMS__SENSORS__EXACTLY_ONCE", "true")],
+        Ok(&[
+            ("bootstrap = \"a:1,[::1]:2\"", "environment PHRONIS__LOG__BOOTSTRAP"),
+            ("node_id = \"web-1\"", "a.toml:5"),
+            ("profile = \"throughput\"", "a.toml:4"),
+            ("transaction = \"20ms\"", "a.toml:6"),
+            ("replication = 1", "default"),
+            ("max_record_bytes = \"1MiB\"", "default"),
+            ("commit_every = \"1s\"", "default"),
+            ("auto_create = false", "default"),
+            ("exactly_once = true", "EXACTLY_ONCE"),
+        ]),
+    );
+    check(&[], &[("PHRONIS__LOG__KIND", "kafka"), ("PHRONIS__LOG__BOOTSTRAP", "kafka:9092")], Ok(&[("kind = \"kafka\"", "KIND")]));
+}
+
+#[test]
+fn kafka_settings_are_checked_like_all_others() {
+    check(&[("a.toml", "[log]\nkind = \"kafka\"")], &[], Err(&["log.bootstrap: is missing: expected brokers such as"]));
+    for (more, part) in [
+        ("node_id = \"a b\"", "expected a name of 1 to 64 letters"),
+        ("profile = \"fast\"", "is not one of \"low-latency\", \"throughput\""),
+        ("transaction = \"1h\"", "is not between \"1ms\" and \"10s\""),
+        ("commit_every = \"0s\"", "is not between \"10ms\" and \"60s\""),
+        ("max_record_bytes = \"2GiB\"", "is not between \"1KB\" and \"1GB\""),
+        ("replication = 101", "101 copies are more than"),
+        ("password_file = \"nowhere\"", "cannot read"),
+        ("durability = \"os\"", "log.durability: belongs to the embedded log, and this one is Kafka"),
+        ("properties = { \"client.rack\" = 1.5 }", "expected a text, a number, true or false"),
+    ] {
+        check(&[("a.toml", &on_kafka(more))], &[], Err(&[part, "at a.toml:4", "1 problem"]));
+    }
+    for brokers in ["kafka", "kafka:0", "kafka:99999", ":9092", "a:1,,b:1", "http://a:1"] {
+        let text = format!("[log]\nkind = \"kafka\"\nbootstrap = \"{brokers}\"");
+        check(&[("a.toml", &text)], &[], Err(&["is not host:port", "at a.toml:3"]));
+    }
+    check(
+        &[("a.toml", "[log]\nprofile = \"throughput\"")],
+        &[],
+        Err(&["log.profile: belongs to `kind = \"kafka\"`", "at a.toml:2"]),
+    );
+}
+
+#[test]
+fn properties_are_checked_by_librdkafka_each_with_its_line() {
+    let text = on_kafka("[log.properties]\n\"client.rack\" = \"eu-1a\"\n\"sesion.timeout.ms\" = 1\nacks = 1\nsocket.timeout.ms = \"soon\"");
+    check(
+        &[("a.toml", &text)],
+        &[],
+        Err(&["sesion.timeout.ms", "a.toml:6", "a.toml:7", "cannot be set: it is `all`", "a.toml:8", "3 problems"]),
+    );
+}
+
+#[test]
+fn properties_are_written_with_dots_quoted_or_as_tables_and_the_environment_overrides() {
+    let quoted = on_kafka("[log.properties]\n\"client.rack\" = \"eu-1a\"\n\"socket.timeout.ms\" = 5000\n\"socket.keepalive.enable\" = true");
+    let tables = on_kafka("[log.properties]\nclient.rack = \"eu-1a\"\nsocket = { timeout.ms = 5000, keepalive.enable = true }");
+    for text in [quoted, tables] {
+        check(
+            &[("a.toml", &text)],
+            &[("PHRONIS__LOG__PROPERTIES__CLIENT_RACK", "eu-1b"), ("PHRONIS__LOG__PROPERTIES__SASL_USERNAME", "u")],
+            Ok(&[
+                ("\"client.rack\" = \"eu-1b\"", "CLIENT_RACK"),
+                ("\"socket.timeout.ms\" = \"5000\"", ""),
+                ("\"socket.keepalive.enable\" = \"true\"", ""),
+                ("\"sasl.username\" = \"u\"", "SASL_USERNAME"),
+            ]),
+        );
+    }
+    let twice = on_kafka("[log.properties]\n\"client.rack\" = \"a\"\nclient.rack = \"b\"");
+    check(&[("a.toml", &twice)], &[], Err(&["stands twice"]));
+}
+
+#[test]
+fn secrets_of_kafka_are_never_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("secret"), "hunter2-from-file\n").unwrap();
+    let read = |more: &str| {
+        let path = folder.path().join("a.toml");
+        fs::write(&path, on_kafka(more)).unwrap();
+        load(&[path], &Overrides::default())
+    };
+    let config = read("password_file = \"secret\"\n[log.properties]\n\"ssl.key.password\" = \"hunter2\"").unwrap();
+    let kafka = config.log.kafka().unwrap();
+    assert_eq!(kafka.options("n").properties["sasl.password"], "hunter2-from-file");
+    let shown = show_effective(&config.effective, true);
+    assert!(shown.contains("\"ssl.key.password\" = \"***\""), "{shown}");
+    for text in [shown, format!("{config:?}")] {
+        assert!(!text.contains("hunter2"), "{text}");
+    }
+    let twice = read("password_file = \"secret\"\n[log.properties]\n\"sasl.password\" = \"hunter2\"").unwrap_err();
+    assert!(twice.to_string().contains("is given twice") && !twice.to_string().contains("hunter2"), "{twice}");
 }

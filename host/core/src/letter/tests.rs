@@ -69,6 +69,21 @@ fn a_producers_phronis_headers_are_kept_and_never_believed() {
 }
 
 #[test]
+fn what_a_letter_does_not_keep_is_said_and_never_believed_of_a_producer() {
+    let original = headers(|h| {
+        h.push("a", b"1").push("phronis-value-omitted", b"7");
+    });
+    let mut letter = letter(&original, None, "m");
+    let written = headers(|h| letter.write(original.headers(0), h));
+    assert_eq!(Letter::read(written.headers(0)), Some(letter.clone()));
+    letter.omitted = Omitted { value: Some(5_000_000), headers: Some(36), key: None };
+    let written = headers(|h| letter.write(original.headers(0), h));
+    assert_eq!(written.headers(0).get("a"), None);
+    assert_eq!(written.headers(0).last("phronis-value-omitted"), Some(&b"5000000"[..]));
+    assert_eq!(Letter::read(written.headers(0)), Some(letter));
+}
+
+#[test]
 fn a_message_is_bounded_and_safe_to_show() {
     let original = headers(|_| {});
     let letter = letter(&original, Some(plugin()), &format!("\u{1b}[31m\n{}", "ü".repeat(2_000)));
@@ -83,9 +98,13 @@ fn what_is_no_letter_is_not_read() {
     assert_eq!(Letter::read(headers(|_| {}).headers(0)), None);
     let original = headers(|_| {});
     let letter = letter(&original, None, "m");
-    for (name, value) in
-        [("phronis-code", "PH9999"), ("phronis-id", "zz"), ("phronis-attempt", "-1"), ("phronis-stage", "x")]
-    {
+    for (name, value) in [
+        ("phronis-code", "PH9999"),
+        ("phronis-id", "zz"),
+        ("phronis-attempt", "-1"),
+        ("phronis-stage", "x"),
+        ("phronis-value-omitted", "x"),
+    ] {
         let broken = headers(|h| {
             letter.write(original.headers(0), h);
             h.push(name, value.as_bytes());

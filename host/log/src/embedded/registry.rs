@@ -15,9 +15,6 @@ use super::writer::Writer;
 use super::{GroupPosition, db};
 use crate::{Error, Result, Retention, Start, Subscription, TopicSpec};
 
-/// Partitions of one topic: each costs a row and a look of the housekeeping.
-const MOST_PARTITIONS: i32 = 10_000;
-
 /// Reads topics and groups.
 pub(super) fn load(db: &Connection) -> Result<Catalog> {
     let catalog = Catalog::default();
@@ -54,25 +51,6 @@ pub(super) fn load(db: &Connection) -> Result<Catalog> {
 pub(super) fn newest_ms(db: &Connection) -> Result<i64> {
     db.query_row("SELECT coalesce((SELECT appended_at FROM batches ORDER BY id DESC LIMIT 1), 0)", [], |row| row.get(0))
         .map_err(db::failed("reading the log's last append"))
-}
-
-/// Whether a topic can be made like this.
-pub(super) fn check(topic: &TopicSpec) -> Result<()> {
-    let name = &topic.name;
-    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-    if name.is_empty() || name.len() > 249 || !name.bytes().all(is_allowed) || matches!(&**name, "." | "..") {
-        return Err(Error::Invalid(format!(
-            "`{}` cannot name a topic: letters, digits, `.`, `_`, `-`, at most 249 bytes",
-            name.escape_debug()
-        )));
-    }
-    if !(1..=MOST_PARTITIONS).contains(&topic.partitions) {
-        return Err(Error::Invalid(format!(
-            "topic `{name}` cannot have {} partitions: 1 to {MOST_PARTITIONS}",
-            topic.partitions
-        )));
-    }
-    Ok(())
 }
 
 /// Makes a topic, or changes the retention of the one that is there.

@@ -3,15 +3,16 @@
 //! It must never judge an event and never be waited for by a worker.
 
 mod publish;
+mod records;
 mod settle;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use phronis_core::delivery::{Append, Delivery};
-use phronis_core::records::{Records, RecordsBuilder, TopicName};
+use phronis_core::records::TopicName;
 use phronis_core::{PluginId, StreamId, code};
 use phronis_engine::watch;
 use phronis_log::{Log, Sink};
@@ -21,9 +22,9 @@ use tokio::sync::broadcast;
 
 use super::entry::{Candidate, Entry, Rules, Settings};
 use super::loader::{Load, Loaded};
-use super::settings::{self, Record, WantedLimits};
+use super::settings;
 use super::shelf::Shelf;
-use super::{Applied, Board, Change, ChangeError, Message, Problem, Version, What};
+use super::{Board, Message, Problem, Version};
 use crate::clock::now_ms;
 use crate::{live, status};
 
@@ -39,6 +40,7 @@ pub(crate) struct Parts {
     pub(crate) config_topic: TopicName,
     pub(crate) shelf_dir: PathBuf,
     pub(crate) loader: mpsc::Sender<Load>,
+    pub(crate) should_stop: Arc<AtomicBool>,
 }
 
 /// The control thread's state.
@@ -46,12 +48,16 @@ pub(crate) struct Control {
     rules: BTreeMap<StreamId, Rules>,
     board: Arc<Board>,
     live: broadcast::Sender<Arc<live::Event>>,
+    log: Arc<dyn Log>,
     sink: Box<dyn Sink>,
     config_topic: TopicName,
     shelf: Shelf,
     loader: mpsc::Sender<Load>,
+    should_stop: Arc<AtomicBool>,
     entries: BTreeMap<PluginId, Entry>,
     is_scan_done: bool,
+    /// Whether the live settings were read: before, nothing is put in force and no file is published.
+    is_open: bool,
     /// Streams that may run.
     ready: BTreeSet<StreamId>,
     events: u64,
@@ -66,11 +72,14 @@ impl Control {
             board: parts.board,
             live: parts.live,
             sink: parts.log.sink()?,
+            log: parts.log,
             config_topic: parts.config_topic,
             shelf,
             loader: parts.loader,
+            should_stop: parts.should_stop,
             entries: BTreeMap::new(),
             is_scan_done: false,
+            is_open: false,
             ready: BTreeSet::new(),
             events: 0,
         })
@@ -92,6 +101,8 @@ impl Control {
                 Message::File(change) => self.file_changed(change),
                 Message::Loaded(loaded) => self.loaded(loaded),
                 Message::Config(records) => self.config_changed(&records),
+                Message::Opened => self.opened(),
+                Message::ConfigRemade => self.config_remade(),
                 Message::Change(change, reply) => {
                     let answer = self.change(change);
                     // The asker may have gone; the change stands.
@@ -100,6 +111,28 @@ impl Control {
                 Message::Stop => return,
             }
         }
+    }
+
+    /// The live settings are known: what was found in the meantime is put in force.
+    fn opened(&mut self) {
+        self.is_open = true;
+        // One after the other, as if each had been loaded just now: those to come count as being loaded.
+        let is_waiting = |entry: &&mut Entry| entry.candidate.is_some() && entry.active.is_none();
+        let mut waiting = BTreeSet::new();
+        for entry in self.entries.values_mut().filter(is_waiting) {
+            entry.is_loading = true;
+            waiting.insert(entry.id.clone());
+        }
+        let ids: Vec<_> = self.entries.keys().cloned().collect();
+        for id in ids {
+            if waiting.contains(&id) {
+                self.entry(&id).is_loading = false;
+            }
+            self.settle(&id);
+            self.fall_back(&id);
+            self.settle_waiting(&id.stream);
+        }
+        self.publish_all();
     }
 
     fn file_changed(&mut self, change: watch::Change) {
@@ -169,7 +202,8 @@ impl Control {
     fn fall_back(&mut self, id: &PluginId) {
         let Some(entry) = self.entries.get_mut(id) else { return };
         let Some(good) = self.shelf.good(id) else { return };
-        if entry.active.is_some() || entry.is_loading || entry.file_digest.as_ref() == Some(&good.digest) {
+        let is_wanted = self.is_open && entry.file_digest.is_some() && entry.active.is_none() && !entry.is_loading;
+        if !is_wanted || entry.file_digest.as_ref() == Some(&good.digest) {
             return;
         }
         match self.shelf.component(&good.digest) {
@@ -186,15 +220,19 @@ impl Control {
             return;
         }
         let digest = hex_digest(text.as_bytes());
+        let parsed = settings::parse_file(text);
         let entry = self.entry(&id);
+        entry.file = parsed.as_ref().ok().map(|wanted| (digest.clone(), wanted.clone()));
         if entry.published.as_ref() == Some(&digest) {
             // Back to the text that was published: what was refused in between is over.
             entry.unpublished = None;
-            entry.settings_refusal = None;
+            if !entry.is_newest_bad {
+                entry.settings_refusal = None;
+            }
             self.publish(&id);
             return;
         }
-        match settings::parse_file(text) {
+        match parsed {
             Ok(wanted) => {
                 entry.unpublished = Some((digest, wanted));
                 self.settle(&id);
@@ -230,6 +268,7 @@ impl Control {
     fn removed(&mut self, id: PluginId, what: watch::What) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
         if what == watch::What::Settings {
+            entry.file = None;
             entry.unpublished = None;
             entry.settings_refusal = None;
             self.publish(&id);
@@ -250,84 +289,6 @@ impl Control {
             tracing::error!(plugin = %id, %error, "the shelf of good versions cannot be written");
         }
         self.publish(&id);
-    }
-
-    /// Takes over records of `phronis.config`.
-    pub(crate) fn config_changed(&mut self, records: &Records) {
-        for row in 0..records.len() {
-            let (Some(key), Some(offset)) = (records.body.key(row), records.offsets.values().get(row).copied()) else {
-                continue;
-            };
-            let Some(id) = settings::plugin_of(key) else { continue };
-            if !self.is_known(&id) {
-                continue;
-            }
-            let at = records.body.timestamps.values().get(row).copied().unwrap_or(0);
-            let entry = self.entry(&id);
-            let newest = entry.newest.params_origin.revision.max(entry.newest.limits_origin.revision);
-            if newest.is_some_and(|newest| newest >= offset) {
-                continue;
-            }
-            let record = match records.body.value(row).map(serde_json::from_slice::<Record>) {
-                Some(Ok(record)) => record,
-                Some(Err(error)) => {
-                    let message = format!("the record at offset {offset} of {} is not valid: {error}", records.topic);
-                    self.refuse_settings(&id, &Problem { code: code::SETTINGS_INVALID, message });
-                    self.publish(&id);
-                    continue;
-                }
-                None => Record {
-                    params: Some(serde_json::Map::new()),
-                    limits: Some(WantedLimits::default()),
-                    source: "deleted".into(),
-                    actor: None,
-                    reason: None,
-                    file_digest: None,
-                },
-            };
-            entry.published = record.file_digest.clone().or_else(|| entry.published.clone());
-            entry.newest = entry.newest.with(&record, offset, at);
-            self.settle(&id);
-            self.publish(&id);
-        }
-    }
-
-    fn change(&mut self, change: Change) -> Result<Applied, ChangeError> {
-        let id = change.id.clone();
-        let entry = self.entries.get(&id).ok_or_else(|| ChangeError::Unknown(id.clone()))?;
-        let mut record = Record {
-            params: None,
-            limits: None,
-            source: change.source,
-            actor: change.actor,
-            reason: change.reason,
-            file_digest: entry.published.clone(),
-        };
-        let invalid =
-            |message: String| ChangeError::Refused { code: code::SETTINGS_INVALID, message, problems: Vec::new() };
-        let is_params = matches!(change.what, What::Params(_));
-        match change.what {
-            What::Params(Value::Object(params)) => record.params = Some(params),
-            What::Params(_) => return Err(invalid("parameters are a JSON object".into())),
-            What::Limits(limits) => {
-                record.limits = Some(serde_json::from_value(limits).map_err(|e| invalid(format!("limits: {e}")))?);
-            }
-        }
-        let wanted = entry.settings.with(&record, i64::MAX, now_ms());
-        let (version, _) = self.try_newest(&id, &wanted)?;
-        let value = |version: &Version| {
-            if is_params { version.params.clone() } else { serde_json::to_value(version.limits).unwrap_or_default() }
-        };
-        if change.is_dry_run {
-            return Ok(Applied { revision: None, value: value(&version) });
-        }
-        let value = value(&version);
-        // The topic keeps the last record of a key: it must say all, not only what changed.
-        let whole = Record { params: Some(wanted.params), limits: Some(wanted.limits), ..record.clone() };
-        let revision = self.write(&id, &whole)?;
-        self.adopt(&id, version, &record, revision);
-        self.publish(&id);
-        Ok(Applied { revision: Some(revision), value })
     }
 
     fn put_in_force(&mut self, id: &PluginId, version: Version, settings: Settings) {
@@ -383,16 +344,6 @@ impl Control {
         let facts = json!({"change": "refused", "code": problem.code, "message": problem.message, "digest": digest});
         self.say(id, live::Kind::Plugin, facts);
         status::Refusal { code: problem.code, message: problem.message.clone(), at: now_ms(), digest }
-    }
-
-    /// Writes a record to `phronis.config` and waits until it is durable.
-    fn write(&self, id: &PluginId, record: &Record) -> Result<i64, phronis_log::Error> {
-        let value = serde_json::to_vec(record).map_err(|e| phronis_log::Error::Invalid(e.to_string()))?;
-        let mut records = RecordsBuilder::default();
-        records.push(now_ms(), Some(settings::key(id).as_bytes()), Some(&value), &[]);
-        let append = Append { topic: Arc::clone(&self.config_topic), partition: 0, records: records.finish() };
-        let ticket = self.sink.submit(Delivery { appends: vec![append], commits: Vec::new() })?;
-        Ok(ticket.wait()?.base_offsets.first().copied().unwrap_or(0))
     }
 
     fn say(&mut self, id: &PluginId, kind: live::Kind, mut facts: Value) {

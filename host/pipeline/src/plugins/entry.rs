@@ -65,6 +65,12 @@ pub(crate) struct Entry {
     pub(crate) settings: Settings,
     /// The newest settings of the config topic, which may be refused.
     pub(crate) newest: Settings,
+    /// The newest offset of the config topic that was taken, good or bad.
+    pub(crate) taken: Option<i64>,
+    /// The newest record of the config topic cannot be read: the last good settings stay, also after a restart.
+    pub(crate) is_newest_bad: bool,
+    /// The settings file beside the component, with its digest.
+    pub(crate) file: Option<(String, Wanted)>,
     /// A settings file that is not published yet, with its digest.
     pub(crate) unpublished: Option<(String, Wanted)>,
     /// Digest of the newest published settings file.
@@ -91,6 +97,9 @@ impl Entry {
             active_since: 0,
             settings: Settings::default(),
             newest: Settings::default(),
+            taken: None,
+            is_newest_bad: false,
+            file: None,
             unpublished: None,
             published: None,
             refusal: None,
@@ -137,7 +146,9 @@ impl Entry {
     /// What the status page says.
     pub(crate) fn status(&self, rules: &Rules) -> status::Plugin {
         let state = match (&self.active, &self.misfit) {
-            (None, _) if self.is_loading => status::PluginState::Loading,
+            (None, _) if self.is_loading || (self.candidate.is_some() && self.refusal.is_none()) => {
+                status::PluginState::Loading
+            }
             (None, _) | (Some(_), Some(_)) => status::PluginState::Bypassed,
             (Some(active), None) if self.file_digest.as_deref() == Some(active.component.digest()) => {
                 status::PluginState::Active

@@ -84,12 +84,13 @@ pub(crate) fn parse_file(text: &str) -> Result<Wanted, String> {
 }
 
 /// A record of `phronis.config`. The key is `plugins/<tenant>/<stream>/<name>`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+///
+/// It says all: the topic keeps only the last record of a key, so what is absent in it is the default.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Record {
-    /// Absent: unchanged.
+    /// Within the host: absent is unchanged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) params: Option<Map<String, Value>>,
-    /// Absent: unchanged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) limits: Option<WantedLimits>,
     /// `file`, `api`, `cli`, or what the writer calls itself.
@@ -104,7 +105,32 @@ pub(crate) struct Record {
     pub(crate) file_digest: Option<String>,
 }
 
-const KEY_PREFIX: &str = "plugins/";
+impl Record {
+    /// Reads the value of a record that anybody may have written.
+    ///
+    /// # Errors
+    /// Says what is wrong with it.
+    pub(crate) fn parse(value: &[u8]) -> Result<Self, String> {
+        let record: Self = serde_json::from_slice(value).map_err(|error| error.to_string())?;
+        if record.params.is_none() && record.limits.is_none() {
+            return Err("it has neither `params` nor `limits`".to_owned());
+        }
+        Ok(record.whole())
+    }
+
+    /// What a tombstone says: everything back to its default.
+    pub(crate) fn tombstone() -> Self {
+        Self { source: "deleted".to_owned(), ..Self::default() }.whole()
+    }
+
+    fn whole(self) -> Self {
+        let (params, limits) = (self.params.unwrap_or_default(), self.limits.unwrap_or_default());
+        Self { params: Some(params), limits: Some(limits), ..self }
+    }
+}
+
+/// What keys of plugins' settings begin with.
+pub(crate) const KEY_PREFIX: &str = "plugins/";
 
 /// The key of a plugin's settings.
 pub(crate) fn key(id: &phronis_core::PluginId) -> String {
@@ -169,6 +195,22 @@ mod tests {
         }
         let limits: WantedLimits = toml::from_str("memory = \"lots\"").unwrap();
         assert!(limits.over(Limits::default()).unwrap_err().contains("limits.memory"));
+    }
+
+    #[test]
+    fn a_record_says_all_or_is_refused() {
+        let record = Record::parse(br#"{"params":{"high":50}}"#).unwrap();
+        assert_eq!(record.limits, Some(WantedLimits::default()));
+        for (value, expect) in [
+            (&b"high = 50"[..], "expected value"),
+            (b"null", "invalid type"),
+            (br#"{"params":[1]}"#, "invalid type"),
+            (br#"{"limits":{"memroy":"1MiB"}}"#, "unknown field"),
+            (br#"{"high":50}"#, "neither `params` nor `limits`"),
+        ] {
+            let seen = Record::parse(value).unwrap_err();
+            assert!(seen.contains(expect), "{seen}");
+        }
     }
 
     #[test]

@@ -1,32 +1,32 @@
-//! Reads the embedded log itself, when no host runs. The records look as they do over HTTP.
+//! Reads the log itself, when no host runs. The records look as they do over HTTP.
 
 use std::io::Write as _;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use phronis_core::records::Records;
-use phronis_log::embedded::{Log, Options};
-use phronis_log::{Log as _, PollLimits, Position, Reader};
+use phronis_core::records::{Records, TopicName};
+use phronis_log::{Log, PollLimits, Position, Start};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::{Args, Printer, topic_of};
-use crate::config::{self, Overrides};
+use crate::config::{self, Config};
+use crate::eventlog::{EventLog, TOOL};
 use crate::failure::{Exit, Failure, Outcome};
 
-/// Whether there is a log in a data folder: asking must not make one.
-pub(super) fn has_log(data_dir: &Path) -> bool {
-    config::log_dir(data_dir).is_dir()
+/// Bounds of one read.
+const SOME: PollLimits = PollLimits { records: 1_000, bytes: 4 << 20 };
+
+/// Whether there is a log to read: asking must not make one.
+pub(super) fn has_log(config: &Config) -> bool {
+    config.log.kafka().is_some() || config::log_dir(&config.data_dir).is_dir()
 }
 
-/// Reads the topic and goes on as long as wanted: another process cannot write meanwhile, so following waits for nothing.
-pub(super) async fn run(args: &Args, mut printer: Printer) -> Outcome {
-    let overrides =
-        Overrides::from_env().flag("--data-dir", "data_dir", args.client.data_dir.as_ref().map(|dir| dir.display()));
-    let config = config::load(&args.client.config, &overrides)?;
+/// Reads the topic and goes on as long as wanted.
+/// Another process cannot write into the embedded log meanwhile, so following that one waits for nothing.
+pub(super) async fn run(args: &Args, config: Config, printer: Printer) -> Outcome {
     let stream = config.streams.get(&args.stream).ok_or_else(|| {
         let known: Vec<String> = config.streams.keys().map(ToString::to_string).collect();
         Failure::usage(format!("there is no stream `{}`; there are {}", args.stream, known.join(", ")))
@@ -37,16 +37,24 @@ pub(super) async fn run(args: &Args, mut printer: Printer) -> Outcome {
         "dlq" => Arc::clone(&stream.topics.dlq),
         _ => Arc::clone(&stream.topics.raw),
     };
-    if !args.no_follow && args.from == "latest" {
+    let is_kafka = config.log.kafka().is_some();
+    if !args.no_follow && args.from == "latest" && !is_kafka {
         let message = "no host runs, so nothing new comes";
         return Err(Failure::new(Exit::NotReachable, message)
             .next("read what is there with --from earliest, or start a host with `phronis run`"));
     }
+    let is_endless = !args.no_follow && is_kafka;
     let from = position(&args.from);
-    let options = config.log.options(&config.data_dir);
-    tokio::task::spawn_blocking(move || read(options, &topic, from, &mut printer))
-        .await
-        .map_err(|error| Failure::new(Exit::CheckFailed, error.to_string()))?
+    // Kafka brings the first records some moments after it was asked.
+    let wait = if is_kafka { Duration::from_secs(5) } else { Duration::ZERO };
+    let job = move || {
+        let log = EventLog::open(&config, TOOL)?;
+        let mut tail = Tail { log: log.port(), topic, printer };
+        let outcome = if is_endless { tail.follow(from) } else { tail.read(from, wait) };
+        log.close();
+        outcome
+    };
+    tokio::task::spawn_blocking(job).await.map_err(|error| Failure::new(Exit::CheckFailed, error.to_string()))?
 }
 
 fn position(from: &str) -> Position {
@@ -62,39 +70,83 @@ fn position(from: &str) -> Position {
     }
 }
 
-fn read(options: Options, topic: &str, from: Position, printer: &mut Printer) -> Outcome {
-    let log = Log::open(options).map_err(failed)?;
-    let topics = log.topics().map_err(failed)?;
-    let Some(info) = topics.into_iter().find(|info| *info.name == *topic) else {
-        return Err(failed(phronis_log::Error::UnknownTopic(topic.to_owned())));
-    };
-    for (partition, about) in (0_i32..).zip(&info.partitions) {
-        let mut reader = log.reader(topic, partition, from).map_err(failed)?;
-        while reader.position() < about.latest {
-            if !print_some(&mut *reader, printer)? {
+/// What is read, and who prints it.
+struct Tail {
+    log: Arc<dyn Log>,
+    topic: TopicName,
+    printer: Printer,
+}
+
+impl Tail {
+    /// Reads what is there now, partition by partition.
+    fn read(&mut self, from: Position, wait: Duration) -> Outcome {
+        let info = self.log.topic(&self.topic)?;
+        for (partition, about) in (0_i32..).zip(&info.partitions) {
+            let mut reader = self.log.reader(&self.topic, partition, from)?;
+            while reader.position() < about.latest {
+                let Some(records) = reader.next(SOME, wait)? else { break };
+                if !self.print(&records)? {
+                    return Ok(Exit::Ok);
+                }
+            }
+        }
+        self.printer.out.flush()?;
+        Ok(Exit::Ok)
+    }
+
+    /// Reads what is there and what comes, of all partitions, until no more is wanted.
+    fn follow(&mut self, from: Position) -> Outcome {
+        /// How long a look waits where there is nothing.
+        const WAIT: Duration = Duration::from_millis(200);
+        let start = match from {
+            Position::Earliest => Start::Earliest,
+            Position::Latest => Start::Latest,
+            // One reader knows two places to begin; from others, each partition has its own.
+            Position::Offset(_) | Position::Timestamp(_) => return self.follow_each(from),
+        };
+        let mut follower = self.log.follow(&[Arc::clone(&self.topic)], start)?;
+        loop {
+            if let Some(records) = follower.next(SOME, WAIT)?
+                && !self.print(&records)?
+            {
                 return Ok(Exit::Ok);
             }
         }
     }
-    printer.out.flush()?;
-    Ok(Exit::Ok)
-}
 
-/// Prints the next records; `false` when no more are wanted, or no more come.
-fn print_some(reader: &mut dyn Reader, printer: &mut Printer) -> Result<bool, Failure> {
-    const SOME: PollLimits = PollLimits { records: 1_000, bytes: 4 << 20 };
-    let Some(records) = reader.next(SOME, Duration::ZERO).map_err(failed)? else { return Ok(false) };
-    for row in 0..records.len() {
-        let line = serde_json::to_vec(&line(&records, row)).unwrap_or_default();
-        if !printer.print(&line)? {
-            return Ok(false);
+    fn follow_each(&mut self, from: Position) -> Outcome {
+        /// How long a look waits when no partition had anything.
+        const WAIT: Duration = Duration::from_millis(50);
+        let count = i32::try_from(self.log.topic(&self.topic)?.partitions.len()).unwrap_or(i32::MAX);
+        let readers = (0..count).map(|partition| self.log.reader(&self.topic, partition, from));
+        let mut readers = readers.collect::<Result<Vec<_>, _>>()?;
+        let mut wait = WAIT;
+        loop {
+            let mut is_idle = true;
+            for reader in &mut readers {
+                if let Some(records) = reader.next(SOME, wait)? {
+                    is_idle = false;
+                    if !self.print(&records)? {
+                        return Ok(Exit::Ok);
+                    }
+                }
+                wait = Duration::ZERO;
+            }
+            wait = if is_idle { WAIT } else { Duration::ZERO };
         }
     }
-    Ok(!records.is_empty())
-}
 
-fn failed(error: phronis_log::Error) -> Failure {
-    Failure::new(Exit::NotReachable, error.to_string()).code(error.code())
+    /// Prints records; `false` when no more are wanted.
+    fn print(&mut self, records: &Records) -> Result<bool, Failure> {
+        for row in 0..records.len() {
+            let line = serde_json::to_vec(&line(records, row)).unwrap_or_default();
+            if !self.printer.print(&line)? {
+                return Ok(false);
+            }
+        }
+        self.printer.out.flush()?;
+        Ok(true)
+    }
 }
 
 /// A record as the host shows it: what is JSON or text as it is, all else in base64.

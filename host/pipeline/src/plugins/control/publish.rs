@@ -54,7 +54,7 @@ impl Control {
     /// Whether nothing of a stream is still being loaded for the first time.
     pub(super) fn is_settled(&self, stream: &StreamId) -> bool {
         let mut entries = self.entries.values().filter(|e| e.id.stream == *stream && e.file_digest.is_some());
-        self.is_scan_done && entries.all(|e| !e.is_loading || e.active.is_some())
+        self.is_open && self.is_scan_done && entries.all(|e| !e.is_loading || e.active.is_some())
     }
 
     /// Puts what runs well on the shelf, and takes from it where the newest version does not fit beside the others.

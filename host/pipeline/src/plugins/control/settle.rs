@@ -2,7 +2,7 @@
 //!
 //! Tries and decides; what was decided is put in force and published by the control thread's other rooms.
 
-use phronis_core::{PluginId, StreamId, code};
+use phronis_core::{Code, PluginId, StreamId, code};
 
 use super::super::entry::{Entry, Refused, Settings};
 use super::super::settings::{Record, Wanted};
@@ -10,10 +10,13 @@ use super::super::{Problem, Version, order};
 use super::Control;
 use crate::clock::now_ms;
 
+/// What keeps a settings file from being published for now.
+const LOG_TROUBLE: [Code; 4] = [code::LOG_FAILED, code::LOG_FULL, code::LOG_UNREACHABLE, code::UNKNOWN_TOPIC];
+
 impl Control {
     /// Brings what runs as near as possible to what is wanted: newest component, newest settings.
     pub(super) fn settle(&mut self, id: &PluginId) {
-        let Some(entry) = self.entries.get(id) else { return };
+        let Some(entry) = self.entries.get(id).filter(|_| self.is_open) else { return };
         if entry.components().is_empty() {
             return;
         }
@@ -29,11 +32,12 @@ impl Control {
             (None, Some(good)) => Settings { params: good.params.clone(), limits: good.limits.clone(), ..in_force },
             _ => in_force,
         };
+        let newest = if entry.is_newest_bad { in_force.clone() } else { newest };
         match self.try_newest(id, &newest) {
             Ok((version, unfit)) => {
-                let is_pending = self.entry(id).unpublished.is_some();
-                if !is_pending {
-                    self.entry(id).settings_refusal = None;
+                let entry = self.entry(id);
+                if entry.unpublished.is_none() && !entry.is_newest_bad {
+                    entry.settings_refusal = None;
                 }
                 self.put_in_force(id, version, newest);
                 self.refuse_candidate(id, unfit);
@@ -80,7 +84,7 @@ impl Control {
     /// Publishes settings files that the log could not take.
     pub(super) fn try_again(&mut self) {
         let is_waiting = |entry: &&Entry| {
-            entry.unpublished.is_some() && entry.settings_refusal.as_ref().is_some_and(|r| r.code == code::LOG_FAILED)
+            entry.unpublished.is_some() && entry.settings_refusal.as_ref().is_some_and(|r| LOG_TROUBLE.contains(&r.code))
         };
         let waiting: Vec<_> = self.entries.values().filter(is_waiting).map(|entry| entry.id.clone()).collect();
         for id in waiting {
@@ -108,7 +112,7 @@ impl Control {
             }
             Err(error) => {
                 let message = format!("the settings file could not be published: {error}");
-                return Err(Refused { problem: Problem { code: code::LOG_FAILED, message }, fields: Vec::new() });
+                return Err(Refused { problem: Problem { code: error.code(), message }, fields: Vec::new() });
             }
         }
         Ok(())
@@ -117,6 +121,8 @@ impl Control {
     /// Takes over a record that this thread wrote itself.
     pub(super) fn adopt(&mut self, id: &PluginId, version: Version, record: &Record, revision: i64) {
         let entry = self.entry(id);
+        entry.taken = entry.taken.max(Some(revision));
+        entry.is_newest_bad = false;
         entry.newest = entry.newest.with(record, revision, now_ms());
         entry.published = record.file_digest.clone().or_else(|| entry.published.clone());
         entry.unpublished = None;

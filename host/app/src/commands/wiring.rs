@@ -1,0 +1,96 @@
+//! From the configuration to what the parts want: engine, streams, HTTP. No part is started here.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use metrics_exporter_prometheus::PrometheusHandle;
+use phronis_core::StreamId;
+use phronis_core::plugin::Limits;
+use phronis_engine::{Compiler, Engine};
+use phronis_log::{PollLimits, Retention};
+use phronis_pipeline::stream;
+
+use crate::config::{self, Config, OnMissing};
+use crate::failure::{Exit, Failure};
+
+/// All streams, as the pipeline wants them.
+pub fn streams(config: &Config) -> Vec<stream::Options> {
+    config.streams.iter().map(|(id, stream)| stream_options(config, id, stream)).collect()
+}
+
+/// The engine of this host: compiles in a child process of this very program.
+pub fn engine(config: &Config, cache: &Path) -> Result<Engine, Failure> {
+    let program = std::env::current_exe().map_err(failed)?;
+    let compiler = Compiler::new(program, ["compile-component"]);
+    let mut options = phronis_engine::Options::new(cache, compiler);
+    options.ceiling = highest_ceiling(config);
+    Engine::new(options).map_err(|error| failed(error.to_string()))
+}
+
+/// A stream, as the pipeline wants it.
+pub fn stream_options(config: &Config, id: &StreamId, stream: &config::Stream) -> stream::Options {
+    let tenant = config.tenant(&id.tenant);
+    let retention = |retention: &config::streams::Retention| Retention {
+        age: retention.age,
+        bytes: retention.bytes.map(|bytes| bytes.0),
+        compact: false,
+    };
+    let may_halt: BTreeSet<_> =
+        stream.plugins.iter().filter(|(_, plugin)| plugin.may_halt).map(|(name, _)| name.clone()).collect();
+    let mut options = stream::Options::new(id.clone(), Arc::clone(&stream.contract));
+    options.topics = stream.topics.clone();
+    options.partitions = stream.partitions;
+    options.workers = stream.workers;
+    options.exactly_once = stream.exactly_once;
+    options.batch = PollLimits {
+        records: stream.batch_records,
+        bytes: usize::try_from(stream.batch_bytes.0).unwrap_or(usize::MAX),
+    };
+    options.retention = retention(&stream.retention);
+    options.letters_retention = retention(&stream.letters_retention);
+    options.holds_when_missing = stream.on_missing == OnMissing::Hold;
+    options.may_halt = may_halt;
+    options.limits_default = tenant.map_or_else(Limits::default, |tenant| tenant.default);
+    options.limits_ceiling = tenant.map_or_else(Limits::default, |tenant| tenant.ceiling);
+    options
+}
+
+/// The engine's own ceiling: what any tenant may have. The control of plugins applies each tenant's.
+fn highest_ceiling(config: &Config) -> Limits {
+    let ceilings = config.tenants.values().map(|tenant| tenant.ceiling);
+    let higher = |a: Limits, b: Limits| Limits {
+        memory: a.memory.max(b.memory),
+        deadline_ms: a.deadline_ms.max(b.deadline_ms),
+        output_rows: a.output_rows.max(b.output_rows),
+        output_bytes: a.output_bytes.max(b.output_bytes),
+        log_bytes: a.log_bytes.max(b.log_bytes),
+    };
+    ceilings.reduce(higher).unwrap_or_default()
+}
+
+/// The HTTP server, as its crate wants it.
+pub(super) fn admin_options(config: &Config, metrics: PrometheusHandle) -> Result<phronis_admin::Options, Failure> {
+    let http = &config.http;
+    let mut options = phronis_admin::Options::new(http.listen, metrics);
+    options.allowed_hosts.clone_from(&http.allowed_hosts);
+    options.allowed_origins.clone_from(&http.allowed_origins);
+    options.max_body = usize::try_from(http.max_body.0).unwrap_or(usize::MAX);
+    for key in &http.keys {
+        options.keys.push(phronis_admin::Key {
+            name: key.name.to_string(),
+            hash: key.hash_hex().parse().map_err(|_| failed(format!("the hash of key {} is not valid", key.name)))?,
+            tenant: key.tenant.clone(),
+            role: match key.role {
+                config::Role::Read => phronis_admin::Role::Read,
+                config::Role::Write => phronis_admin::Role::Write,
+                config::Role::Admin => phronis_admin::Role::Admin,
+            },
+        });
+    }
+    Ok(options)
+}
+
+fn failed(error: impl std::fmt::Display) -> Failure {
+    Failure::new(Exit::CheckFailed, error.to_string())
+}

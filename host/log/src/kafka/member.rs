@@ -1,0 +1,340 @@
+//! A member of a consumer group: polls, and answers when Kafka moves partitions.
+//!
+//! Rebalances are told to the worker before they are answered: a revoked partition is given back at the poll after it was told,
+//! when the worker has finished and its offsets are committed; a lost one is dropped at once.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use phronis_core::records::TopicName;
+use rdkafka::consumer::{CommitMode, Consumer as _, RebalanceProtocol};
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::types::RDKafkaErrorCode;
+
+use super::asker::Asker;
+use super::client::{CALL, Consumer, Listener, Rebalance, failed};
+use super::lanes::{Lanes, Turn};
+use super::progress::{Place, Progress};
+use super::writer::Gate;
+use crate::{Error, PollLimits, Polled, Result, Source, Start};
+
+/// How long a member may take to leave its group.
+const LEAVE: Duration = Duration::from_secs(10);
+
+/// What Kafka told, and is not answered yet.
+#[derive(Debug, Default)]
+pub(super) struct Inbox {
+    rebalances: Mutex<VecDeque<Rebalance>>,
+    pub(super) progress: Progress,
+}
+
+impl Listener for Inbox {
+    fn rebalanced(&self, rebalance: Rebalance) {
+        self.rebalances.lock().unwrap_or_else(PoisonError::into_inner).push_back(rebalance);
+    }
+
+    fn committed(&self, outcome: KafkaResult<()>, offsets: &TopicPartitionList) {
+        match outcome {
+            Ok(()) => {
+                for place in offsets.elements() {
+                    if let (Ok(()), Offset::Offset(at)) = (place.error(), place.offset()) {
+                        self.progress.committed(place.topic(), place.partition(), at);
+                    }
+                }
+            }
+            Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::NoOffset)) => {}
+            // It is tried again with the next one; what was not committed is judged again by whoever comes next.
+            Err(error) => tracing::warn!(%error, "an offset commit was not taken"),
+        }
+    }
+}
+
+/// What a member reads.
+pub(super) struct Member {
+    consumer: Arc<Consumer>,
+    inbox: Arc<Inbox>,
+    lanes: Lanes,
+    asker: Arc<Asker>,
+    /// The sink's transactions, which must be in order before offsets are read.
+    gate: Arc<Gate>,
+    group: Arc<str>,
+    start: Start,
+    /// Revoked partitions that the worker was told of.
+    leaving: Option<TopicPartitionList>,
+    /// Partitions that stopped because their offset is gone.
+    stopped: BTreeSet<(TopicName, i32)>,
+}
+
+impl Member {
+    pub(super) fn new(
+        consumer: Arc<Consumer>,
+        inbox: Arc<Inbox>,
+        asker: Arc<Asker>,
+        gate: Arc<Gate>,
+        group: Arc<str>,
+        topics: &[TopicName],
+        start: Start,
+    ) -> Result<Self> {
+        let lanes = Lanes::new(&consumer)?;
+        let names: Vec<&str> = topics.iter().map(|topic| &**topic).collect();
+        consumer.subscribe(&names).map_err(|error| failed("subscribing", error))?;
+        Ok(Self { consumer, inbox, lanes, asker, gate, group, start, leaving: None, stopped: BTreeSet::new() })
+    }
+
+    /// Lets librdkafka's callbacks run; also says that this member is alive, so it asks even when nothing waits.
+    fn serve_events(&self) -> Result<()> {
+        let mut is_first = true;
+        while std::mem::take(&mut is_first) || self.lanes.events() > 0 {
+            match self.consumer.poll(Duration::ZERO) {
+                None | Some(Ok(_)) => {}
+                Some(Err(KafkaError::MessageConsumptionFatal(code))) => {
+                    return Err(Error::Failed {
+                        doing: format!("reading with group {}: this member was shut out", self.group),
+                        source: Arc::new(KafkaError::MessageConsumptionFatal(code)),
+                    });
+                }
+                Some(Err(error)) => {
+                    if error.rdkafka_error_code() == Some(RDKafkaErrorCode::UnknownTopicOrPartition) {
+                        return Err(Error::UnknownTopic(format!("a topic of group {}", self.group)));
+                    }
+                    tracing::debug!(group = %self.group, %error, "a group member");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Answers what Kafka told; something to tell the worker, if there is.
+    fn rebalance(&mut self) -> Result<Option<Polled>> {
+        if let Some(leaving) = self.leaving.take() {
+            self.give_back(&leaving)?;
+        }
+        let Some(next) = self.take_rebalance() else { return Ok(None) };
+        match next {
+            Rebalance::Assign(partitions) => match self.take_over(&partitions) {
+                Ok(assigned) => Ok((!assigned.is_empty()).then_some(Polled::Assigned(assigned))),
+                Err(error) => {
+                    // Asked again at the next poll: the group waits meanwhile.
+                    self.put_back(Rebalance::Assign(partitions));
+                    Err(error)
+                }
+            },
+            Rebalance::Revoke(partitions, true) => {
+                let lost = names(&partitions);
+                self.drop_partitions(&partitions)?;
+                Ok((!lost.is_empty()).then_some(Polled::Lost(lost)))
+            }
+            Rebalance::Revoke(partitions, false) => {
+                let revoked = names(&partitions);
+                if revoked.is_empty() {
+                    self.give_back(&partitions)?;
+                    return Ok(None);
+                }
+                self.leaving = Some(partitions);
+                Ok(Some(Polled::Revoked(revoked)))
+            }
+        }
+    }
+
+    fn take_rebalance(&self) -> Option<Rebalance> {
+        self.inbox.rebalances.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+    }
+
+    fn put_back(&self, rebalance: Rebalance) {
+        self.inbox.rebalances.lock().unwrap_or_else(PoisonError::into_inner).push_front(rebalance);
+        self.lanes.ring_events();
+    }
+
+    /// Opens the partitions where the group stands.
+    fn take_over(&mut self, partitions: &TopicPartitionList) -> Result<Vec<Place>> {
+        self.gate.wait(CALL)?;
+        let places = self.stands(partitions)?;
+        let mut assignment = TopicPartitionList::with_capacity(places.len());
+        for (topic, partition, at) in &places {
+            self.lanes.open(topic, *partition, *at)?;
+            let offset = Offset::Offset(*at);
+            assignment.add_partition_offset(topic, *partition, offset).map_err(|error| failed("assigning", error))?;
+        }
+        let assigned = match self.consumer.rebalance_protocol() {
+            RebalanceProtocol::Cooperative => self.consumer.incremental_assign(&assignment),
+            _ => self.consumer.assign(&assignment),
+        };
+        assigned.map_err(|error| failed("taking over partitions", error))?;
+        for (topic, partition, at) in &places {
+            self.stopped.remove(&(Arc::clone(topic), *partition));
+            self.inbox.progress.assigned(topic, *partition, *at);
+        }
+        Ok(places)
+    }
+
+    /// Where the group stands; where it never was, the start, which is committed so that it stays.
+    fn stands(&self, partitions: &TopicPartitionList) -> Result<Vec<Place>> {
+        let doing = "reading where the group stands";
+        let committed =
+            self.consumer.committed_offsets(partitions.clone(), CALL).map_err(|error| failed(doing, error))?;
+        let (mut places, mut new) = (Vec::new(), Vec::new());
+        for element in committed.elements() {
+            element.error().map_err(|error| failed(doing, error))?;
+            let topic: TopicName = element.topic().into();
+            match element.offset() {
+                Offset::Offset(at) => places.push((topic, element.partition(), at)),
+                _ => new.push((topic, element.partition())),
+            }
+        }
+        if !new.is_empty() {
+            let ends = self.asker.ends(&new, self.start)?;
+            let started: Vec<Place> =
+                new.into_iter().zip(ends).map(|((topic, partition), at)| (topic, partition, at)).collect();
+            let list = list(&started)?;
+            self.consumer.commit(&list, CommitMode::Sync).map_err(|error| failed("committing where to start", error))?;
+            places.extend(started);
+        }
+        places.sort();
+        Ok(places)
+    }
+
+    /// Commits what is durable of these partitions, and lets go of them.
+    fn give_back(&mut self, partitions: &TopicPartitionList) -> Result<()> {
+        if let Err(error) = self.commit(Some(&names(partitions))) {
+            tracing::warn!(group = %self.group, %error, "offsets were not committed before partitions moved: their new owner judges some records again");
+        }
+        self.drop_partitions(partitions)
+    }
+
+    fn drop_partitions(&mut self, partitions: &TopicPartitionList) -> Result<()> {
+        for (topic, partition) in names(partitions) {
+            self.lanes.close(&topic, partition);
+            self.inbox.progress.gone(&topic, partition);
+        }
+        let dropped = match self.consumer.rebalance_protocol() {
+            RebalanceProtocol::Cooperative => self.consumer.incremental_unassign(partitions),
+            _ => self.consumer.unassign(),
+        };
+        dropped.map_err(|error| failed("giving partitions back", error))
+    }
+
+    /// Commits what is durable, and waits for it. With transactions there is nothing left to commit.
+    fn commit(&self, of: Option<&[(TopicName, i32)]>) -> Result<()> {
+        if self.gate.is_transactional() {
+            return Ok(());
+        }
+        let places = self.inbox.progress.uncommitted(of);
+        if places.is_empty() {
+            return Ok(());
+        }
+        self.consumer.commit(&list(&places)?, CommitMode::Sync).map_err(|error| failed("committing offsets", error))?;
+        for (topic, partition, at) in places {
+            self.inbox.progress.committed(&topic, partition, at);
+        }
+        Ok(())
+    }
+
+    /// An error of a partition, with what is known of its log; the partition stays stopped.
+    fn explained(&mut self, error: Error) -> Error {
+        let Error::OutOfRange { topic, partition, offset, .. } = error else { return error };
+        let name: TopicName = topic.as_str().into();
+        self.stopped.insert((Arc::clone(&name), partition));
+        let end = |start| self.asker.ends(&[(Arc::clone(&name), partition)], start);
+        let one = |ends: Result<Vec<i64>>| ends.ok().and_then(|ends| ends.first().copied()).unwrap_or(-1);
+        let (earliest, latest) = (one(end(Start::Earliest)), one(end(Start::Latest)));
+        Error::OutOfRange { topic, partition, offset, earliest, latest }
+    }
+}
+
+impl Source for Member {
+    fn poll(&mut self, limits: PollLimits, wait: Duration) -> Result<Polled> {
+        let until = Instant::now() + wait.min(Duration::from_secs(86_400));
+        loop {
+            self.serve_events()?;
+            if let Some(told) = self.rebalance()? {
+                return Ok(told);
+            }
+            if limits.records == 0 {
+                // Records are left where they are; only events are worth waking for.
+                let now = Instant::now();
+                if now >= until {
+                    return Ok(Polled::Idle);
+                }
+                std::thread::sleep((until - now).min(Duration::from_millis(10)));
+                continue;
+            }
+            match self.lanes.turn(limits) {
+                Ok(Turn::Records(records)) => return Ok(Polled::Records(records)),
+                Ok(Turn::Events | Turn::End) => continue,
+                Ok(Turn::Nothing) => {}
+                Err(error) => return Err(self.explained(error)),
+            }
+            if !self.lanes.wait(until) {
+                return Ok(Polled::Idle);
+            }
+        }
+    }
+
+    fn rewind(&mut self, topic: &str, partition: i32) -> Result<i64> {
+        let at = self.inbox.progress.rewind(topic, partition)?;
+        let name: TopicName = topic.into();
+        let place = [(Arc::clone(&name), partition, at)];
+        let list = list(&place)?;
+        let was_stopped = self.stopped.remove(&(Arc::clone(&name), partition));
+        if was_stopped {
+            // A partition without a valid offset does not seek: it is given back to the client and taken anew.
+            let doing = "reading a partition again";
+            self.consumer.incremental_unassign(&list).map_err(|error| failed(doing, error))?;
+            self.lanes.open(&name, partition, at)?;
+            self.consumer.incremental_assign(&list).map_err(|error| failed(doing, error))?;
+            return Ok(at);
+        }
+        let sought = self.consumer.seek_partitions(list, CALL).map_err(|error| failed("going back", error))?;
+        for element in sought.elements() {
+            element.error().map_err(|error| failed("going back", error))?;
+        }
+        self.lanes.moved(topic, partition, at);
+        Ok(at)
+    }
+}
+
+impl Drop for Member {
+    /// Leaves the group: what is durable is committed, and partitions are handed over at once.
+    fn drop(&mut self) {
+        if let Err(error) = self.commit(None) {
+            tracing::warn!(group = %self.group, %error, "the last offsets were not committed: some records are judged again");
+        }
+        self.consumer.unsubscribe();
+        let until = Instant::now() + LEAVE;
+        while !self.lanes.is_empty() && Instant::now() < until {
+            if let Err(error) = self.serve_events() {
+                tracing::debug!(group = %self.group, %error, "leaving");
+                break;
+            }
+            while let Some(Rebalance::Revoke(partitions, _)) = self.take_rebalance() {
+                if let Err(error) = self.drop_partitions(&partitions) {
+                    tracing::debug!(group = %self.group, %error, "leaving");
+                }
+            }
+            self.lanes.wait((Instant::now() + Duration::from_millis(50)).min(until));
+        }
+    }
+}
+
+impl fmt::Debug for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Member").field("group", &self.group).finish_non_exhaustive()
+    }
+}
+
+/// Offsets in librdkafka's form.
+pub(super) fn list(places: &[Place]) -> Result<TopicPartitionList> {
+    let mut list = TopicPartitionList::with_capacity(places.len());
+    for (topic, partition, at) in places {
+        let added = list.add_partition_offset(topic, *partition, Offset::Offset(*at));
+        added.map_err(|error| failed("naming offsets", error))?;
+    }
+    Ok(list)
+}
+
+fn names(partitions: &TopicPartitionList) -> Vec<(TopicName, i32)> {
+    partitions.elements().iter().map(|element| (element.topic().into(), element.partition())).collect()
+}

@@ -1,0 +1,141 @@
+//! Transactions: what a member's deliveries leave behind, and the offsets that they step to, become visible together.
+//!
+//! A transaction takes deliveries for as long as more are there, up to a time; then the writer waits for all records, adds the offsets,
+//! and commits. While it does, the next deliveries gather: under load transactions grow by themselves, without it they are as short as can be.
+//! Any error aborts; an error that leaves the outcome open begins anew with another producer, whose start ends the old one's transaction.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::Consumer as _;
+use rdkafka::error::KafkaError;
+use rdkafka::producer::Producer as _;
+
+use super::client::{CALL, TRANSACTION_TIMEOUT, failed};
+use super::member::list;
+use super::progress::Place;
+use super::writer::{Gate, Sent, Writer};
+use crate::{Error, Result};
+
+/// Pause after a failure to begin.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// The member's transactions.
+pub(super) struct Transactions {
+    gate: Arc<Gate>,
+    /// How long one takes deliveries while more are there.
+    most: Duration,
+    is_ready: bool,
+}
+
+impl Transactions {
+    pub(super) fn new(gate: Arc<Gate>, most: Duration) -> Self {
+        Self { gate, most, is_ready: false }
+    }
+
+    /// One transaction, if something waits.
+    pub(super) fn step(&mut self, writer: &mut Writer) {
+        writer.outlet.serve();
+        if !self.is_ready && !self.get_ready(writer) {
+            std::thread::sleep(PAUSE);
+            return;
+        }
+        let Some(first) = writer.next_job() else { return };
+        let begun = writer.outlet.producer.begin_transaction();
+        let mut sent = vec![writer.send(first)];
+        if let Err(error) = begun {
+            return self.undo(writer, sent, failed("beginning a transaction", error));
+        }
+        let until = Instant::now() + self.most;
+        while Instant::now() < until {
+            let Some(job) = writer.next_job() else { break };
+            sent.push(writer.send(job));
+            writer.outlet.serve();
+        }
+        match self.commit(writer, &sent) {
+            Ok(()) => {
+                for sent in sent {
+                    let outcome = writer.durable(&sent);
+                    writer.answer(sent, outcome);
+                }
+            }
+            Err(error) => self.undo(writer, sent, error),
+        }
+    }
+
+    /// Ends whatever an earlier life of this member left open, and takes its place.
+    fn get_ready(&mut self, writer: &mut Writer) -> bool {
+        match writer.outlet.producer.init_transactions(CALL) {
+            Ok(()) => {
+                self.is_ready = true;
+                self.gate.set(Ok(()));
+            }
+            Err(error) => {
+                let must_renew = !is_retriable(&error);
+                let error = failed("getting ready for transactions", error);
+                tracing::debug!(%error, "transactions");
+                self.gate.set(Err(error));
+                if must_renew && let Err(error) = writer.renew() {
+                    tracing::error!(%error, "no producer can be made");
+                }
+            }
+        }
+        self.is_ready
+    }
+
+    fn commit(&self, writer: &Writer, sent: &[Sent]) -> Result<()> {
+        if let Some(error) = sent.iter().find_map(Sent::failure) {
+            return Err(error);
+        }
+        if !writer.await_all(sent, Instant::now() + TRANSACTION_TIMEOUT) {
+            return Err(Error::Unreachable { reason: "records of a transaction were not acknowledged in time".to_owned() });
+        }
+        if let Some(error) = sent.iter().find_map(Sent::failure) {
+            return Err(error);
+        }
+        let producer = &writer.outlet.producer;
+        let places = steps(sent);
+        if let Some(member) = writer.member.as_ref().filter(|_| !places.is_empty()) {
+            let metadata = member.consumer.group_metadata().ok_or(Error::Closed)?;
+            producer
+                .send_offsets_to_transaction(&list(&places)?, &metadata, CALL)
+                .map_err(|error| failed("adding offsets to a transaction", error))?;
+        }
+        producer.commit_transaction(CALL).map_err(|error| failed("committing a transaction", error))
+    }
+
+    /// Nothing of this transaction happened.
+    fn undo(&mut self, writer: &mut Writer, sent: Vec<Sent>, error: Error) {
+        tracing::debug!(%error, "a transaction is aborted");
+        // Records that wait would only be sent to be aborted.
+        writer.outlet.producer.purge(rdkafka::producer::PurgeConfig::default().queue().inflight());
+        writer.outlet.serve();
+        if let Err(open) = writer.outlet.producer.abort_transaction(CALL) {
+            tracing::debug!(error = %open, "a transaction was not aborted: its producer is replaced, which ends it");
+            self.is_ready = false;
+            self.gate.set(Err(failed("aborting a transaction", open)));
+            if let Err(error) = writer.renew() {
+                tracing::error!(%error, "no producer can be made");
+            }
+        }
+        for sent in sent {
+            writer.answer(sent, Err(error.clone()));
+        }
+    }
+}
+
+/// Where each partition is after these deliveries.
+fn steps(sent: &[Sent]) -> Vec<Place> {
+    let mut places: Vec<Place> = Vec::new();
+    for step in sent.iter().flat_map(Sent::steps) {
+        match places.iter_mut().find(|(topic, partition, _)| *topic == step.topic && *partition == step.partition) {
+            Some(place) => place.2 = step.next,
+            None => places.push((Arc::clone(&step.topic), step.partition, step.next)),
+        }
+    }
+    places
+}
+
+fn is_retriable(error: &KafkaError) -> bool {
+    matches!(error, KafkaError::Transaction(error) if error.is_retriable())
+}

@@ -1,0 +1,505 @@
+//! The thread that sends: deliveries in their order, their fate, and the offsets that follow from it.
+//!
+//! At least once, a delivery is done when every record is acknowledged, and offsets follow every second and whenever partitions move.
+//! Exactly once, deliveries are collected into a transaction for as long as more are there, and their offsets are part of it.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use phronis_core::delivery::{Delivery, Receipt};
+use phronis_core::records::TopicName;
+use rdkafka::consumer::{CommitMode, Consumer as _};
+use rdkafka::error::KafkaError;
+use rdkafka::types::RDKafkaErrorCode;
+use tokio::sync::oneshot;
+
+use super::asker::Asker;
+use super::bell::Bell;
+use super::client::{Clients, Consumer, Producer, failed};
+use super::member::{Inbox, list};
+use super::progress::Step;
+use super::raw::{self, Queue, Tally};
+use super::transaction::Transactions;
+use crate::{Error, Result, Sink, Ticket};
+
+/// Bytes that a sink may have under way.
+const UNDER_WAY: usize = 32 << 20;
+
+/// How long a sink that is closed goes on with what it took.
+const CLOSE: Duration = Duration::from_secs(10);
+
+/// How long the thread sleeps when nothing rings.
+const NAP: Duration = Duration::from_millis(100);
+
+/// A way in, with the thread behind it.
+#[derive(Debug)]
+pub(super) struct Entry {
+    jobs: Arc<Jobs>,
+    inbox: Option<Arc<Inbox>>,
+    clients: Arc<Clients>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What a group's member needs of its sink, and the other way round.
+pub(super) struct Membership {
+    pub(super) group: Arc<str>,
+    pub(super) consumer: Arc<Consumer>,
+    pub(super) inbox: Arc<Inbox>,
+    pub(super) gate: Arc<Gate>,
+    /// Names the transactions, where there are any.
+    pub(super) transactional_id: Option<String>,
+}
+
+impl Entry {
+    pub(super) fn new(clients: &Arc<Clients>, asker: &Arc<Asker>, member: Option<Membership>) -> Result<Self> {
+        let jobs = Arc::new(Jobs::default());
+        let inbox = member.as_ref().map(|member| Arc::clone(&member.inbox));
+        let writer = Writer::new(Arc::clone(clients), Arc::clone(asker), Arc::clone(&jobs), member)?;
+        let thread = std::thread::Builder::new()
+            .name("kafka-writer".to_owned())
+            .spawn(move || writer.run())
+            .map_err(|source| Error::Failed { doing: "starting a writer".to_owned(), source: Arc::new(source) })?;
+        Ok(Self { jobs, inbox, clients: Arc::clone(clients), thread: Some(thread) })
+    }
+
+    fn job(&self, delivery: Delivery) -> Result<(Job, Ticket)> {
+        let mut steps = Vec::with_capacity(delivery.commits.len());
+        for commit in &delivery.commits {
+            let Some(inbox) = &self.inbox else {
+                return Err(Error::Invalid(format!("only a member of group {} may commit for it", commit.group)));
+            };
+            steps.push(inbox.progress.submit(commit)?);
+        }
+        let (answer, ticket) = Ticket::new();
+        Ok((Job { bytes: bytes(&delivery), delivery, steps, answer }, ticket))
+    }
+}
+
+impl Sink for Entry {
+    fn submit(&self, delivery: Delivery) -> Result<Ticket> {
+        let (job, ticket) = self.job(delivery)?;
+        self.jobs.push(job)?;
+        Ok(ticket)
+    }
+
+    fn try_submit(&self, delivery: Delivery) -> Result<Ticket> {
+        self.clients.health.check()?;
+        self.jobs.has_room(bytes(&delivery))?;
+        let (job, ticket) = self.job(delivery)?;
+        self.jobs.try_push(job)?;
+        Ok(ticket)
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.jobs.close();
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("a writer of the log panicked; what it had not answered is not written");
+        }
+    }
+}
+
+/// Clones of one way in.
+#[derive(Debug, Clone)]
+pub(super) struct Shared(pub(super) Arc<Entry>);
+
+impl Sink for Shared {
+    fn submit(&self, delivery: Delivery) -> Result<Ticket> {
+        self.0.submit(delivery)
+    }
+
+    fn try_submit(&self, delivery: Delivery) -> Result<Ticket> {
+        self.0.try_submit(delivery)
+    }
+}
+
+fn bytes(delivery: &Delivery) -> usize {
+    delivery.appends.iter().map(|append| append.records.bytes()).sum()
+}
+
+/// Whether transactions of an earlier life of this member are out of the way.
+#[derive(Debug)]
+pub(super) struct Gate {
+    is_transactional: bool,
+    state: Mutex<std::result::Result<(), Option<Error>>>,
+    changed: Condvar,
+}
+
+impl Gate {
+    pub(super) fn new(is_transactional: bool) -> Arc<Self> {
+        let state = if is_transactional { Err(None) } else { Ok(()) };
+        Arc::new(Self { is_transactional, state: Mutex::new(state), changed: Condvar::new() })
+    }
+
+    pub(super) fn is_transactional(&self) -> bool {
+        self.is_transactional
+    }
+
+    /// Waits until they are.
+    pub(super) fn wait(&self, within: Duration) -> Result<()> {
+        let until = Instant::now() + within;
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Err(error) = &*state {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                let late = || Error::Unreachable { reason: "transactions are not ready yet".to_owned() };
+                return Err(error.clone().unwrap_or_else(late));
+            }
+            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        Ok(())
+    }
+
+    pub(super) fn set(&self, state: Result<()>) {
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state.map_err(Some);
+        self.changed.notify_all();
+    }
+}
+
+/// Deliveries that wait for the thread.
+#[derive(Default)]
+struct Jobs {
+    queue: Mutex<JobQueue>,
+    /// Rung by librdkafka and by those who submit.
+    bell: Arc<Bell>,
+    has_room: Condvar,
+}
+
+#[derive(Default)]
+struct JobQueue {
+    waiting: VecDeque<Job>,
+    /// Bytes that wait or are on their way.
+    bytes: usize,
+    is_closed: bool,
+}
+
+/// A delivery with its steps and who waits for it.
+pub(super) struct Job {
+    pub(super) delivery: Delivery,
+    pub(super) steps: Vec<Step>,
+    answer: oneshot::Sender<Result<Receipt>>,
+    bytes: usize,
+}
+
+impl Jobs {
+    fn push(&self, job: Job) -> Result<()> {
+        let mut queue = self.lock();
+        while !queue.is_closed && queue.bytes > 0 && queue.bytes + job.bytes > UNDER_WAY {
+            queue = self.has_room.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+        self.add(queue, job)
+    }
+
+    fn try_push(&self, job: Job) -> Result<()> {
+        self.add(self.lock(), job)
+    }
+
+    fn has_room(&self, bytes: usize) -> Result<()> {
+        let queue = self.lock();
+        if queue.bytes > 0 && queue.bytes + bytes > UNDER_WAY {
+            return Err(Error::Full { reason: format!("{} MiB are on their way to Kafka", queue.bytes >> 20) });
+        }
+        Ok(())
+    }
+
+    fn add(&self, mut queue: MutexGuard<'_, JobQueue>, job: Job) -> Result<()> {
+        if queue.is_closed {
+            return Err(Error::Closed);
+        }
+        queue.bytes += job.bytes;
+        queue.waiting.push_back(job);
+        drop(queue);
+        self.bell.call();
+        Ok(())
+    }
+
+    fn close(&self) {
+        self.lock().is_closed = true;
+        self.bell.call();
+        self.has_room.notify_all();
+    }
+
+    fn is_closed(&self) -> bool {
+        self.lock().is_closed
+    }
+
+    fn take(&self) -> Option<Job> {
+        self.lock().waiting.pop_front()
+    }
+
+    fn done(&self, bytes: usize) {
+        let mut queue = self.lock();
+        queue.bytes = queue.bytes.saturating_sub(bytes);
+        drop(queue);
+        self.has_room.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, JobQueue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Jobs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let queue = self.lock();
+        f.debug_struct("Jobs").field("waiting", &queue.waiting.len()).field("bytes", &queue.bytes).finish()
+    }
+}
+
+/// A delivery that was handed to librdkafka.
+pub(super) struct Sent {
+    job: Job,
+    tallies: Vec<Arc<Tally>>,
+    /// Why it cannot be taken, known before anything was sent.
+    refusal: Option<Error>,
+}
+
+impl Sent {
+    fn is_done(&self) -> bool {
+        self.tallies.iter().all(|tally| tally.is_done())
+    }
+
+    pub(super) fn steps(&self) -> &[Step] {
+        &self.job.steps
+    }
+
+    /// What went wrong with its records.
+    pub(super) fn failure(&self) -> Option<Error> {
+        let of_record = |(tally, append): (&Arc<Tally>, &phronis_core::delivery::Append)| {
+            tally.failure().map(|error| record_failed(&append.topic, error))
+        };
+        self.refusal.clone().or_else(|| self.tallies.iter().zip(&self.job.delivery.appends).find_map(of_record))
+    }
+
+    fn receipt(&self) -> Receipt {
+        Receipt { base_offsets: self.tallies.iter().map(|tally| tally.base_offset()).collect() }
+    }
+}
+
+/// A librdkafka producer with what belongs to it.
+pub(super) struct Outlet {
+    topics: HashMap<TopicName, (raw::Topic, i32)>,
+    events: Queue,
+    pub(super) producer: Arc<Producer>,
+}
+
+impl Outlet {
+    fn new(producer: Producer, bell: &Arc<Bell>) -> Result<Self> {
+        let producer = Arc::new(producer);
+        let mut events = Queue::of_events(Arc::clone(&producer) as _).ok_or(Error::Closed)?;
+        events.ring(Arc::clone(bell), 0);
+        Ok(Self { topics: HashMap::new(), events, producer })
+    }
+
+    /// Lets delivery reports come in.
+    pub(super) fn serve(&self) {
+        while self.events.len() > 0 {
+            self.producer.poll(Duration::ZERO);
+        }
+    }
+}
+
+/// The thread.
+pub(super) struct Writer {
+    clients: Arc<Clients>,
+    asker: Arc<Asker>,
+    jobs: Arc<Jobs>,
+    pub(super) member: Option<Membership>,
+    pub(super) outlet: Outlet,
+    sent: VecDeque<Sent>,
+    committed_at: Instant,
+}
+
+impl Writer {
+    fn new(clients: Arc<Clients>, asker: Arc<Asker>, jobs: Arc<Jobs>, member: Option<Membership>) -> Result<Self> {
+        let outlet = Self::outlet(&clients, &jobs, member.as_ref())?;
+        Ok(Self { clients, asker, jobs, member, outlet, sent: VecDeque::new(), committed_at: Instant::now() })
+    }
+
+    fn outlet(clients: &Clients, jobs: &Jobs, member: Option<&Membership>) -> Result<Outlet> {
+        let transactional_id = member.and_then(|member| member.transactional_id.as_deref());
+        Outlet::new(clients.producer(transactional_id, member.is_some())?, &jobs.bell)
+    }
+
+    /// Begins anew with another producer, after an error that this one does not survive.
+    pub(super) fn renew(&mut self) -> Result<()> {
+        self.outlet = Self::outlet(&self.clients, &self.jobs, self.member.as_ref())?;
+        Ok(())
+    }
+
+    fn run(mut self) {
+        let mut transactions = self.member.as_ref().filter(|member| member.gate.is_transactional()).map(|member| {
+            Transactions::new(Arc::clone(&member.gate), self.clients.options.transaction)
+        });
+        let mut closing: Option<Instant> = None;
+        loop {
+            match &mut transactions {
+                Some(transactions) => transactions.step(&mut self),
+                None => self.step(),
+            }
+            if self.jobs.is_closed() {
+                let since = *closing.get_or_insert_with(Instant::now);
+                let is_idle = self.sent.is_empty() && self.jobs.lock().waiting.is_empty();
+                if is_idle || since.elapsed() > CLOSE {
+                    break;
+                }
+            }
+            if self.jobs.lock().waiting.is_empty() {
+                self.rest();
+            }
+        }
+        let left = std::mem::take(&mut self.sent);
+        left.into_iter().for_each(|sent| self.answer(sent, Err(Error::Closed)));
+        while let Some(job) = self.jobs.take() {
+            // Who waits learns it; nobody waiting is fine.
+            drop(job.answer.send(Err(Error::Closed)));
+        }
+    }
+
+    /// Waits until something happens.
+    pub(super) fn rest(&self) {
+        self.jobs.bell.wait(Instant::now() + NAP);
+        while self.jobs.bell.take().is_some() {}
+        self.outlet.serve();
+    }
+
+    /// Without transactions: sends what waits, answers for what is done, commits now and then.
+    fn step(&mut self) {
+        while let Some(job) = self.jobs.take() {
+            let sent = self.send(job);
+            self.sent.push_back(sent);
+            self.outlet.serve();
+        }
+        self.outlet.serve();
+        while let Some(sent) = self.sent.pop_front_if(|sent| sent.is_done()) {
+            let outcome = sent.failure().map_or_else(|| self.durable(&sent), Err);
+            self.answer(sent, outcome);
+        }
+        if self.committed_at.elapsed() >= self.clients.options.commit_every {
+            self.commit();
+        }
+    }
+
+    /// Moves on what follows from a delivery whose records are all durable.
+    pub(super) fn durable(&self, sent: &Sent) -> Result<Receipt> {
+        if let Some(member) = &self.member {
+            for step in &sent.job.steps {
+                if !member.inbox.progress.durable(step) {
+                    return Err(member.inbox.progress.fenced(&member.group, step));
+                }
+            }
+        }
+        Ok(sent.receipt())
+    }
+
+    pub(super) fn answer(&self, sent: Sent, outcome: Result<Receipt>) {
+        if let (Err(_), Some(member)) = (&outcome, &self.member) {
+            sent.job.steps.iter().for_each(|step| member.inbox.progress.failed(step));
+        }
+        self.jobs.done(sent.job.bytes);
+        // Nobody waiting is fine: the delivery stands.
+        drop(sent.job.answer.send(outcome));
+    }
+
+    /// The next delivery that waits.
+    pub(super) fn next_job(&self) -> Option<Job> {
+        self.jobs.take()
+    }
+
+    /// Hands a delivery to librdkafka; what it cannot take is noted as a failure.
+    pub(super) fn send(&mut self, job: Job) -> Sent {
+        let mut sent = Sent { tallies: Vec::with_capacity(job.delivery.appends.len()), job, refusal: None };
+        sent.refusal = self.check(&sent.job).err();
+        if sent.refusal.is_some() {
+            return sent;
+        }
+        for append in &sent.job.delivery.appends {
+            let tally = Tally::new(append.records.clone());
+            sent.tallies.push(Arc::clone(&tally));
+            let Some((topic, _)) = self.outlet.topics.get(&append.topic) else { continue };
+            for row in 0..tally.len() {
+                let outcome = loop {
+                    match topic.send(&tally, row, append.partition) {
+                        Err(RDKafkaErrorCode::QueueFull) => {
+                            self.outlet.producer.poll(Duration::from_millis(10));
+                        }
+                        other => break other,
+                    }
+                };
+                if let Err(code) = outcome {
+                    tally.told(Err(KafkaError::MessageProduction(code)));
+                }
+            }
+        }
+        sent
+    }
+
+    /// Whether a delivery may be sent: where to is known, and nothing before it failed.
+    fn check(&mut self, job: &Job) -> Result<()> {
+        if let Some(member) = &self.member
+            && let Some(step) = job.steps.iter().find(|step| !member.inbox.progress.may_send(step))
+        {
+            return Err(member.inbox.progress.fenced(&member.group, step));
+        }
+        for append in &job.delivery.appends {
+            let is_known = |(_, count): &(raw::Topic, i32)| (0..*count).contains(&append.partition);
+            if self.outlet.topics.get(&append.topic).is_some_and(is_known) {
+                continue;
+            }
+            self.asker.forget(&append.topic);
+            let count = self.asker.partitions(&append.topic)?;
+            if !(0..count).contains(&append.partition) {
+                return Err(Error::Invalid(format!(
+                    "topic `{}` has no partition {}, it has {count}: `phronis topics check` tells what is missing",
+                    append.topic, append.partition
+                )));
+            }
+            let topic = raw::Topic::new(Arc::clone(&self.outlet.producer) as _, &append.topic).ok_or(Error::Closed)?;
+            self.outlet.topics.insert(Arc::clone(&append.topic), (topic, count));
+        }
+        Ok(())
+    }
+
+    /// Asks Kafka to note how far this member is; the answer comes to whoever polls.
+    fn commit(&mut self) {
+        self.committed_at = Instant::now();
+        let Some(member) = &self.member else { return };
+        let places = member.inbox.progress.uncommitted(None);
+        if places.is_empty() {
+            return;
+        }
+        let asked = list(&places).and_then(|list| {
+            let asked = member.consumer.commit(&list, CommitMode::Async);
+            asked.map_err(|error| failed("committing offsets", error))
+        });
+        if let Err(error) = asked {
+            tracing::warn!(group = %member.group, %error, "an offset commit was not taken");
+        }
+    }
+
+    /// Waits until the fate of everything in a transaction is known; false when that takes too long.
+    pub(super) fn await_all(&self, sent: &[Sent], until: Instant) -> bool {
+        while !sent.iter().all(Sent::is_done) {
+            if Instant::now() >= until {
+                return false;
+            }
+            self.rest();
+        }
+        true
+    }
+}
+
+/// Why a record was not taken.
+fn record_failed(topic: &TopicName, error: &KafkaError) -> Error {
+    match error.rdkafka_error_code() {
+        Some(RDKafkaErrorCode::MessageSizeTooLarge) => Error::TooLarge { topic: topic.to_string(), bytes: 0, most: 0 },
+        Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
+            Error::UnknownTopic(topic.to_string())
+        }
+        _ => failed(&format!("writing to {topic}"), error.clone()),
+    }
+}

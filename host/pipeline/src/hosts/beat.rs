@@ -1,0 +1,217 @@
+//! The thread that says that this host lives and what it runs, and listens to the others.
+//!
+//! Nothing waits for it, and a log that is away only makes it late.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::{Duration, Instant};
+
+use phronis_core::partition::CONTROL_TOPIC;
+use phronis_core::records::Records;
+use phronis_log::{Log, Result, Sink, Ticket};
+use serde_json::json;
+use tokio::sync::broadcast;
+
+use super::Hosts;
+use super::record::{self, Me, Record};
+use super::roster::{Change, Taken};
+use crate::clock::{now_ms, rest};
+use crate::live;
+use crate::plugins::Board;
+use crate::readiness::Gate;
+use crate::whole::Whole;
+
+/// How often a host says that it lives.
+const EVERY: Duration = Duration::from_secs(5);
+
+/// Between two words when what runs changes quickly, as it does at the start.
+const AT_MOST_EVERY: Duration = Duration::from_millis(250);
+
+/// How often versions are compared, and the silent let go.
+const COMPARE_EVERY: Duration = Duration::from_millis(500);
+
+/// How long the last word may take.
+const LAST_WORD: Duration = Duration::from_secs(2);
+
+/// First and longest pause after a failed read.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
+
+/// What says and listens.
+pub(crate) struct Beat {
+    pub(crate) log: Arc<dyn Log>,
+    pub(crate) sink: Box<dyn Sink>,
+    pub(crate) me: Arc<Me>,
+    pub(crate) hosts: Arc<Hosts>,
+    pub(crate) board: Arc<Board>,
+    pub(crate) live: broadcast::Sender<Arc<live::Event>>,
+    pub(crate) claimed_at: Arc<AtomicI64>,
+    pub(crate) should_stop: Arc<AtomicBool>,
+}
+
+/// What the thread remembers between two turns.
+#[derive(Default)]
+struct Memory {
+    said_at: Option<Instant>,
+    /// The board's revision that was said last.
+    revision: Option<u64>,
+    under_way: Option<Ticket>,
+    compared_at: Option<Instant>,
+    /// Whether all that was said before this host began was read.
+    is_current: bool,
+    is_away: bool,
+    events: u64,
+}
+
+impl Beat {
+    /// Goes on until told to stop, then says that this host ended.
+    pub(crate) fn run(self, gate: &Gate) {
+        if !gate.wait(&self.should_stop) {
+            return;
+        }
+        self.hosts.roster().take_own(self.word(), Some(self.claimed_at.load(Ordering::Relaxed)));
+        let mut memory = Memory::default();
+        let mut control = None;
+        let mut before = BTreeMap::new();
+        let mut backoff = BACKOFF.0;
+        while !self.should_stop.load(Ordering::Relaxed) {
+            self.say_if_due(&mut memory);
+            match self.listen(&mut control, &before, &mut memory) {
+                Ok(()) => {
+                    backoff = BACKOFF.0;
+                    memory.is_away = false;
+                }
+                Err(error) => {
+                    if !std::mem::replace(&mut memory.is_away, true) {
+                        tracing::warn!(%error, "what other hosts run cannot be read, trying again");
+                    }
+                    before = control.take().map_or(before, |whole: Whole| whole.positions().clone());
+                    rest(backoff, &self.should_stop);
+                    backoff = (backoff * 2).min(BACKOFF.1);
+                }
+            }
+            self.compare_if_due(&mut memory);
+        }
+        self.say_the_end();
+    }
+
+    fn listen(&self, control: &mut Option<Whole>, before: &BTreeMap<i32, i64>, memory: &mut Memory) -> Result<()> {
+        let whole = match control {
+            Some(whole) => whole,
+            None => {
+                let mut whole = Whole::open(self.log.as_ref(), CONTROL_TOPIC)?;
+                if whole.was_remade(self.log.as_ref(), before)? {
+                    self.hosts.roster().restart();
+                }
+                whole.to_end(self.log.as_ref(), &self.should_stop, |records| self.hear(&records, memory))?;
+                memory.is_current = true;
+                control.insert(whole)
+            }
+        };
+        if let Some(records) = whole.next()? {
+            self.hear(&records, memory);
+        }
+        Ok(())
+    }
+
+    fn hear(&self, records: &Records, memory: &Memory) {
+        let now = now_ms();
+        let mut roster = self.hosts.roster();
+        for said in record::said(records) {
+            // What was said before this host began was not heard just now.
+            let at = said.record.as_ref().map_or(now, |record| record.at.0 / 1000);
+            let heard_at = if memory.is_current { now } else { at.min(now) };
+            if let Taken::Double(other) = roster.take(said, heard_at) {
+                tracing::warn!(
+                    node_id = %other.node_id, other = %other.place(), code = %phronis_core::code::NODE_ID_TAKEN,
+                    "another process runs with this host's node id: give each host one of its own",
+                );
+            }
+        }
+    }
+
+    fn word(&self) -> Record {
+        self.me.record(record::running(&self.board), now_ms())
+    }
+
+    fn say_if_due(&self, memory: &mut Memory) {
+        if let Some(outcome) = memory.under_way.as_mut().map(Ticket::try_wait) {
+            match outcome {
+                // One at a time: a log that is away gets no queue of them.
+                None => return,
+                Some(Ok(_)) => {}
+                Some(Err(error)) => tracing::debug!(%error, "a sign of life was not taken"),
+            }
+            memory.under_way = None;
+        }
+        let revision = self.board.revision();
+        let since = memory.said_at.map_or(EVERY, |at| at.elapsed());
+        let has_changed = memory.revision != Some(revision) && since >= AT_MOST_EVERY;
+        if since < EVERY && !has_changed {
+            return;
+        }
+        let word = self.word();
+        match self.sink.try_submit(record::delivery(&self.me.node.id, Some(&word), now_ms())) {
+            Ok(ticket) => memory.under_way = Some(ticket),
+            Err(error) => tracing::debug!(%error, "a sign of life was not taken"),
+        }
+        self.hosts.roster().take_own(word, None);
+        memory.said_at = Some(Instant::now());
+        memory.revision = Some(revision);
+    }
+
+    fn compare_if_due(&self, memory: &mut Memory) {
+        if memory.compared_at.is_some_and(|at| at.elapsed() < COMPARE_EVERY) {
+            return;
+        }
+        memory.compared_at = Some(Instant::now());
+        let now = now_ms();
+        let mut roster = self.hosts.roster();
+        roster.expire(now);
+        let versions = roster.versions();
+        let changes = roster.compare(now);
+        drop(roster);
+        for (plugin, count) in versions {
+            let count = u32::try_from(count).unwrap_or(u32::MAX);
+            metrics::gauge!("phronis_plugin_versions", "plugin" => plugin.to_string()).set(count);
+        }
+        for change in changes {
+            memory.events += 1;
+            self.tell(change, memory.events);
+        }
+    }
+
+    fn tell(&self, change: Change, number: u64) {
+        let Change { plugin, is_consistent, digests } = change;
+        let hosts = json!(digests).to_string();
+        let what = if is_consistent {
+            tracing::info!(%plugin, %hosts, "all hosts run the same version again");
+            "versions-agree"
+        } else {
+            tracing::warn!(%plugin, %hosts, "hosts run different versions: bring the same file to all of them");
+            "versions-differ"
+        };
+        let facts = json!({
+            "change": what, "plugin": plugin.to_string(), "hosts": digests,
+            "at": phronis_core::time::Time::from_millis(now_ms()).to_string(),
+        });
+        let event = live::Event {
+            kind: live::Kind::Plugin,
+            stream: plugin.stream,
+            id: format!("hosts-{number}").into(),
+            json: facts.to_string().into(),
+        };
+        // Nobody listening is fine.
+        drop(self.live.send(Arc::new(event)));
+    }
+
+    /// Others need not wait until it is plain that this host is gone.
+    fn say_the_end(&self) {
+        let ended = self.sink.try_submit(record::delivery(&self.me.node.id, None, now_ms()));
+        let until = Instant::now() + LAST_WORD;
+        let Ok(mut ticket) = ended else { return };
+        while ticket.try_wait().is_none() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! The partitions that a worker owns: how they come, what must be known before they are judged, and how they go.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use phronis_core::contract::Deduplicate;
+use phronis_core::records::TopicName;
+use phronis_log::{Error as LogError, PollLimits, Position};
+
+use super::Worker;
+use crate::stage::deduplicate::{Window, deduplicate};
+use crate::stage::{Judged, Times};
+use crate::stream::lag::Progress;
+use crate::{Error, Result};
+
+/// Bounds of one read of what de-duplication must remember.
+const READ_BACK: PollLimits = PollLimits { records: 8192, bytes: 4 << 20 };
+
+/// What a worker knows of a partition that it owns.
+#[derive(Debug)]
+pub(super) struct Partition {
+    /// Where the next delivery's commit starts.
+    pub(super) next: i64,
+    /// Latest event time, in microseconds since 1970.
+    pub(super) watermark: i64,
+    pub(super) window: Option<Window>,
+    /// A delivery failed: nothing may be judged before the partition is read again from its committed offset.
+    pub(super) must_rewind: bool,
+    /// The log does not have the next records any more: no record comes until the partition is assigned anew or rewound.
+    pub(super) is_stopped: bool,
+}
+
+impl Worker {
+    /// Takes partitions over.
+    pub(super) fn take_over(&mut self, partitions: &[(TopicName, i32, i64)]) {
+        self.stream.limits.learn(self.log.as_ref(), &self.stream.options.topics);
+        for &(_, partition, next) in partitions {
+            let state =
+                Partition { next, watermark: i64::MIN, window: None, must_rewind: false, is_stopped: false };
+            self.partitions.insert(partition, state);
+            self.stream.partition_goes_on(partition);
+            self.stream.set_progress(partition, Some(Progress { delivered: next, pending: None }));
+        }
+    }
+
+    /// Hands partitions over. The others have to go on, whatever became of the last deliveries.
+    pub(super) fn hand_over(&mut self, partitions: &[(TopicName, i32)]) {
+        if let Err(error) = self.settle_all() {
+            tracing::error!(stream = %self.stream.options.id, %error, "a last delivery of partitions that are handed over was not taken, their new owner reads them again");
+        }
+        self.forget(partitions);
+    }
+
+    /// Lets partitions go that are someone else's already: what is in flight of them is theirs to do again.
+    pub(super) fn lose(&mut self, partitions: &[(TopicName, i32)]) {
+        let numbers: Vec<i32> = partitions.iter().map(|(_, partition)| *partition).collect();
+        tracing::warn!(stream = %self.stream.options.id, partitions = ?numbers, "lost partitions to another host: what is in flight of them will be judged again there");
+        self.in_flight.abandon(|partition| numbers.contains(&partition));
+        self.forget(partitions);
+    }
+
+    fn forget(&mut self, partitions: &[(TopicName, i32)]) {
+        for (_, partition) in partitions {
+            if let Some(state) = self.partitions.remove(partition) {
+                if state.is_stopped {
+                    self.stream.partition_goes_on(*partition);
+                }
+                self.stream.set_progress(*partition, None);
+            }
+        }
+    }
+
+    /// A partition's next records are not there: it stands still, loudly, and the others go on. Nothing is skipped.
+    pub(super) fn stop_partition(&mut self, partition: i32, error: &LogError) {
+        if let Some(state) = self.partitions.get_mut(&partition) {
+            if std::mem::replace(&mut state.is_stopped, true) {
+                // A log that says so at each poll would have us spin.
+                std::thread::sleep(super::IDLE_WAIT);
+                return;
+            }
+        }
+        let why = stopped(partition, error, &self.stream.group);
+        tracing::error!(stream = %self.stream.options.id, partition, code = %error.code(), "{why}");
+        self.stream.stop_partition(self.member, partition, why);
+    }
+
+    /// Reads back what de-duplication must remember; nothing is judged before that is done for all partitions.
+    pub(super) fn make_ready(&mut self) -> Result<()> {
+        let Some(rule) = self.stream.options.contract.deduplicate() else { return Ok(()) };
+        let new = |(partition, state): (&i32, &Partition)| state.window.is_none().then_some((*partition, state.next));
+        let waiting: Vec<(i32, i64)> = self.partitions.iter().filter_map(new).collect();
+        for (partition, next) in waiting {
+            let window = self.remembered(partition, next, rule)?;
+            if let Some(state) = self.partitions.get_mut(&partition) {
+                state.window = Some(window);
+            }
+        }
+        Ok(())
+    }
+
+    /// The keys of the last records before an offset, as far back as the window reaches and retention has left.
+    fn remembered(&mut self, partition: i32, next: i64, rule: Deduplicate) -> Result<Window> {
+        let mut window = Window::new(rule.window);
+        let depth = i64::try_from(rule.window).unwrap_or(i64::MAX);
+        let raw = Arc::clone(&self.stream.options.topics.raw);
+        let mut from = Position::Offset(next.saturating_sub(depth).max(0));
+        'reading: loop {
+            let mut reader = match self.log.reader(&raw, partition, from) {
+                Err(LogError::OutOfRange { .. }) => self.log.reader(&raw, partition, Position::Earliest)?,
+                other => other?,
+            };
+            while reader.position() < next {
+                let records = match reader.next(READ_BACK, Duration::ZERO) {
+                    Ok(Some(records)) => records,
+                    Ok(None) => break,
+                    Err(LogError::OutOfRange { .. }) => {
+                        from = Position::Earliest;
+                        continue 'reading;
+                    }
+                    Err(error) => return Err(error.into()),
+                };
+                let ahead = records.offsets.values().iter().take_while(|offset| **offset < next).count();
+                let mut seen = Judged::new(self.decoder.check(records.slice(0, ahead)), i64::MIN, Times::default());
+                deduplicate(&mut seen, rule.field, &mut window);
+            }
+            return Ok(window);
+        }
+    }
+
+    /// Reads each partition of which a delivery failed again from its committed offset.
+    pub(super) fn rewind(&mut self) {
+        let raw = Arc::clone(&self.stream.options.topics.raw);
+        for (partition, state) in self.partitions.iter_mut().filter(|(_, state)| state.must_rewind) {
+            match self.source.rewind(&raw, *partition) {
+                Ok(next) => {
+                    state.next = next;
+                    state.must_rewind = false;
+                    self.stream.set_progress(*partition, Some(Progress { delivered: next, pending: None }));
+                }
+                Err(error) => {
+                    tracing::error!(stream = %self.stream.options.id, partition, %error, "the committed offset cannot be read");
+                }
+            }
+        }
+    }
+
+    /// The partition must be read again before anything of it is judged.
+    pub(super) fn must_rewind(&mut self, partition: i32) {
+        if let Some(state) = self.partitions.get_mut(&partition) {
+            state.must_rewind = true;
+        }
+    }
+
+    /// An error when a partition waits to be read again.
+    pub(super) fn check_rewound(&self) -> Result<()> {
+        if self.partitions.values().any(|partition| partition.must_rewind) {
+            return Err(Error::Host("a partition could not be read again from its committed offset".into()));
+        }
+        Ok(())
+    }
+}
+
+/// What a person reads of a partition that stands still.
+fn stopped(partition: i32, error: &LogError, group: &str) -> String {
+    let what = match error {
+        LogError::OutOfRange { offset, earliest, .. } if offset < earliest => {
+            format!("{} records are gone before they were judged", earliest - offset)
+        }
+        _ => "the log ends before it: records were lost, or the topic was made anew".to_owned(),
+    };
+    format!(
+        "partition {partition} stopped: {error}; {what}; to go on with the oldest that is there, stop all hosts of the \
+         stream and reset the offset of group `{group}` (PH3002)"
+    )
+}

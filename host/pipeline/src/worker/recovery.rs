@@ -1,0 +1,57 @@
+//! What a worker does after a failure, and how it keeps its place in the group while it may not work.
+//!
+//! Only what failed is done again: a partition is read again when a delivery of it failed, or when nobody can tell.
+
+use std::time::Instant;
+
+use phronis_log::{Error as LogError, PollLimits};
+
+use super::{BACKOFF, IDLE_WAIT, Worker};
+use crate::Error;
+use crate::status::StreamState;
+
+/// Takes no records, only what happens in the group.
+const NO_RECORDS: PollLimits = PollLimits { records: 0, bytes: 0 };
+
+impl Worker {
+    /// After a failure: learn what became of what is in flight, go back where something failed, and try again a little later.
+    pub(super) fn recover(&mut self, error: &Error) {
+        tracing::warn!(stream = %self.stream.options.id, %error, retry_in = ?self.backoff, "cannot go on, trying again from the committed offset of what failed");
+        self.is_recovering = true;
+        self.say(StreamState::Blocked, Some(error.to_string()));
+        if let Err(error) = self.settle_all() {
+            tracing::debug!(stream = %self.stream.options.id, %error, "another delivery failed too");
+        }
+        self.pause();
+        self.rewind();
+    }
+
+    /// Waits a little, longer each time, and keeps its place in the group.
+    fn pause(&mut self) {
+        let until = Instant::now() + self.backoff;
+        self.backoff = (self.backoff * 2).min(BACKOFF.1);
+        while Instant::now() < until && !self.should_stop() {
+            self.stay();
+        }
+    }
+
+    /// Polls for no records for a moment: a member that does not poll is put out of its group.
+    pub(super) fn stay(&mut self) {
+        match self.source.poll(NO_RECORDS, IDLE_WAIT) {
+            Ok(polled) => {
+                if let Err(error) = self.take(polled) {
+                    tracing::warn!(stream = %self.stream.options.id, %error, "the group changed while this worker waits");
+                }
+            }
+            Err(LogError::OutOfRange { partition, .. }) if false => drop(partition),
+            Err(error) => {
+                if let LogError::OutOfRange { partition, .. } = &error {
+                    self.stop_partition(*partition, &error);
+                    return;
+                }
+                tracing::debug!(stream = %self.stream.options.id, %error, "the group cannot be asked");
+                std::thread::sleep(IDLE_WAIT);
+            }
+        }
+    }
+}
