@@ -269,6 +269,8 @@ impl Clients {
         match transactional_id {
             Some(id) => {
                 config.set("transactional.id", id);
+                // librdkafka wants it below the transaction's own timeout.
+                config.set("socket.timeout.ms", "10000");
                 config.set("transaction.timeout.ms", TRANSACTION_TIMEOUT.as_millis().to_string());
                 config.set("message.timeout.ms", (TRANSACTION_TIMEOUT - Duration::from_secs(3)).as_millis().to_string());
             }
