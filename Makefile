@@ -8,10 +8,10 @@ BIN := $(CARGO_TARGET_DIR)/release
 export PHRONIS_BUILT := 1
 PLUGINS := $(patsubst plugins/%/Cargo.toml,phronis-plugin-%,$(wildcard plugins/*/Cargo.toml))
 
-.PHONY: help setup build plugins demo test lint bench chaos ci
+.PHONY: help setup build plugins demo demo-kafka test lint bench bench-kafka chaos ci
 
 help: ## lists the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1	/p' Makefile | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 13
 
 setup: ## installs what is missing on this machine
 	@scripts/bootstrap.sh
@@ -23,10 +23,13 @@ build: setup plugins ## builds the host, the demo and the plugins
 	cargo build $(HOST)
 
 plugins: setup ## builds the shipped plugins to WebAssembly
-	cargo build --release --locked --target wasm32-wasip2 $(addprefix -p ,$(PLUGINS)) -p phronis-demo-next
+	cargo build --release --locked --target wasm32-wasip2 $(addprefix -p ,$(PLUGINS)) -p phronis-demo-next -p phronis-w1-too-hot
 
 demo: build ## runs the whole job on the embedded log, and checks the result
 	@$(BIN)/phronis-demo
+
+demo-kafka: build ## the same on a real Apache Kafka, which it starts and stops
+	@$(BIN)/phronis-demo --kafka
 
 test: build ## runs all tests
 	cargo build --release --locked --target wasm32-wasip2 -p phronis-guests --examples
@@ -42,7 +45,10 @@ lint: setup ## formatting, lints, docs, dependencies
 bench: build ## measures speed and memory; results in benches/results
 	@$(BIN)/phronis-benches
 
-chaos: build ## kills the host 50 times under load, then checks every topic
+bench-kafka: build ## measures the job on a real Apache Kafka, beside others where their harness is (PEERS)
+	@benches/w1/bench
+
+chaos: build ## kills hosts and hurts Kafka again and again under load, then checks every topic
 	@$(BIN)/chaos
 
 ci: ## what the merge gate runs

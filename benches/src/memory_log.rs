@@ -63,12 +63,8 @@ impl Log for MemoryLog {
 
     fn join(&self, subscription: &Subscription) -> Result<Member> {
         let is_ours = subscription.topics.contains(&self.raw);
-        let source = Batches {
-            log: self.clone(),
-            left: if is_ours { self.batches } else { 0 },
-            next: 0,
-            is_assigned: false,
-        };
+        let source =
+            Batches { log: self.clone(), left: if is_ours { self.batches } else { 0 }, next: 0, is_assigned: false };
         Ok(Member { source: Box::new(source), sink: self.sink()? })
     }
 
@@ -97,12 +93,12 @@ struct Batches {
 }
 
 impl Source for Batches {
-    fn poll(&mut self, _: PollLimits, wait: Duration) -> Result<Polled> {
+    fn poll(&mut self, limits: PollLimits, wait: Duration) -> Result<Polled> {
         if !self.is_assigned {
             self.is_assigned = true;
             return Ok(Polled::Assigned(vec![(Arc::clone(&self.log.raw), 0, 0)]));
         }
-        if self.left == 0 {
+        if self.left == 0 || limits.records == 0 {
             std::thread::sleep(wait);
             return Ok(Polled::Idle);
         }

@@ -1,38 +1,12 @@
 //! A full disk: back-pressure, not loss; and on it goes once there is room.
 
-use std::path::Path;
-use std::process::Command;
-
 use phronis_tests::checker::{Expect, check_folder};
 use phronis_tests::host::{Host, PATIENCE, Room};
 use phronis_tests::load::Producer;
+use phronis_tests::mount::Mount;
 use phronis_tests::plugins::plugin;
 
 use crate::judged_by;
-
-/// A small file system that is gone with its value.
-struct Mount(tempfile::TempDir);
-
-impl Mount {
-    fn new(size: &str) -> anyhow::Result<Option<Self>> {
-        let folder = tempfile::tempdir()?;
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(folder.path());
-        let is_mounted = mount.output().is_ok_and(|output| output.status.success());
-        Ok(is_mounted.then_some(Self(folder)))
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        // A mount that stays is seen by whoever looks; there is nobody to tell here.
-        drop(Command::new("umount").arg("-l").arg(self.0.path()).status());
-    }
-}
 
 #[test]
 fn a_full_disk_is_back_pressure_and_not_loss() -> anyhow::Result<()> {

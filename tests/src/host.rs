@@ -36,17 +36,18 @@ impl Host {
     /// # Errors
     /// When it ends or does not become ready; with what it said.
     pub fn start(room: &Room) -> anyhow::Result<Self> {
-        let host = Self::start_unready(room)?;
+        let host = Self::start_unready(room, &[])?;
         host.until("it is ready", |host| Ok(host.get("/readyz")?.status == 200))?;
         Ok(host)
     }
 
-    /// Starts a host in a room and waits until it answers at all.
+    /// Starts a host in a room, with further arguments, and waits until it answers at all.
     ///
     /// # Errors
     /// When it ends or does not answer; with what it said.
-    pub fn start_unready(room: &Room) -> anyhow::Result<Self> {
+    pub fn start_unready(room: &Room, more: &[&str]) -> anyhow::Result<Self> {
         let mut command = room.command(&["run"])?;
+        command.args(more);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().context("starting phronis")?;
         let said = Arc::new(Mutex::new(String::new()));
@@ -96,6 +97,22 @@ impl Host {
         Ok(kill_process(self.process()?, Signal::KILL)?)
     }
 
+    /// Stops it where it stands: SIGSTOP. It knows nothing of the time that passes.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn pause(&self) -> anyhow::Result<()> {
+        Ok(kill_process(self.process()?, Signal::STOP)?)
+    }
+
+    /// Lets it go on after [`Host::pause`].
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn resume(&self) -> anyhow::Result<()> {
+        Ok(kill_process(self.process()?, Signal::CONT)?)
+    }
+
     fn process(&self) -> anyhow::Result<Pid> {
         i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).context("a process")
     }
@@ -106,7 +123,8 @@ impl Host {
     /// When it does not end; it is killed then.
     pub fn stop(mut self) -> anyhow::Result<ExitStatus> {
         kill_process(self.process()?, Signal::TERM)?;
-        let until = Instant::now() + PATIENCE;
+        // A host that cannot end in order ends itself after this time, and says so.
+        let until = Instant::now() + PATIENCE * 2;
         while Instant::now() < until {
             if let Some(status) = self.child.try_wait()? {
                 return Ok(status);

@@ -4,8 +4,11 @@
 //! and judged by what it left in its log. The broker of the Kafka tests is a real one, and so is its bad network.
 
 pub mod checker;
+pub mod faults;
+pub mod fleet;
 pub mod host;
 pub mod kafka;
 pub mod load;
+pub mod mount;
 pub mod plugins;
 pub mod proxy;

@@ -81,7 +81,7 @@ pub fn survive(room: &Room, seed: u64, kills: u32) -> anyhow::Result<Producer> {
     let mut chance = StdRng::seed_from_u64(seed);
     let mut producer = Producer::new(seed);
     for _ in 0..kills {
-        let host = Host::start_unready(room)?;
+        let host = Host::start_unready(room, &[])?;
         // From "hardly started" to "in full swing".
         let life = Duration::from_millis(chance.random_range(5..1200));
         let events = chance.random_range(1..400);

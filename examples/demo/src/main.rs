@@ -1,5 +1,6 @@
 //! Half a minute of Phronis: faults are found, a threshold changes, a plugin is replaced, all under load, and all of it is checked.
 //!
+//! With `--kafka` it starts an Apache Kafka of its own and runs on that; otherwise events are in the embedded log.
 //! The host is the real process; its plugins are the files that ship; the summary is the independent checker's, read from the topics.
 //! This file is the script; the scenes are told in `say`, fed by `feed`, watched by `watch` and judged by `judge`.
 
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use phronis_tests::checker::{self, Expect};
 use phronis_tests::host::{Host, Room};
+use phronis_tests::kafka::Broker;
 use phronis_tests::plugins::{package, plugin};
 use serde_json::json;
 
@@ -43,7 +45,15 @@ const SCENES: [Duration; 3] = [Duration::from_secs(8), Duration::from_secs(5), D
 
 fn main() -> ExitCode {
     let say = Say::new();
-    match run(&say) {
+    let on_kafka = match std::env::args().nth(1).as_deref() {
+        None => false,
+        Some("--kafka") => true,
+        Some(other) => {
+            say.line(&format!("`{other}` is not known: --kafka runs the demo on Apache Kafka, nothing on the embedded log"));
+            return ExitCode::from(2);
+        }
+    };
+    match run(&say, on_kafka) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) if say::was_interrupted() => ExitCode::from(130),
         Ok(false) => ExitCode::FAILURE,
@@ -54,15 +64,15 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(say: &Say) -> anyhow::Result<bool> {
+fn run(say: &Say, on_kafka: bool) -> anyhow::Result<bool> {
     say::notice_ctrl_c();
-    let (room, next) = prepare(say)?;
+    say.title(RATE);
+    let broker = on_kafka.then(|| start_kafka(say)).transpose()?;
+    let (room, next) = prepare(broker.as_ref())?;
     let started = Instant::now();
     let host = Host::start(&room)?;
-    say.fact(
-        "host",
-        &format!("ready after {} on {}, events in {}", say::time(started.elapsed()), host.base(), "one SQLite file"),
-    );
+    let place = broker.as_ref().map_or_else(|| "one SQLite file".to_owned(), |broker| format!("Kafka on {}", broker.bootstrap()));
+    say.fact("host", &format!("ready after {} on {}, events in {place}", say::time(started.elapsed()), host.base()));
     for (name, what) in [
         ("unit-normaliser", "adds every value in °C".to_owned()),
         ("severity", format!("adds ok, warning (from {LOWER:.0} °C) or critical (from {HIGH:.0} °C)")),
@@ -88,12 +98,23 @@ fn run(say: &Say) -> anyhow::Result<bool> {
         judge: Some(Box::new(|seen| truth.judge(seen))),
         ..Expect::default()
     };
-    let report = checker::check_folder(&room.log(), "sensors", expect)?;
+    let report = match &broker {
+        Some(broker) => checker::check_kafka(&broker.bootstrap(), "sensors", expect)?,
+        None => checker::check_folder(&room.log(), "sensors", expect)?,
+    };
     let holds = say.summary(&report, &truth.faults(), &watch.latencies(), &play);
     if holds && !say::was_interrupted() {
         say.next_steps();
     }
     Ok(holds && !say::was_interrupted())
+}
+
+/// A broker of its own, which ends with the demo.
+fn start_kafka(say: &Say) -> anyhow::Result<Broker> {
+    let started = Instant::now();
+    let broker = Broker::start()?;
+    say.fact("kafka", &format!("Apache Kafka is up after {} on {}", say::time(started.elapsed()), broker.bootstrap()));
+    Ok(broker)
 }
 
 /// What the scenes took.
@@ -104,11 +125,13 @@ struct Play {
 }
 
 /// Makes the room and puts the plugins into it; the second version of the detector waits outside.
-fn prepare(say: &Say) -> anyhow::Result<(Room, PathBuf)> {
-    say.title(RATE);
+fn prepare(broker: Option<&Broker>) -> anyhow::Result<(Room, PathBuf)> {
+    let config = broker.map_or_else(String::new, |broker| {
+        format!("[log]\nkind = \"kafka\"\nbootstrap = \"{}\"\nauto_create = true\n", broker.bootstrap())
+    });
     let room = match std::env::var_os("PHRONIS_DEMO_DIR") {
-        Some(folder) => Room::kept(&PathBuf::from(folder), "")?,
-        None => Room::new()?,
+        Some(folder) => Room::kept(&PathBuf::from(folder), &config)?,
+        None => Room::with(&config)?,
     };
     let settings = format!("[params]\nfield = \"value_normal\"\nwarning = {LOWER:.1}\ncritical = {HIGH:.1}\n");
     room.install("default/sensors/unit-normaliser", &plugin("unit-normaliser")?, "")?;

@@ -226,9 +226,8 @@ fn problem_of(error: ingest::Error) -> Problem {
         ingest::Error::Log(error @ phronis_log::Error::Full { .. }) => {
             Problem::new(code::LOG_FULL, format!("{error}; nothing was taken")).retry_after(1)
         }
-        ingest::Error::NotServed { .. } => {
-            Problem::new(code::NOT_FOUND, error.to_string()).hint("`GET /v1/hosts` lists hosts; post to one with the role `serve`")
-        }
+        ingest::Error::NotServed { .. } => Problem::new(code::NOT_FOUND, error.to_string())
+            .hint("`GET /v1/hosts` lists hosts; post to one with the role `serve`"),
         ingest::Error::NotReady { code, reason } => {
             Problem::new(code, format!("{reason}; nothing was taken")).status(AWAY).retry_after(AWAY_SECONDS)
         }
@@ -236,7 +235,9 @@ fn problem_of(error: ingest::Error) -> Problem {
             Problem::new(code::LOG_UNREACHABLE, format!("{error}; nothing was taken")).retry_after(AWAY_SECONDS)
         }
         ingest::Error::Log(error @ phronis_log::Error::UnknownTopic(_)) => {
-            Problem::new(code::UNKNOWN_TOPIC, format!("{error}; nothing was taken")).status(AWAY).retry_after(AWAY_SECONDS)
+            Problem::new(code::UNKNOWN_TOPIC, format!("{error}; nothing was taken"))
+                .status(AWAY)
+                .retry_after(AWAY_SECONDS)
         }
         ingest::Error::InDoubt(_) => Problem::new(code::LOG_UNREACHABLE, error.to_string())
             .retry_after(AWAY_SECONDS)
@@ -261,6 +262,26 @@ fn form_of(headers: &HeaderMap) -> Result<Form, Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_log_that_is_away_says_when_to_come_back_and_what_is_known() {
+        let away = || phronis_log::Error::Unreachable { reason: "no broker answers".to_owned() };
+        let not_ready = ingest::Error::NotReady { code: code::TOPICS_MISSING, reason: "topic t is missing".to_owned() };
+        let unknown = phronis_log::Error::UnknownTopic("t".to_owned());
+        for (error, status, code, says) in [
+            (ingest::Error::Log(away()), 503, "PH3005", "nothing was taken"),
+            (ingest::Error::InDoubt(away()), 503, "PH3005", "may or may not have been taken"),
+            (not_ready, 503, "PH3007", "nothing was taken"),
+            (ingest::Error::Log(unknown), 503, "PH3004", "nothing was taken"),
+            (ingest::Error::NotServed { roles: "process".to_owned() }, 404, "PH4004", "its roles are: process"),
+        ] {
+            let problem = problem_of(error);
+            assert!(problem.detail().contains(says), "{problem:?}");
+            assert_eq!(problem.code().to_string(), code);
+            let response = problem.into_response();
+            assert_eq!(response.status().as_u16(), status);
+        }
+    }
 
     #[test]
     fn the_type_says_how_a_body_is_cut() {

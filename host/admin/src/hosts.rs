@@ -50,10 +50,7 @@ pub(crate) struct Host {
     ),
     security(("key" = []), ("bearer" = [])),
 )]
-pub(crate) async fn list(
-    State(app): State<App>,
-    Extension(caller): Extension<Caller>,
-) -> Result<Json<Hosts>, Problem> {
+pub(crate) async fn list(State(app): State<App>, Extension(caller): Extension<Caller>) -> Result<Json<Hosts>, Problem> {
     if !caller.sees_all() {
         return Err(Problem::new(code::FORBIDDEN, "hosts are for keys of all tenants"));
     }

@@ -143,6 +143,11 @@ impl Problem {
         self.0.code
     }
 
+    #[cfg(test)]
+    pub(crate) fn detail(&self) -> &str {
+        &self.0.detail
+    }
+
     fn document(&self, instance: &str) -> Document {
         let Facts { code, status, detail, hint, is_retryable, problems, more, .. } = &*self.0;
         Document {

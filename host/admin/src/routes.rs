@@ -12,7 +12,8 @@ use utoipa_axum::routes;
 use crate::problem::Problem;
 use crate::state::App;
 use crate::{
-    access, browser, events, health, home, hosts, live, observe, openapi, pages, plugins, problem, records, streams, topics,
+    access, browser, events, health, home, hosts, live, observe, openapi, pages, plugins, problem, records, streams,
+    topics,
 };
 
 /// Routes that look themselves at who asks: nothing in them holds bytes of events.

@@ -4,7 +4,7 @@ use axum::extract::{Extension, Path, Query, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Json, Response};
 use phronis_core::StreamId;
-use phronis_pipeline::status::{self, StreamState};
+use phronis_pipeline::status::{self, PartitionLag, StreamState};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -28,8 +28,8 @@ pub(crate) struct Stream {
     pub(crate) detail: Option<String>,
     /// Its topics.
     topics: Topics,
-    /// Partitions of each topic.
-    partitions: i32,
+    /// Partitions of raw, and how far each is; empty as long as the log was never reached.
+    partitions: Vec<Partition>,
     /// What it has done since the host started.
     pub(crate) counts: Counts,
     /// What it has still to do.
@@ -62,6 +62,8 @@ pub(crate) struct Counts {
     pub(crate) enrich_letters: u64,
     /// Letters of detectors; their events are delivered.
     pub(crate) detect_letters: u64,
+    /// Letters of events whose processed record would be too large for its topic.
+    pub(crate) deliver_letters: u64,
     /// Events dropped by a rule.
     pub(crate) dropped: u64,
     /// Alerts.
@@ -71,10 +73,27 @@ pub(crate) struct Counts {
 /// What a stream has still to do.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Lag {
-    /// Records that are not committed yet.
+    /// Records that are not answered for yet.
     pub(crate) records: u64,
-    /// Age of the oldest of them.
+    /// How long ago the oldest of them came.
     pub(crate) seconds: f64,
+}
+
+/// How far a stream is in one partition of raw.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Partition {
+    /// Which, from 0.
+    partition: i32,
+    /// Offset of the oldest record that is still there.
+    earliest: i64,
+    /// Offset that the next record will get.
+    latest: i64,
+    /// The next offset to be read; null before the first commit.
+    committed: Option<i64>,
+    /// Records that are not answered for yet.
+    lag_records: u64,
+    /// How long ago the oldest of them came.
+    lag_seconds: f64,
 }
 
 /// All streams that the key opens.
@@ -167,17 +186,25 @@ impl From<status::Stream> for Stream {
                 retry: topics.retry.to_string(),
                 state: topics.state.to_string(),
             },
-            partitions,
+            partitions: partitions.into_iter().map(Partition::from).collect(),
             counts: Counts {
                 received: counts.received,
                 delivered: counts.delivered,
                 gate_letters: counts.gate_letters,
                 enrich_letters: counts.enrich_letters,
                 detect_letters: counts.detect_letters,
+                deliver_letters: counts.deliver_letters,
                 dropped: counts.dropped,
                 alerts: counts.alerts,
             },
             lag: Lag { records: lag_records, seconds: lag_seconds },
         }
+    }
+}
+
+impl From<PartitionLag> for Partition {
+    fn from(lag: PartitionLag) -> Self {
+        let PartitionLag { partition, earliest, latest, committed, lag_records, lag_seconds } = lag;
+        Self { partition, earliest, latest, committed, lag_records, lag_seconds }
     }
 }

@@ -205,6 +205,7 @@ fn keys_open_what_their_role_and_tenant_allow() {
         by("acme-writes", "GET", &format!("/v1/topics/{topic}/records"), b"").is_problem(404, "PH4004");
     }
     by("acme-writes", "POST", "/ingest", GOOD).is_problem(404, "PH4004");
+    by("acme-writes", "GET", "/v1/hosts", b"").is_problem(403, "PH4006");
     let own = by("acme-writes", "GET", "/v1/streams", b"").json();
     assert_eq!(own["items"].as_array().unwrap().len(), 1, "{own}");
     assert_eq!(own["items"][0]["id"], "acme.press");
@@ -213,6 +214,19 @@ fn keys_open_what_their_role_and_tenant_allow() {
         topics.contains("phronis.acme.press.raw") && !topics.contains(RAW) && !topics.contains("config"),
         "{topics}"
     );
+}
+
+#[test]
+fn the_hosts_are_listed_with_what_they_do() {
+    let host = Host::start_as(&[phronis_pipeline::Role::Process, phronis_pipeline::Role::Alert], |_| {});
+    let hosts = get(&host, "/v1/hosts").json();
+    let items = hosts["items"].as_array().unwrap();
+    assert_eq!(items.len(), 1, "{hosts}");
+    assert_eq!((&items[0]["node_id"], &items[0]["is_this"]), (&"node-1".into(), &true.into()), "{hosts}");
+    assert_eq!(items[0]["roles"], serde_json::json!(["process", "alert"]));
+    let refused = send(host.at, "POST", "/ingest", &[], GOOD);
+    refused.is_problem(404, "PH4004");
+    assert!(refused.text().contains("its roles are: process, alert"), "{}", refused.text());
 }
 
 #[test]

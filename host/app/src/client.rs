@@ -154,7 +154,9 @@ impl Client {
 /// Says of a host that is not there that events need one, whatever the log.
 pub fn needs_host(failure: Failure) -> Failure {
     match failure.exit == Exit::NotReachable && failure.code.is_none() {
-        true => failure.next("events go in through a host, on Kafka too: start one with `phronis run`, or name one with --endpoint"),
+        true => failure.next(
+            "events go in through a host, on Kafka too: start one with `phronis run`, or name one with --endpoint",
+        ),
         false => failure,
     }
 }

@@ -65,7 +65,8 @@ fn make(hostname: &str) -> String {
 }
 
 fn hostname() -> String {
-    let read = std::fs::read_to_string("/proc/sys/kernel/hostname").or_else(|_| std::fs::read_to_string("/etc/hostname"));
+    let read =
+        std::fs::read_to_string("/proc/sys/kernel/hostname").or_else(|_| std::fs::read_to_string("/etc/hostname"));
     let full = read.ok().or_else(|| std::env::var("HOSTNAME").ok()).unwrap_or_default();
     full.trim().split('.').next().unwrap_or_default().to_owned()
 }

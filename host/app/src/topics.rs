@@ -6,8 +6,8 @@ use phronis_core::records::TopicName;
 use phronis_log::{Error, Log, Retention, TopicSettings, TopicSpec};
 
 use crate::commands::wiring;
-use crate::config::units::{Bytes, show_duration};
 use crate::config::Config;
+use crate::config::units::{Bytes, show_duration};
 
 /// A topic as the configuration wants it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -34,6 +34,9 @@ fn help_is_the_manual() {
         ("help-load", &["load", "--help"]),
         ("help-simulate", &["simulate", "--help"]),
         ("help-tail", &["tail", "--help"]),
+        ("help-streams", &["streams", "--help"]),
+        ("help-topics", &["topics", "--help"]),
+        ("help-topics-create", &["topics", "create", "--help"]),
         ("help-plugin", &["plugin", "--help"]),
         ("help-plugin-params", &["plugin", "params", "--help"]),
         ("help-config", &["config", "--help"]),
@@ -76,7 +79,10 @@ fn exit_codes_say_what_kind_of_failure_it_was() {
         (&["explain", "PH9999"], 2),
         (&["lod"], 2),
         (&["run", "--role", "archive"], 2),
+        (&["run", "--role", "serve"], 2),
         (&["run", "-c", "nowhere.toml"], 3),
+        // Nothing is made by looking.
+        (&["topics", "describe"], 1),
         // The discard port of this machine: nobody answers HTTP there.
         (&["streams", "--endpoint", "http://127.0.0.1:9"], 4),
     ] {
@@ -85,4 +91,47 @@ fn exit_codes_say_what_kind_of_failure_it_was() {
         assert_eq!(output.stderr.is_empty(), code == 0, "{arguments:?}");
         assert_eq!(output.stdout.is_empty(), code != 0, "{arguments:?}");
     }
+}
+
+/// The broker is the discard port of this machine: nobody answers there.
+#[test]
+fn without_kafka_commands_end_soon_and_say_what_could_not_be_reached() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "[log]\nkind = \"kafka\"\nbootstrap = \"127.0.0.1:9\"\n";
+    std::fs::write(folder.path().join("kafka.toml"), text).unwrap();
+    let commands = [
+        &["topics", "create"][..],
+        &["topics", "check"],
+        &["topics", "describe"],
+        &["check", "--online"],
+        &["streams"],
+        &["tail", "alerts"],
+    ];
+    // All at once: each waits some seconds for an answer that does not come.
+    std::thread::scope(|scope| {
+        for arguments in commands {
+            let folder = folder.path();
+            scope.spawn(move || {
+                let output = phronis(folder, &[arguments, &["-c", "kafka.toml"]].concat());
+                let told = String::from_utf8_lossy(&output.stderr);
+                assert_eq!(output.status.code(), Some(4), "{arguments:?}: {told}");
+                assert!(told.starts_with("error[PH3005]: "), "{arguments:?}: {told}");
+            });
+        }
+    });
+}
+
+#[test]
+fn the_embedded_log_has_topics_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = phronis(folder.path(), &["topics", "create"]);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    check("topics-create", &output.stdout);
+    let output = phronis(folder.path(), &["topics", "check"]);
+    assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]));
+    let fewer = "[streams.sensors]\npartitions = 2\nretention = { age = \"1d\" }\n";
+    std::fs::write(folder.path().join("fewer.toml"), fewer).unwrap();
+    let output = phronis(folder.path(), &["topics", "check", "-c", "fewer.toml"]);
+    assert_eq!(output.status.code(), Some(1));
+    check("topics-check-differs", &output.stdout);
 }

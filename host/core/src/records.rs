@@ -224,6 +224,11 @@ pub struct Headers<'a> {
 }
 
 impl<'a> Headers<'a> {
+    /// Bytes of the headers, in the encoding of [`HeadersBuilder`].
+    pub fn bytes(self) -> usize {
+        self.rest.len()
+    }
+
     /// The first header of this name.
     pub fn get(self, name: &str) -> Option<&'a [u8]> {
         self.into_iter().find(|(n, _)| *n == name).map(|(_, value)| value)

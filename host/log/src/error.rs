@@ -64,6 +64,14 @@ pub enum Error {
         /// Where it stands.
         actual: i64,
     },
+    /// A group has put this member out for good: only a new member goes on.
+    #[error("{group} has put this member out: {reason}")]
+    ShutOut {
+        /// The group.
+        group: String,
+        /// Why.
+        reason: String,
+    },
     /// The log cannot be reached right now.
     #[error("the log cannot be reached: {reason}")]
     Unreachable {
@@ -108,6 +116,7 @@ impl Error {
             Self::TooLarge { .. } => code::RECORD_TOO_LARGE,
             Self::PartitionsDiffer { .. }
             | Self::Fenced { .. }
+            | Self::ShutOut { .. }
             | Self::Invalid(_)
             | Self::Closed
             | Self::Failed { .. } => code::LOG_FAILED,

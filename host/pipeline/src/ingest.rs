@@ -194,9 +194,8 @@ impl Ingest {
         for (row, bytes) in rows.iter().enumerate() {
             let event = events.next_if(|(_, r)| **r as usize == row).map(|(event, _)| event);
             let key = event.and_then(|event| checked.events.key(event));
-            let partition = key
-                .as_deref()
-                .map_or(keyless, |key| usize::try_from(partition::of_key(key, count)).unwrap_or(0));
+            let partition =
+                key.as_deref().map_or(keyless, |key| usize::try_from(partition::of_key(key, count)).unwrap_or(0));
             if let Some(builder) = builders.get_mut(partition) {
                 places.push((i32::try_from(partition).unwrap_or(0), builder.len()));
                 builder.push(now, key.as_deref(), Some(bytes), &[]);

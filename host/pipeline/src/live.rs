@@ -103,9 +103,12 @@ impl Branch {
                     }
                     rest(RETRY_PAUSE, &self.should_stop);
                     if failures % FRESH_AFTER == 0
-                        && let Ok(fresh) = self.log.follow(&self.topics.keys().cloned().collect::<Vec<_>>(), Start::Latest)
+                        && let Ok(fresh) =
+                            self.log.follow(&self.topics.keys().cloned().collect::<Vec<_>>(), Start::Latest)
                     {
-                        tracing::warn!("alerts are read from now on; those since they could not be read were not shown to listeners");
+                        tracing::warn!(
+                            "alerts are read from now on; those since they could not be read were not shown to listeners"
+                        );
                         follower = fresh;
                     }
                 }

@@ -49,6 +49,9 @@ impl From<Error> for Trouble {
     }
 }
 
+/// Where the alert branch waits for its follower.
+pub(crate) type Waiting = mpsc::Sender<Box<dyn Follower>>;
+
 /// What it takes to open the gate.
 pub(crate) struct Opening {
     pub(crate) log: Arc<dyn Log>,
@@ -57,7 +60,7 @@ pub(crate) struct Opening {
     /// The streams that wait at the gate.
     pub(crate) streams: Vec<Arc<Stream>>,
     /// Topics that the alert branch follows, and where it waits for the follower.
-    pub(crate) alerts: Option<(Vec<TopicName>, mpsc::Sender<Box<dyn Follower>>)>,
+    pub(crate) alerts: Option<(Vec<TopicName>, Waiting)>,
     /// Where events that are taken are spread over partitions.
     pub(crate) counted: Vec<Arc<Partitions>>,
     pub(crate) claim: Claim,
@@ -82,6 +85,7 @@ impl Opening {
                     let error = crate::Error::from(fatal.clone());
                     tracing::error!(code = error.code().map(tracing::field::display), %error, "the host cannot begin to work");
                     self.gate.fail(fatal);
+                    self.say(StreamState::Blocked, self.gate.reason().as_ref());
                     return;
                 }
                 Err(Trouble::Stopped) => return,
@@ -107,7 +111,7 @@ impl Opening {
             TopicPolicy::Expect => self.expect()?,
         }
         let mut config = Whole::open(self.log.as_ref(), CONFIG_TOPIC)?;
-        let read = config.to_end(self.log.as_ref(), &self.should_stop, |records| {
+        let read = config.read_to_end(self.log.as_ref(), &self.should_stop, |records| {
             // A control thread that is gone already needs no settings.
             drop(self.mailbox.send(Message::Config(Box::new(records))));
         });
@@ -119,7 +123,9 @@ impl Opening {
             Some((topics, waiting)) => Some((self.log.follow(topics, Start::Latest)?, waiting)),
             None => None,
         };
-        self.claim.take(&self.should_stop, |reason| self.stays_shut(reason)).map_err(|trouble| self.or_stopped(trouble))?;
+        self.claim
+            .take(&self.should_stop, |reason| self.stays_shut(reason))
+            .map_err(|trouble| self.or_stopped(trouble))?;
         if let Some((follower, waiting)) = alerts {
             // The alert branch may have ended.
             drop(waiting.send(follower));

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use phronis_core::Code;
+use phronis_core::{Code, code};
 use tokio::sync::watch;
 
 use crate::Error;
@@ -88,8 +88,12 @@ impl Gate {
 
     /// Says that the host must end.
     pub(crate) fn fail(&self, fatal: Fatal) {
+        let error = Error::from(fatal.clone());
+        let code = error.code().unwrap_or(code::INTERNAL);
+        // Before the state, so that whoever sees that it was tried finds it.
         self.fatal.send_replace(Some(fatal));
-        self.lock().was_tried = true;
+        *self.lock() =
+            State { is_open: false, was_tried: true, reason: Some(Reason { code, message: error.to_string() }) };
         self.changed.notify_all();
     }
 
@@ -158,8 +162,6 @@ impl Gate {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-
-    use phronis_core::code;
 
     use super::*;
 

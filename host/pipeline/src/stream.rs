@@ -184,6 +184,13 @@ impl Stream {
         meters::partition_stopped(&self.options.id, partition, false);
     }
 
+    /// A worker has the next records of a partition in its hands.
+    pub(crate) fn set_pending(&self, partition: i32, pending: i64) {
+        if let Some(progress) = lock(&self.progress).get_mut(&partition) {
+            progress.pending = Some(pending);
+        }
+    }
+
     /// How far a partition is; `None` when it is this host's no more.
     pub(crate) fn set_progress(&self, partition: i32, progress: Option<Progress>) {
         let mut known = lock(&self.progress);

@@ -12,14 +12,14 @@ use phronis_core::StreamId;
 use phronis_core::partition::CONFIG_TOPIC;
 use phronis_engine::Engine;
 use phronis_engine::watch::Watcher;
-use phronis_log::{Follower, Log};
+use phronis_log::{Follower, Log, Sink};
 use tokio::sync::broadcast;
 
 use crate::clock::rest;
 use crate::handle::{Handle, Shared};
 use crate::hosts::{Beat, Claim, Hosts, Me};
-use crate::ingest::partitions::{self, Partitions};
 use crate::ingest::Ingest;
+use crate::ingest::partitions::{self, Partitions};
 use crate::opening::{Opening, say_for_workers};
 use crate::plugins::{self, Board, Mailbox, Message};
 use crate::readiness::Gate;
@@ -118,8 +118,20 @@ impl Running {
         let needed = topics(&wanted);
         let rules = wanted.iter().map(|stream| (stream.id.clone(), plugins::Rules::of(stream))).collect();
         let me = Arc::new(Me::new(node, roles.clone(), wanted.iter().map(|stream| stream.id.clone()).collect()));
-        let claim = Claim::new(Arc::clone(&log), Arc::clone(&me))?;
-        let hosts = self.say_that_it_lives(&log, &me, &board, &gate, &live, &claim)?;
+        // One way in for the little that the host itself writes.
+        let sink: Arc<dyn Sink> = log.sink()?.into();
+        let claim = Claim::new(Arc::clone(&log), Arc::clone(&sink), Arc::clone(&me));
+        let hosts = Arc::new(Hosts::new(&me));
+        self.say_that_it_lives(Arc::clone(&gate), |should_stop| Beat {
+            log: Arc::clone(&log),
+            sink: Arc::clone(&sink),
+            me,
+            hosts: Arc::clone(&hosts),
+            board: Arc::clone(&board),
+            live: live.clone(),
+            claimed_at: Arc::clone(&claim.claimed_at),
+            should_stop,
+        })?;
 
         let mut alerts = BTreeMap::new();
         let mut counted = Vec::new();
@@ -161,6 +173,7 @@ impl Running {
             board: Arc::clone(&board),
             live: live.clone(),
             log: Arc::clone(&log),
+            sink,
             config_topic: CONFIG_TOPIC.into(),
             shelf_dir: state_dir,
             loader,
@@ -175,33 +188,16 @@ impl Running {
         }
         self.threads.push(lag::watch(Arc::clone(&log), worked, Arc::clone(&self.should_stop)).map_err(Error::Thread)?);
         self.watch(plugins_dir, max_component_bytes)?;
-        Ok(Handle { shared: Arc::new(Shared { roles, streams, board, mailbox: self.mailbox.clone(), live, log, gate, hosts }) })
+        Ok(Handle {
+            shared: Arc::new(Shared { roles, streams, board, mailbox: self.mailbox.clone(), live, log, gate, hosts }),
+        })
     }
 
-    fn say_that_it_lives(
-        &mut self,
-        log: &Arc<dyn Log>,
-        me: &Arc<Me>,
-        board: &Arc<Board>,
-        gate: &Arc<Gate>,
-        live: &broadcast::Sender<Arc<live::Event>>,
-        claim: &Claim,
-    ) -> Result<Arc<Hosts>> {
-        let hosts = Arc::new(Hosts::new(me));
+    fn say_that_it_lives(&mut self, gate: Arc<Gate>, beat: impl FnOnce(Arc<AtomicBool>) -> Beat) -> Result<()> {
         let should_stop = Arc::new(AtomicBool::new(false));
-        let beat = Beat {
-            log: Arc::clone(log),
-            sink: log.sink()?,
-            me: Arc::clone(me),
-            hosts: Arc::clone(&hosts),
-            board: Arc::clone(board),
-            live: live.clone(),
-            claimed_at: Arc::clone(&claim.claimed_at),
-            should_stop: Arc::clone(&should_stop),
-        };
-        let gate = Arc::clone(gate);
+        let beat = beat(Arc::clone(&should_stop));
         self.beat = Some((should_stop, spawn("hosts", move || beat.run(&gate))?));
-        Ok(hosts)
+        Ok(())
     }
 
     fn count_partitions(
@@ -295,10 +291,7 @@ fn join(threads: impl IntoIterator<Item = JoinHandle<()>>) {
 }
 
 /// The streams that workers of this host process.
-fn processed(
-    streams: &BTreeMap<StreamId, (Arc<Stream>, Option<Ingest>)>,
-    roles: &BTreeSet<Role>,
-) -> Vec<Arc<Stream>> {
+fn processed(streams: &BTreeMap<StreamId, (Arc<Stream>, Option<Ingest>)>, roles: &BTreeSet<Role>) -> Vec<Arc<Stream>> {
     if roles.contains(&Role::Process) {
         return streams.values().map(|(stream, _)| Arc::clone(stream)).collect();
     }
@@ -315,7 +308,7 @@ fn keep_working(member: i32, parts: (Arc<Stream>, Arc<Board>, Arc<dyn Log>, Arc<
     while !should_stop.load(Ordering::Relaxed) {
         let run = || {
             Worker::new(Arc::clone(&stream), Arc::clone(&board), Arc::clone(&log), member, Arc::clone(&should_stop))
-                .map(Worker::run)
+                .and_then(Worker::run)
         };
         let detail = match catch_unwind(AssertUnwindSafe(run)) {
             Ok(Ok(())) => return,

@@ -55,9 +55,17 @@ impl Whole {
     }
 
     /// Reads to where the topic ends now.
-    pub(crate) fn to_end(&mut self, log: &dyn Log, should_stop: &AtomicBool, mut take: impl FnMut(Records)) -> Result<()> {
-        let ends: Vec<(i32, i64)> =
-            (0..).zip(log.topic(&self.topic)?.partitions).filter(|(_, p)| p.latest > p.earliest).map(|(n, p)| (n, p.latest)).collect();
+    pub(crate) fn read_to_end(
+        &mut self,
+        log: &dyn Log,
+        should_stop: &AtomicBool,
+        mut take: impl FnMut(Records),
+    ) -> Result<()> {
+        let ends: Vec<(i32, i64)> = (0..)
+            .zip(log.topic(&self.topic)?.partitions)
+            .filter(|(_, p)| p.latest > p.earliest)
+            .map(|(n, p)| (n, p.latest))
+            .collect();
         let mut heard = Instant::now();
         while ends.iter().any(|(partition, end)| self.next.get(partition).is_none_or(|next| next < end)) {
             if should_stop.load(Ordering::Relaxed) {

@@ -1,32 +1,43 @@
 //! A worker: one thread that polls a stream's partitions and takes each batch through its stages.
 //!
 //! This is the only place that names the order of the stages.
-//! Deliveries are in flight while the next batch is judged; when one fails, everything behind it is forgotten
-//! and the partition is read again from its committed offset: nothing is skipped, and nothing is delivered twice,
-//! because outputs and offsets become durable together.
+//! Deliveries are in flight while the next batch is judged; when one fails, everything behind it in its partition is forgotten
+//! and the partition is read again from its committed offset: nothing is skipped, and nothing is delivered twice
+//! where outputs and offsets become durable together.
 
-use std::collections::{HashMap, VecDeque};
+mod in_flight;
+mod partitions;
+mod recovery;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use phronis_core::contract::Deduplicate;
 use phronis_core::decode::{Checked, Decoder};
-use phronis_core::records::{Records, TopicName};
-use phronis_log::{Log, Member, PollLimits, Polled, Position, Sink, Source, Start, Subscription, Ticket};
+use phronis_core::records::Records;
+use phronis_log::{Error as LogError, Log, Member, Polled, Sink, Source, Start, Subscription};
 
+use self::in_flight::{Delivered, InFlight, Settled};
+use self::partitions::Partition;
 use crate::clock::{now_ms, now_us};
 use crate::crew::Crew;
 use crate::meters::Meters;
 use crate::plugins::Board;
-use crate::stage::deduplicate::{Window, deduplicate};
+use crate::stage::deduplicate::deduplicate;
 use crate::stage::{Judged, Times, deliver, detect, enrich};
-use crate::status::{StreamCounts, StreamState};
+use crate::status::StreamState;
 use crate::stream::Stream;
+use crate::stream::lag::Progress;
 use crate::{Error, Result};
 
-/// Deliveries under way. Enough to judge the next batch while one is being synced; more would only make a failure costlier.
-const IN_FLIGHT: usize = 4;
+/// Deliveries under way. Enough to judge the next batches while some are on their way; more would only make a failure costlier.
+const IN_FLIGHT: usize = 8;
+
+/// The same where a transaction takes several: the next ones are judged while it is committed.
+const IN_FLIGHT_TRANSACTIONS: usize = 16;
 
 /// How long a poll waits; also how soon a worker notices that it should stop, or that a delivery failed.
 const POLL_WAIT: Duration = Duration::from_millis(100);
@@ -37,10 +48,7 @@ const IDLE_WAIT: Duration = Duration::from_millis(20);
 /// How long a worker that is told to stop goes on with what was taken.
 const DRAIN: Duration = Duration::from_secs(10);
 
-/// Bounds of one read of what de-duplication must remember.
-const READ_BACK: PollLimits = PollLimits { records: 8192, bytes: 4 << 20 };
-
-/// First and longest pause after a failed delivery.
+/// First and longest pause after a failure.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 /// A worker.
@@ -48,36 +56,22 @@ pub(crate) struct Worker {
     stream: Arc<Stream>,
     board: Arc<Board>,
     log: Arc<dyn Log>,
+    /// Which of the stream's workers this is.
+    member: i32,
     source: Box<dyn Source>,
     sink: Box<dyn Sink>,
     decoder: Decoder,
     crew: Crew,
     partitions: HashMap<i32, Partition>,
-    in_flight: VecDeque<InFlight>,
+    in_flight: InFlight,
+    most_in_flight: usize,
     backoff: Duration,
+    /// Something failed, and nothing has gone well since.
+    is_recovering: bool,
+    /// What it said last about itself.
+    said: Option<(StreamState, Option<String>)>,
     meters: Meters,
     should_stop: Arc<AtomicBool>,
-}
-
-/// What a worker knows of a partition that it owns.
-#[derive(Debug)]
-struct Partition {
-    /// Where the next delivery's commit starts.
-    next: i64,
-    /// Latest event time, in microseconds since 1970.
-    watermark: i64,
-    window: Option<Window>,
-    /// The last delivery failed, and reading again from the committed offset did too: nothing may be judged before it did not.
-    must_rewind: bool,
-}
-
-/// A delivery that is not durable yet.
-#[derive(Debug)]
-struct InFlight {
-    ticket: Ticket,
-    tally: StreamCounts,
-    /// Timestamp of the newest record, in milliseconds since 1970.
-    newest: i64,
 }
 
 impl Worker {
@@ -98,14 +92,18 @@ impl Worker {
             exactly_once: options.exactly_once,
         })?;
         Ok(Self {
+            member,
             source,
             sink,
             decoder: Decoder::new(Arc::clone(&options.contract)),
             meters: Meters::new(&options.id),
             crew: Crew::new(Arc::clone(&options.contract)).map_err(Error::Host)?,
             partitions: HashMap::new(),
-            in_flight: VecDeque::new(),
+            in_flight: InFlight::default(),
+            most_in_flight: if options.exactly_once { IN_FLIGHT_TRANSACTIONS } else { IN_FLIGHT },
             backoff: BACKOFF.0,
+            is_recovering: false,
+            said: None,
             stream,
             board,
             log,
@@ -114,29 +112,35 @@ impl Worker {
     }
 
     /// Works until told to stop, then finishes what is in flight.
-    pub(crate) fn run(mut self) {
-        while !self.should_stop.load(Ordering::Relaxed) {
+    ///
+    /// # Errors
+    /// The group has put this member out: only a new worker can go on.
+    pub(crate) fn run(mut self) -> Result<()> {
+        while !self.should_stop() {
             let stepped = if self.may_work() {
                 self.step(POLL_WAIT)
             } else {
-                std::thread::sleep(IDLE_WAIT);
-                self.settle(IN_FLIGHT).map(|()| false)
+                self.stay().and_then(|()| self.settle(self.most_in_flight)).map(|()| false)
             };
             if let Err(error) = stepped {
+                if matches!(error, Error::Log(LogError::ShutOut { .. })) {
+                    return Err(error);
+                }
                 self.recover(&error);
             }
         }
         if let Err(error) = self.drain() {
             tracing::warn!(stream = %self.stream.options.id, %error, "the last deliveries were not taken, they will be judged again");
         }
-        self.stream.set_condition(0, StreamState::Stopped, None);
+        self.say(StreamState::Stopped, None);
+        Ok(())
     }
 
     /// Judges what was taken before the end, as far as the time allows: the log keeps what is left.
     fn drain(&mut self) -> Result<()> {
         let until = Instant::now() + DRAIN;
         while Instant::now() < until && self.may_work() && self.step(Duration::ZERO)? {}
-        self.settle(0)
+        self.settle_all()
     }
 
     /// Follows the lineup and says whether the stream may run.
@@ -148,11 +152,11 @@ impl Worker {
         if lineup.is_held {
             let names: Vec<_> = lineup.bypassed.iter().map(|name| name.as_str()).collect();
             let detail = format!("waits for a good version of {}", names.join(", "));
-            self.stream.set_condition(0, StreamState::Held, Some(detail));
+            self.say(StreamState::Held, Some(detail));
             return false;
         }
         if let Err(error) = self.crew.follow(lineup) {
-            self.stream.set_condition(0, StreamState::Blocked, Some(error));
+            self.say(StreamState::Blocked, Some(error));
             return false;
         }
         true
@@ -160,11 +164,21 @@ impl Worker {
 
     /// Takes what comes within the wait; false when nothing came.
     fn step(&mut self, wait: Duration) -> Result<bool> {
-        if self.partitions.values().any(|partition| partition.must_rewind) {
-            return Err(Error::Host("a partition could not be read again from its committed offset".into()));
-        }
+        self.check_rewound()?;
+        self.make_ready()?;
         // Small batches wait for company only as long as a delivery is under way: one sync serves them all.
-        let polled = self.source.poll(self.stream.options.batch, wait)?;
+        let polled = match self.source.poll(self.stream.options.batch, wait) {
+            Err(error @ LogError::OutOfRange { partition, .. }) => {
+                self.stop_partition(partition, &error);
+                Polled::Idle
+            }
+            Err(error) => {
+                // Whether something was taken before it failed, nobody can tell.
+                self.partitions.values_mut().for_each(|partition| partition.must_rewind = true);
+                return Err(error.into());
+            }
+            Ok(polled) => polled,
+        };
         let is_idle = matches!(polled, Polled::Idle);
         match polled {
             Polled::Records(records) => {
@@ -173,43 +187,36 @@ impl Worker {
                 if lineup.is_ready && !lineup.is_held {
                     self.crew.follow(lineup).map_err(Error::Host)?;
                 }
-                self.batch(records)?;
+                self.batch(&records).inspect_err(|_| self.must_rewind(records.partition))?;
             }
-            Polled::Assigned(partitions) => {
-                for (_, partition, next) in partitions {
-                    self.take_over(partition, next);
-                }
-            }
-            Polled::Revoked(partitions) => {
-                self.settle(0)?;
-                self.forget(&partitions);
-            }
-            Polled::Lost(partitions) => {
-                self.in_flight.clear();
-                self.forget(&partitions);
-            }
+            Polled::Assigned(partitions) => self.take_over(&partitions),
+            Polled::Revoked(partitions) => self.hand_over(&partitions)?,
+            Polled::Lost(partitions) => self.lose(&partitions),
             Polled::Idle => {}
         }
-        self.settle(IN_FLIGHT)?;
-        if self.stream.condition().0 != StreamState::Running {
-            self.stream.set_condition(0, StreamState::Running, None);
+        self.settle(self.most_in_flight)?;
+        if is_idle && self.in_flight.is_empty() {
+            self.is_recovering = false;
+        }
+        if !self.is_recovering {
+            self.say(StreamState::Running, None);
         }
         Ok(!is_idle)
     }
 
     /// One batch, in as many deliveries as the log can take.
-    fn batch(&mut self, records: Records) -> Result<()> {
-        if self.try_batch(&records, false)? {
+    fn batch(&mut self, records: &Records) -> Result<()> {
+        if self.try_batch(records, false)? {
             return Ok(());
         }
         let half = records.len() / 2;
         if half == 0 {
             tracing::warn!(stream = %self.stream.options.id, partition = records.partition, "one event has more findings than the log can take at once");
-            self.try_batch(&records, true)?;
+            self.try_batch(records, true)?;
             return Ok(());
         }
-        self.batch(records.slice(0, half))?;
-        self.batch(records.slice(half, records.len() - half))
+        self.batch(&records.slice(0, half))?;
+        self.batch(&records.slice(half, records.len() - half))
     }
 
     /// One batch, stage by stage; false when what it leaves behind is too much for one delivery.
@@ -217,11 +224,19 @@ impl Worker {
         let polled = now_us();
         let partition = records.partition;
         let Some(next) = records.next_offset() else { return Ok(true) };
-        let newest = records.body.timestamps.values().last().copied().unwrap_or(0);
+        let timestamps = records.body.timestamps.values();
+        let first = timestamps.first().copied().unwrap_or(0);
+        let newest = timestamps.last().copied().unwrap_or(0);
         let Some(state) = self.partitions.get_mut(&partition) else {
             return Err(Error::Host(format!("records of partition {partition}, which is not this worker's")));
         };
         let from = state.next;
+        if self.in_flight.oldest(partition).is_none() {
+            self.stream.set_pending(partition, first);
+        }
+        if std::mem::replace(&mut state.is_stopped, false) {
+            self.stream.partition_goes_on(partition);
+        }
         let started = Instant::now();
 
         let checked = self.decoder.check(records.clone());
@@ -254,121 +269,62 @@ impl Worker {
         let ticket = self.sink.submit(delivery)?;
         self.meters.submitted(started.elapsed());
         state.next = next;
-        self.in_flight.push_back(InFlight { ticket, tally, newest });
+        self.in_flight.push(Delivered { ticket, partition, next, tally, first, newest });
         Ok(true)
     }
 
     /// Takes the receipts that are there, and waits for them while more than `most` are missing.
     fn settle(&mut self, most: usize) -> Result<()> {
-        while let Some(mut first) = self.in_flight.pop_front() {
-            let outcome = if self.in_flight.len() >= most {
-                first.ticket.wait()
-            } else {
-                match first.ticket.try_wait() {
-                    Some(outcome) => outcome,
-                    None => {
-                        self.in_flight.push_front(first);
-                        return Ok(());
-                    }
-                }
-            };
-            outcome?;
-            self.stream.counts.add(&first.tally);
-            self.meters.delivered(&first.tally, now_ms().saturating_sub(first.newest));
-            self.backoff = BACKOFF.0;
+        while let Some(settled) = self.in_flight.settle(most) {
+            self.settled(settled)?;
         }
         Ok(())
     }
 
-    /// After a failure: forget what is in flight, go back to what is committed, and try again a little later.
-    fn recover(&mut self, error: &Error) {
-        tracing::warn!(stream = %self.stream.options.id, %error, retry_in = ?self.backoff, "delivery failed, reading again from the committed offset");
-        self.stream.set_condition(0, StreamState::Blocked, Some(error.to_string()));
-        for pending in std::mem::take(&mut self.in_flight) {
-            // Those of other partitions may have become durable, those behind the failed one cannot.
-            if pending.ticket.wait().is_ok() {
-                self.stream.counts.add(&pending.tally);
-                self.meters.delivered(&pending.tally, now_ms().saturating_sub(pending.newest));
-            }
+    /// Waits for all receipts, also for those after a failure; the first failure is the answer.
+    fn settle_all(&mut self) -> Result<()> {
+        let mut first = Ok(());
+        while let Some(settled) = self.in_flight.settle(0) {
+            let outcome = self.settled(settled);
+            first = first.and(outcome);
         }
-        self.pause();
-        let raw = Arc::clone(&self.stream.options.topics.raw);
-        for (partition, state) in &mut self.partitions {
-            state.must_rewind = true;
-            match self.source.rewind(&raw, *partition) {
-                Ok(next) => {
-                    state.next = next;
-                    state.must_rewind = false;
-                }
-                Err(error) => {
-                    tracing::error!(stream = %self.stream.options.id, partition, %error, "the committed offset cannot be read");
-                }
-            }
+        first
+    }
+
+    /// Counts a delivery that is durable, or remembers that its partition must be read again.
+    fn settled(&mut self, settled: Settled) -> Result<()> {
+        let Settled { partition, next, tally, newest, outcome } = settled;
+        if let Err(error) = outcome {
+            self.stream.limits.learn_from(&error, self.log.as_ref(), &self.stream.options.topics);
+            self.must_rewind(partition);
+            return Err(error.into());
+        }
+        self.stream.counts.add(&tally);
+        self.meters.delivered(&tally, now_ms().saturating_sub(newest));
+        self.stream
+            .set_progress(partition, Some(Progress { delivered: next, pending: self.in_flight.oldest(partition) }));
+        self.backoff = BACKOFF.0;
+        self.is_recovering = false;
+        Ok(())
+    }
+
+    /// Says what it does, where that is news.
+    fn say(&mut self, state: StreamState, detail: Option<String>) {
+        let word = (state, detail);
+        if self.said.as_ref() != Some(&word) {
+            self.said = Some(word.clone());
+            self.stream.set_condition(self.member, word.0, word.1);
         }
     }
 
-    fn pause(&mut self) {
-        let until = Instant::now() + self.backoff;
-        self.backoff = (self.backoff * 2).min(BACKOFF.1);
-        while Instant::now() < until && !self.should_stop.load(Ordering::Relaxed) {
-            std::thread::sleep(IDLE_WAIT);
-        }
+    fn should_stop(&self) -> bool {
+        self.should_stop.load(Ordering::Relaxed)
     }
+}
 
-    fn forget(&mut self, partitions: &[(TopicName, i32)]) {
-        for (_, partition) in partitions {
-            self.partitions.remove(partition);
-        }
-    }
-
-    /// Takes a partition over; nothing of it is judged before what de-duplication must remember is read back.
-    fn take_over(&mut self, partition: i32, next: i64) {
-        let mut state = Partition { next, watermark: i64::MIN, window: None, must_rewind: false };
-        if let Some(rule) = self.stream.options.contract.deduplicate() {
-            while !self.should_stop.load(Ordering::Relaxed) {
-                match self.remembered(partition, next, rule) {
-                    Ok(window) => {
-                        state.window = Some(window);
-                        break;
-                    }
-                    Err(error) => {
-                        tracing::warn!(stream = %self.stream.options.id, partition, %error, "what de-duplication must remember cannot be read, trying again");
-                        self.stream.set_condition(0, StreamState::Blocked, Some(error.to_string()));
-                        self.pause();
-                    }
-                }
-            }
-        }
-        self.partitions.insert(partition, state);
-    }
-
-    /// The keys of the last records before an offset, as far back as the window reaches and retention has left.
-    fn remembered(&mut self, partition: i32, next: i64, rule: Deduplicate) -> Result<Window> {
-        let mut window = Window::new(rule.window);
-        let depth = i64::try_from(rule.window).unwrap_or(i64::MAX);
-        let raw = Arc::clone(&self.stream.options.topics.raw);
-        let mut from = Position::Offset(next.saturating_sub(depth).max(0));
-        'reading: loop {
-            let mut reader = match self.log.reader(&raw, partition, from) {
-                Err(phronis_log::Error::OutOfRange { .. }) => self.log.reader(&raw, partition, Position::Earliest)?,
-                other => other?,
-            };
-            while reader.position() < next {
-                let records = match reader.next(READ_BACK, Duration::ZERO) {
-                    Ok(Some(records)) => records,
-                    Ok(None) => break,
-                    Err(phronis_log::Error::OutOfRange { .. }) => {
-                        from = Position::Earliest;
-                        continue 'reading;
-                    }
-                    Err(error) => return Err(error.into()),
-                };
-                let ahead = records.offsets.values().iter().take_while(|offset| **offset < next).count();
-                let mut seen = Judged::new(self.decoder.check(records.slice(0, ahead)), i64::MIN, Times::default());
-                deduplicate(&mut seen, rule.field, &mut window);
-            }
-            return Ok(window);
-        }
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.stream.forget_worker(self.member, self.partitions.keys().copied());
     }
 }
 

@@ -55,6 +55,12 @@ pub(super) fn read(source: &impl Source, topics: &Topics, raw: &mut Raw, report:
                 report.enrich_letters += u64::from(counts);
                 counts
             }
+            // Judged, and too large for its topic with what was added to it.
+            "deliver" => {
+                let counts = raw.note(partition, offset, Outcome::DeliverLetter, report);
+                report.deliver_letters += u64::from(counts);
+                counts
+            }
             "detect" => owed(&mut debts, (partition, offset, plugin), raw.may_repeat(), report),
             other => {
                 report.wrong(|| format!("{place} is of no known stage: `{other}`"));
@@ -101,7 +107,7 @@ pub(super) fn read_drops(
 /// A letter, as it stands in the topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Letter {
-    /// Who refused it: `gate`, `enrich` or `detect`.
+    /// Who refused it: `gate`, `enrich`, `detect` or `deliver`.
     pub stage: String,
     /// The stable code.
     pub code: String,

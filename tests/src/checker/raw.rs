@@ -10,6 +10,7 @@ pub(super) enum Outcome {
     Delivered,
     GateLetter,
     EnrichLetter,
+    DeliverLetter,
     Dropped,
 }
 

@@ -19,6 +19,8 @@ pub struct Report {
     pub gate_letters: u64,
     /// Letters of enrichers.
     pub enrich_letters: u64,
+    /// Letters of events that were too large for their topic.
+    pub deliver_letters: u64,
     /// Events that a rule dropped.
     pub dropped: u64,
     /// What each detector did.
@@ -105,7 +107,8 @@ impl Report {
 
     /// The sums, once everything is read.
     pub(super) fn balance(&mut self) {
-        let sum = self.delivered + self.gate_letters + self.enrich_letters + self.dropped;
+        let letters = self.gate_letters + self.enrich_letters + self.deliver_letters;
+        let sum = self.delivered + letters + self.dropped;
         if sum != self.received {
             let received = self.received;
             self.wrong(|| format!("{received} records came in and {sum} have an outcome"));
@@ -132,6 +135,9 @@ impl fmt::Display for Report {
             f,
             "{received} in = {delivered} delivered + {gate_letters} gate letters + {enrich_letters} enricher letters + {dropped} dropped"
         )?;
+        if self.deliver_letters > 0 {
+            writeln!(f, "{} more are letters, too large for their topic", self.deliver_letters)?;
+        }
         for (name, detector) in &self.detectors {
             let Detector { judged, skipped, letters, bypassed, alerts } = detector;
             write!(f, "{name}: {judged} judged + {skipped} skipped + {letters} letters")?;

@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use futures::executor::block_on;
-use rdkafka::ClientConfig;
 use rdkafka::admin::{
     AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication, TopicResult,
 };
 use rdkafka::client::DefaultClientContext;
 use rdkafka::types::RDKafkaErrorCode;
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use crate::host::PATIENCE;
 
@@ -67,6 +67,17 @@ impl Admin {
         let new = NewPartitions::new(topic, usize::try_from(total)?);
         done(block_on(self.client.create_partitions([&new], &self.options))?)?;
         self.until(topic, Some(total))
+    }
+
+    /// Deletes the records of a partition below an offset, as retention would.
+    ///
+    /// # Errors
+    /// When the broker refuses.
+    pub fn delete_records(&self, topic: &str, partition: i32, below: i64) -> anyhow::Result<()> {
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, partition, Offset::Offset(below))?;
+        let answer = block_on(self.client.delete_records(&list, &self.options))?;
+        answer.elements().iter().try_for_each(|place| Ok(place.error()?))
     }
 
     /// The settings of a topic, defaults among them.

@@ -172,7 +172,12 @@ fn follow_whole(
             Ok(Some(records)) => send(&records, i64::MAX, &mut left, pieces)?,
             Ok(None) => {}
             Err(Error::OutOfRange { topic, partition, offset, earliest, .. }) => {
-                tracing::debug!(topic, partition, missed = earliest.saturating_sub(offset), "records were deleted before a client got them");
+                tracing::debug!(
+                    topic,
+                    partition,
+                    missed = earliest.saturating_sub(offset),
+                    "records were deleted before a client got them"
+                );
             }
             Err(error) => return Err(Over::Failed(error)),
         }

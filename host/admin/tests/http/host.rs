@@ -51,9 +51,14 @@ pub(crate) struct Host {
 impl Host {
     /// A host with the streams `sensors`, `agents` and `acme.press`.
     pub(crate) fn start(change: impl FnOnce(&mut Options)) -> Self {
+        Self::start_as(&phronis_pipeline::Role::ALL, change)
+    }
+
+    /// A host that does only this.
+    pub(crate) fn start_as(roles: &[phronis_pipeline::Role], change: impl FnOnce(&mut Options)) -> Self {
         let folder = TempDir::new().unwrap();
         let log = embedded::Log::open(embedded::Options::new(folder.path().join("log"))).unwrap();
-        let pipeline = pipeline(&folder, &log);
+        let pipeline = pipeline(&folder, &log, roles);
         let mut options = Options::new("127.0.0.1:0".parse().unwrap(), recorder());
         change(&mut options);
         let server = Server::bind(options, pipeline.handle()).unwrap();
@@ -109,7 +114,7 @@ impl Drop for Host {
 pub(crate) fn bind(change: impl FnOnce(&mut Options)) -> Result<Server, phronis_admin::Error> {
     let folder = TempDir::new().unwrap();
     let log = embedded::Log::open(embedded::Options::new(folder.path().join("log"))).unwrap();
-    let pipeline = pipeline(&folder, &log);
+    let pipeline = pipeline(&folder, &log, &phronis_pipeline::Role::ALL);
     let mut options = Options::new("127.0.0.1:0".parse().unwrap(), recorder());
     change(&mut options);
     let server = Server::bind(options, pipeline.handle());
@@ -118,7 +123,7 @@ pub(crate) fn bind(change: impl FnOnce(&mut Options)) -> Result<Server, phronis_
     server
 }
 
-fn pipeline(folder: &TempDir, log: &embedded::Log) -> Pipeline {
+fn pipeline(folder: &TempDir, log: &embedded::Log, roles: &[phronis_pipeline::Role]) -> Pipeline {
     let contract = Arc::new(Contract::parse(CONTRACT, "readings.yaml").unwrap());
     let streams = ["sensors", "agents", "acme.press"];
     let streams = streams.map(|id| stream::Options::new(id.parse().unwrap(), Arc::clone(&contract)));
@@ -129,7 +134,7 @@ fn pipeline(folder: &TempDir, log: &embedded::Log) -> Pipeline {
     let engine = Engine::new(phronis_engine::Options::new(folder.path().join("cache"), compiler)).unwrap();
     let options = phronis_pipeline::Options {
         node: phronis_pipeline::Node { id: "node-1".to_owned(), listen: None },
-        roles: phronis_pipeline::Role::all(),
+        roles: roles.iter().copied().collect(),
         topics: phronis_pipeline::TopicPolicy::Create,
         streams: streams.into(),
         plugins_dir,

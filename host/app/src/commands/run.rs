@@ -76,7 +76,10 @@ pub fn run(args: Args) -> Outcome {
     pipeline.stop();
     log.close();
     HostFile::remove(&config.data_dir);
-    tracing::info!("ended: what was taken is judged and committed");
+    match &served {
+        Ok(_) => tracing::info!("ended: what was taken is judged and committed"),
+        Err(failure) => tracing::error!(code = failure.code, "ended: {}", failure.message),
+    }
     served
 }
 
@@ -145,10 +148,11 @@ fn serve(
     runtime: &tokio::runtime::Runtime,
     shutdown: &Shutdown,
 ) -> Outcome {
-    let server = phronis_admin::Server::bind(wiring::admin_options(config, metrics)?, pipeline.handle()).map_err(|error| {
-        Failure::new(Exit::Refused, error.to_string())
-            .next("choose another address with `[http] listen`, or end the other process")
-    })?;
+    let server =
+        phronis_admin::Server::bind(wiring::admin_options(config, metrics)?, pipeline.handle()).map_err(|error| {
+            Failure::new(Exit::Refused, error.to_string())
+                .next("choose another address with `[http] listen`, or end the other process")
+        })?;
     let started_at = Time::from_millis(jiff::Timestamp::now().as_millisecond()).to_string();
     let host = HostFile { pid: std::process::id(), listen: server.local_addr(), started_at };
     host.write(&config.data_dir).map_err(failed)?;
@@ -159,8 +163,16 @@ fn serve(
         streams = %names(config.streams.keys()),
         "phronis {} is up", env!("CARGO_PKG_VERSION"),
     );
-    runtime.block_on(server.run(shutdown.requested())).map_err(|error| failed(error.to_string()))?;
-    Ok(Exit::Ok)
+    let handle = pipeline.handle();
+    let mut fatal = None;
+    let end = async {
+        tokio::select! {
+            () = shutdown.requested() => {}
+            error = handle.fatal() => fatal = Some(error),
+        }
+    };
+    runtime.block_on(server.run(end)).map_err(|error| failed(error.to_string()))?;
+    fatal.map_or(Ok(Exit::Ok), |error| Err(pipeline_failure("the host cannot go on", error)))
 }
 
 fn start_pipeline(config: &Config, log: &EventLog, node_id: String, roles: &[Role]) -> Result<Pipeline, Failure> {
@@ -184,7 +196,7 @@ fn start_pipeline(config: &Config, log: &EventLog, node_id: String, roles: &[Rol
         }
     }
     let engine = wiring::engine(config, &config.data_dir.join("cache"))?;
-    Pipeline::start(options, log.port(), engine).map_err(pipeline_failure)
+    Pipeline::start(options, log.port(), engine).map_err(|error| pipeline_failure("the pipeline cannot start", error))
 }
 
 /// The address that other hosts are told; a port that the system will choose is not known yet.
@@ -192,8 +204,8 @@ fn announced(listen: SocketAddr) -> Option<SocketAddr> {
     Some(listen).filter(|listen| listen.port() != 0)
 }
 
-fn pipeline_failure(error: phronis_pipeline::Error) -> Failure {
-    let message = format!("the pipeline cannot start: {error}");
+fn pipeline_failure(what: &str, error: phronis_pipeline::Error) -> Failure {
+    let message = format!("{what}: {error}");
     match error {
         phronis_pipeline::Error::Log(error) => Failure { message, ..Failure::from(error) },
         error => {

@@ -73,7 +73,10 @@ pub(super) fn missing(topics: &[TopicName], place: &str, files: &[PathBuf]) -> F
     let (count, plural) = (topics.len(), if topics.len() == 1 { " is" } else { "s are" });
     Failure::new(Exit::Refused, format!("{count} topic{plural} not in Kafka at {place}:{list}"))
         .code(code::TOPICS_MISSING)
-        .next(format!("`phronis topics create{}` makes them; log.auto_create = true lets the host do so", options(files)))
+        .next(format!(
+            "`phronis topics create{}` makes them; log.auto_create = true lets the host do so",
+            options(files)
+        ))
 }
 
 fn options(files: &[PathBuf]) -> String {
@@ -100,12 +103,25 @@ fn create(which: &Which, add_partitions: bool) -> Outcome {
         ("DONE", &|item| cell(item, "/done")),
     ];
     output::list(&items, which.output, &columns)?;
-    for made in &made {
+    warn_of_what_is_left(&made);
+    Ok(Exit::Ok)
+}
+
+/// One line for each thing that could not be changed, with the topics that it is about.
+fn warn_of_what_is_left(made: &[Made]) {
+    let mut left: Vec<(String, Vec<&str>)> = Vec::new();
+    for made in made {
         for difference in &made.left {
-            eprintln!("warning[{}]: {}: {difference}: {}", code::TOPICS_DIFFER, made.name, why_left(difference));
+            let what = format!("{difference}: {}", why_left(difference));
+            match left.iter_mut().find(|(known, _)| *known == what) {
+                Some((_, topics)) => topics.push(&made.name),
+                None => left.push((what, vec![&made.name])),
+            }
         }
     }
-    Ok(Exit::Ok)
+    for (what, topics) in left {
+        eprintln!("warning[{}]: {what}\n  in {}", code::TOPICS_DIFFER, topics.join(", "));
+    }
 }
 
 /// A topic after `create`.
@@ -176,7 +192,9 @@ fn settled(log: &dyn Log, topic: &Wanted, is_changed: bool) -> Result<TopicSetti
 
 fn why_left(difference: &Difference) -> &'static str {
     match difference.what {
-        Setting::Partitions if is_more(difference) => "Kafka cannot take partitions away; configure as many as there are",
+        Setting::Partitions if is_more(difference) => {
+            "Kafka cannot take partitions away; configure as many as there are"
+        }
         Setting::Partitions => "--add-partitions adds them, and moves keys",
         Setting::Replication => "kafka-reassign-partitions changes it, broker by broker",
         Setting::Retention => "the change is not in force yet; look again with `phronis topics check`",
@@ -216,8 +234,9 @@ pub(super) fn told(item: &Value) -> String {
         return "missing".to_owned();
     }
     let list = item.get("differences").and_then(Value::as_array).into_iter().flatten();
-    let words =
-        |one: &Value| format!("{} {}, configured {}", cell(one, "/setting"), cell(one, "/actual"), cell(one, "/wanted"));
+    let words = |one: &Value| {
+        format!("{} {}, configured {}", cell(one, "/setting"), cell(one, "/actual"), cell(one, "/wanted"))
+    };
     list.map(words).collect::<Vec<_>>().join("; ")
 }
 
@@ -239,7 +258,8 @@ pub(super) fn compared(found: &[Found], files: &[PathBuf]) -> (Vec<Value>, Optio
     let plural = |count: usize| if count == 1 { "" } else { "s" };
     let told = [(missing, "missing"), (differing, "not as configured")];
     let told = told.into_iter().filter(|(count, _)| *count > 0);
-    let message = told.map(|(count, what)| format!("{count} topic{} {what}", plural(count))).collect::<Vec<_>>().join(", ");
+    let message =
+        told.map(|(count, what)| format!("{count} topic{} {what}", plural(count))).collect::<Vec<_>>().join(", ");
     if message.is_empty() {
         return (items, None);
     }
@@ -267,7 +287,9 @@ fn describe(which: &Which) -> Outcome {
         ("PARTITIONS", &|item| cell(item, "/partition_count")),
         ("REPLICATION", &|item| cell(item, "/replication")),
         ("RETENTION", &|item| cell(item, "/retention")),
-        ("MAX RECORD", &|item| item.get("max_record_bytes").and_then(Value::as_u64).map_or_else(|| "-".to_owned(), size)),
+        ("MAX RECORD", &|item| {
+            item.get("max_record_bytes").and_then(Value::as_u64).map_or_else(|| "-".to_owned(), size)
+        }),
         ("OFFSETS", &|item| cell(item, "/offsets")),
         ("BYTES", &|item| item.get("bytes").and_then(Value::as_u64).map_or_else(|| "-".to_owned(), size)),
     ];
@@ -286,9 +308,7 @@ fn described((topic, settings): &Found, info: Option<&TopicInfo>) -> Value {
     let bytes: Option<u64> = info.partitions.iter().map(|about| about.bytes).sum();
     item.insert("offsets".to_owned(), offsets.into());
     item.insert("bytes".to_owned(), bytes.into());
-    let partition = |(partition, about): (usize, &phronis_log::PartitionInfo)| {
-        json!({ "partition": partition, "earliest": about.earliest, "latest": about.latest, "bytes": about.bytes })
-    };
+    let partition = |(partition, about): (usize, &phronis_log::PartitionInfo)| json!({ "partition": partition, "earliest": about.earliest, "latest": about.latest, "bytes": about.bytes });
     item.insert("partitions".to_owned(), info.partitions.iter().enumerate().map(partition).collect());
     Value::Object(item)
 }
@@ -314,9 +334,7 @@ fn settings_item(name: &TopicName, settings: &TopicSettings) -> Map<String, Valu
 }
 
 fn differences_item(differ: &[Difference]) -> Value {
-    let item = |difference: &Difference| {
-        json!({ "setting": difference.what.to_string(), "actual": difference.actual, "wanted": difference.wanted })
-    };
+    let item = |difference: &Difference| json!({ "setting": difference.what.to_string(), "actual": difference.actual, "wanted": difference.wanted });
     differ.iter().map(item).collect()
 }
 
@@ -340,9 +358,9 @@ fn open(which: &Which, may_make: bool) -> Result<(Config, EventLog), Failure> {
             .next("a host makes it at its first start; `phronis topics create` makes it now"));
     }
     let log = EventLog::open(&config, TOOL).map_err(|failure| match (&config.log, failure.exit) {
-        (config::Log::Embedded(_), Exit::Refused) => failure.next(
-            "a host on the embedded log makes its topics itself; while it runs, look at GET /v1/topics",
-        ),
+        (config::Log::Embedded(_), Exit::Refused) => {
+            failure.next("a host on the embedded log makes its topics itself; while it runs, look at GET /v1/topics")
+        }
         _ => failure,
     })?;
     Ok((config, log))

@@ -78,7 +78,9 @@ pub struct Properties(pub BTreeMap<String, String>);
 
 impl fmt::Debug for Properties {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = |(name, value): (&String, &String)| (name.clone(), if is_secret(name) { "***".to_owned() } else { value.clone() });
+        let shown = |(name, value): (&String, &String)| {
+            (name.clone(), if is_secret(name) { "***".to_owned() } else { value.clone() })
+        };
         f.debug_map().entries(self.0.iter().map(shown)).finish()
     }
 }
@@ -263,7 +265,8 @@ fn check_properties(reader: &mut Reader, section: &Section<'_>, log: &Kafka, giv
     }
     while let Err(error) = left.options("check").check() {
         let message = masked(&error.to_string(), &log.properties);
-        let is_named = |property: &&Property| left.properties.0.contains_key(&property.name) && message.contains(&property.name);
+        let is_named =
+            |property: &&Property| left.properties.0.contains_key(&property.name) && message.contains(&property.name);
         let Some(guilty) = given.iter().filter(is_named).max_by_key(|property| property.name.len()) else {
             let path = section.path_of("properties");
             reader.problems.push(Problem::new(section.origin(), path, message).help(REFERENCE));

@@ -225,7 +225,11 @@ fn kafka_has_usual_values_and_takes_what_is_written() {
             ("exactly_once = true", "EXACTLY_ONCE"),
         ]),
     );
-    check(&[], &[("PHRONIS__LOG__KIND", "kafka"), ("PHRONIS__LOG__BOOTSTRAP", "kafka:9092")], Ok(&[("kind = \"kafka\"", "KIND")]));
+    check(
+        &[],
+        &[("PHRONIS__LOG__KIND", "kafka"), ("PHRONIS__LOG__BOOTSTRAP", "kafka:9092")],
+        Ok(&[("kind = \"kafka\"", "KIND")]),
+    );
 }
 
 #[test]
@@ -257,7 +261,9 @@ fn kafka_settings_are_checked_like_all_others() {
 
 #[test]
 fn properties_are_checked_by_librdkafka_each_with_its_line() {
-    let text = on_kafka("[log.properties]\n\"client.rack\" = \"eu-1a\"\n\"sesion.timeout.ms\" = 1\nacks = 1\nsocket.timeout.ms = \"soon\"");
+    let text = on_kafka(
+        "[log.properties]\n\"client.rack\" = \"eu-1a\"\n\"sesion.timeout.ms\" = 1\nacks = 1\nsocket.timeout.ms = \"soon\"",
+    );
     check(
         &[("a.toml", &text)],
         &[],
@@ -267,8 +273,11 @@ fn properties_are_checked_by_librdkafka_each_with_its_line() {
 
 #[test]
 fn properties_are_written_with_dots_quoted_or_as_tables_and_the_environment_overrides() {
-    let quoted = on_kafka("[log.properties]\n\"client.rack\" = \"eu-1a\"\n\"socket.timeout.ms\" = 5000\n\"socket.keepalive.enable\" = true");
-    let tables = on_kafka("[log.properties]\nclient.rack = \"eu-1a\"\nsocket = { timeout.ms = 5000, keepalive.enable = true }");
+    let quoted = on_kafka(
+        "[log.properties]\n\"client.rack\" = \"eu-1a\"\n\"socket.timeout.ms\" = 5000\n\"socket.keepalive.enable\" = true",
+    );
+    let tables =
+        on_kafka("[log.properties]\nclient.rack = \"eu-1a\"\nsocket = { timeout.ms = 5000, keepalive.enable = true }");
     for text in [quoted, tables] {
         check(
             &[("a.toml", &text)],

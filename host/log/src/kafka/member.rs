@@ -90,12 +90,6 @@ impl Member {
         while std::mem::take(&mut is_first) || self.lanes.events() > 0 {
             match self.consumer.poll(Duration::ZERO) {
                 None | Some(Ok(_)) => {}
-                Some(Err(KafkaError::MessageConsumptionFatal(code))) => {
-                    return Err(Error::Failed {
-                        doing: format!("reading with group {}: this member was shut out", self.group),
-                        source: Arc::new(KafkaError::MessageConsumptionFatal(code)),
-                    });
-                }
                 Some(Err(error)) => {
                     if error.rdkafka_error_code() == Some(RDKafkaErrorCode::UnknownTopicOrPartition) {
                         return Err(Error::UnknownTopic(format!("a topic of group {}", self.group)));
@@ -104,7 +98,15 @@ impl Member {
                 }
             }
         }
-        Ok(())
+        // Said at each poll: librdkafka tells it once, and is silent for ever after.
+        self.shut_out().map_or(Ok(()), Err)
+    }
+
+    /// Why this member can never go on: its group knows another with its name, as after a commit that was under way
+    /// while the broker was away.
+    fn shut_out(&self) -> Option<Error> {
+        let (code, reason) = self.consumer.client().fatal_error()?;
+        Some(Error::ShutOut { group: self.group.to_string(), reason: format!("{code}: {reason}") })
     }
 
     /// Answers what Kafka told; something to tell the worker, if there is.
@@ -299,6 +301,13 @@ impl Source for Member {
 impl Drop for Member {
     /// Leaves the group: what is durable is committed, and partitions are handed over at once.
     fn drop(&mut self) {
+        if self.shut_out().is_some() {
+            // Its partitions are someone else's. They are let go of all the same: closing waits for that.
+            if let Err(error) = self.consumer.unassign() {
+                tracing::debug!(group = %self.group, %error, "leaving");
+            }
+            return;
+        }
         if let Err(error) = self.commit(None) {
             tracing::warn!(group = %self.group, %error, "the last offsets were not committed: some records are judged again");
         }

@@ -20,17 +20,25 @@ use crate::{Error, Result};
 /// Pause after a failure to begin.
 const PAUSE: Duration = Duration::from_millis(500);
 
+/// Kafka finishes a transaction a moment after it has answered for it, and sends away whoever begins the next one before;
+/// librdkafka then waits 20 ms. To wait this long first is quicker.
+const BREATH: Duration = Duration::from_millis(4);
+
+/// Deliveries of one transaction: fewer than a worker may have under way, so that it can go on while this one is committed.
+const MOST_DELIVERIES: usize = 6;
+
 /// The member's transactions.
 pub(super) struct Transactions {
     gate: Arc<Gate>,
     /// How long one takes deliveries while more are there.
     most: Duration,
     is_ready: bool,
+    ended: Instant,
 }
 
 impl Transactions {
     pub(super) fn new(gate: Arc<Gate>, most: Duration) -> Self {
-        Self { gate, most, is_ready: false }
+        Self { gate, most, is_ready: false, ended: Instant::now() }
     }
 
     /// One transaction, if something waits.
@@ -41,13 +49,14 @@ impl Transactions {
             return;
         }
         let Some(first) = writer.next_job() else { return };
+        std::thread::sleep(BREATH.saturating_sub(self.ended.elapsed()));
         let begun = writer.outlet.producer.begin_transaction();
         let mut sent = vec![writer.send(first)];
         if let Err(error) = begun {
             return self.undo(writer, sent, failed("beginning a transaction", error));
         }
         let until = Instant::now() + self.most;
-        while Instant::now() < until {
+        while Instant::now() < until && sent.len() < MOST_DELIVERIES {
             let Some(job) = writer.next_job() else { break };
             sent.push(writer.send(job));
             writer.outlet.serve();
@@ -61,6 +70,7 @@ impl Transactions {
             }
             Err(error) => self.undo(writer, sent, error),
         }
+        self.ended = Instant::now();
     }
 
     /// Ends whatever an earlier life of this member left open, and takes its place.

@@ -2,11 +2,12 @@
 //!
 //! Nothing waits for it, and a log that is away only makes it late.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
+use phronis_core::PluginId;
 use phronis_core::partition::CONTROL_TOPIC;
 use phronis_core::records::Records;
 use phronis_log::{Log, Result, Sink, Ticket};
@@ -40,7 +41,7 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::fro
 /// What says and listens.
 pub(crate) struct Beat {
     pub(crate) log: Arc<dyn Log>,
-    pub(crate) sink: Box<dyn Sink>,
+    pub(crate) sink: Arc<dyn Sink>,
     pub(crate) me: Arc<Me>,
     pub(crate) hosts: Arc<Hosts>,
     pub(crate) board: Arc<Board>,
@@ -60,6 +61,8 @@ struct Memory {
     /// Whether all that was said before this host began was read.
     is_current: bool,
     is_away: bool,
+    /// Plugins whose versions are counted in a metric.
+    counted: BTreeSet<PluginId>,
     events: u64,
 }
 
@@ -103,7 +106,7 @@ impl Beat {
                 if whole.was_remade(self.log.as_ref(), before)? {
                     self.hosts.roster().restart();
                 }
-                whole.to_end(self.log.as_ref(), &self.should_stop, |records| self.hear(&records, memory))?;
+                whole.read_to_end(self.log.as_ref(), &self.should_stop, |records| self.hear(&records, memory))?;
                 memory.is_current = true;
                 control.insert(whole)
             }
@@ -171,10 +174,14 @@ impl Beat {
         let versions = roster.versions();
         let changes = roster.compare(now);
         drop(roster);
-        for (plugin, count) in versions {
-            let count = u32::try_from(count).unwrap_or(u32::MAX);
+        for gone in memory.counted.iter().filter(|plugin| !versions.contains_key(*plugin)) {
+            metrics::gauge!("phronis_plugin_versions", "plugin" => gone.to_string()).set(0);
+        }
+        for (plugin, count) in &versions {
+            let count = u32::try_from(*count).unwrap_or(u32::MAX);
             metrics::gauge!("phronis_plugin_versions", "plugin" => plugin.to_string()).set(count);
         }
+        memory.counted = versions.into_keys().collect();
         for change in changes {
             memory.events += 1;
             self.tell(change, memory.events);

@@ -26,25 +26,31 @@ const LISTEN: Duration = Duration::from_secs(12);
 /// The way to a node id of one's own.
 pub(crate) struct Claim {
     log: Arc<dyn Log>,
-    sink: Box<dyn Sink>,
+    sink: Arc<dyn Sink>,
     me: Arc<Me>,
     /// The offset of what this host said first; negative before.
     pub(crate) claimed_at: Arc<AtomicI64>,
 }
 
 impl Claim {
-    pub(crate) fn new(log: Arc<dyn Log>, me: Arc<Me>) -> Result<Self, phronis_log::Error> {
-        Ok(Self { sink: log.sink()?, log, me, claimed_at: Arc::new(AtomicI64::new(-1)) })
+    pub(crate) fn new(log: Arc<dyn Log>, sink: Arc<dyn Sink>, me: Arc<Me>) -> Self {
+        Self { log, sink, me, claimed_at: Arc::new(AtomicI64::new(-1)) }
     }
 
     /// Takes the node id. Blocks while it is not clear whether its last holder lives; `tell` hears of that.
     pub(crate) fn take(&self, should_stop: &AtomicBool, tell: impl Fn(Reason)) -> Result<(), Trouble> {
         let mut control = Whole::open(self.log.as_ref(), CONTROL_TOPIC)?;
         let mut last = None;
-        control.to_end(self.log.as_ref(), should_stop, |records| last = self.newest(&records).or(last.take()))?;
+        control.read_to_end(self.log.as_ref(), should_stop, |records| {
+            last = self.newest(&records).or_else(|| last.take())
+        })?;
         if let Some(holder) = last.as_ref().and_then(|said| said.record.as_ref()).filter(|record| self.may_live(record))
         {
-            let message = format!("listens whether the last holder of the node id `{}` lives ({})", holder.node_id, holder.place());
+            let message = format!(
+                "listens whether the last holder of the node id `{}` lives ({})",
+                holder.node_id,
+                holder.place()
+            );
             tell(Reason { code: code::NODE_ID_TAKEN, message });
             self.listen(&mut control, should_stop)?;
         }
@@ -52,9 +58,9 @@ impl Claim {
         let ours = self.say_first(should_stop)?;
         // Whoever said it between our reading and our word was first.
         let mut first = None;
-        control.to_end(self.log.as_ref(), should_stop, |records| {
+        control.read_to_end(self.log.as_ref(), should_stop, |records| {
             let others = said(&records).filter(|said| (seen + 1..ours).contains(&said.offset));
-            first = others.filter_map(|said| self.others(said.record?)).last().or(first.take());
+            first = others.filter_map(|said| self.others(said.record?)).last().or_else(|| first.take());
         })?;
         if let Some(holder) = first {
             return Err(self.taken(&holder));

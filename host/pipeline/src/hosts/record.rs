@@ -159,7 +159,11 @@ pub(crate) fn said(records: &Records) -> impl Iterator<Item = Said> {
 }
 
 fn is_alive(pid: u32) -> bool {
+    // A zombie has ended; whoever started it has not asked for it yet. Where there is no /proc it counts as alive.
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat.rsplit_once(')').and_then(|(_, rest)| rest.trim_start().chars().next());
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
     // Another user's process may not be signalled; it is there all the same.
-    pid.is_some_and(|pid| !matches!(test_kill_process(pid), Err(rustix::io::Errno::SRCH)))
+    let is_there = pid.is_some_and(|pid| !matches!(test_kill_process(pid), Err(rustix::io::Errno::SRCH)));
+    is_there && !matches!(state, Some('Z' | 'X'))
 }

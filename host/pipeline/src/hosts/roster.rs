@@ -164,8 +164,7 @@ impl Roster {
                 }
                 continue;
             }
-            let differing =
-                self.differing.entry(plugin.clone()).or_insert(Differing { since: now, is_said: false });
+            let differing = self.differing.entry(plugin.clone()).or_insert(Differing { since: now, is_said: false });
             if !differing.is_said && now.saturating_sub(differing.since) >= DIFFER_FOR_MS {
                 differing.is_said = true;
                 changes.push(change(plugin, spread));

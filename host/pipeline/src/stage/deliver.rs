@@ -1,9 +1,14 @@
 //! What a judged batch leaves behind: processed events, alerts, letters, drops, and the step of the offset.
 //!
-//! One record, one terminal outcome: processed, a letter of the gate or of an enricher, or dropped.
+//! One record, one terminal outcome: processed, a letter of the gate, of an enricher or of this step, or dropped.
 //! A detector's failure is a debt: the event is processed and marked, and one letter exists.
+//!
+//! What is larger than its topic takes would fail for ever. A processed event that is becomes a letter of this step,
+//! without its alerts; an alert that is becomes a debt of its detector; a letter that is keeps less of its record.
 
 use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow_array::{Array, ArrayRef};
@@ -24,6 +29,7 @@ use crate::clock::now_us;
 use crate::plugins::{Lineup, Version};
 use crate::status::StreamCounts;
 use crate::stream::Stream;
+use crate::stream::limits::Most;
 
 /// On a processed event: the offset in raw that it came from. The partition is its own.
 const ORIGIN_OFFSET: &str = "phronis-origin-offset";
@@ -57,7 +63,8 @@ pub(crate) fn deliver(
     from: i64,
     next: i64,
 ) -> Result<(Delivery, StreamCounts), Failure> {
-    let scribe = Scribe { judged, stream, now: now_us(), left: Cell::new(MOST_BYTES) };
+    let most = stream.limits.most();
+    let scribe = Scribe { judged, stream, most, now: now_us(), left: Cell::new(MOST_BYTES) };
     let mut tally = StreamCounts { received: judged.checked.records.len() as u64, ..StreamCounts::default() };
     let topics = &stream.options.topics;
     let mut delivery = Delivery::default();
@@ -69,9 +76,11 @@ pub(crate) fn deliver(
         }
         count
     };
-    tally.delivered = append(&topics.processed, scribe.processed(lineup, writer)?);
-    tally.alerts = append(&topics.alerts, scribe.alerts()?);
-    append(&topics.dlq, scribe.letters(&mut tally)?);
+    let alerts = scribe.write_alerts();
+    let (processed, too_large) = scribe.processed(lineup, writer, &alerts.owed)?;
+    tally.delivered = append(&topics.processed, processed);
+    tally.alerts = append(&topics.alerts, scribe.alerts(&alerts, &too_large)?);
+    append(&topics.dlq, scribe.letters(&alerts.owed, &too_large, &mut tally)?);
     tally.dropped = append(&topics.state, scribe.drops());
     delivery.commits.push(Commit {
         group: Arc::clone(&stream.group),
@@ -83,9 +92,30 @@ pub(crate) fn deliver(
     Ok((delivery, tally))
 }
 
+/// Events whose processed record would be too large, and how large it would be.
+type TooLarge = BTreeMap<u32, usize>;
+
+/// The alerts of a batch, written, but not on their way yet.
+#[derive(Debug, Default)]
+struct Written {
+    json: Vec<u8>,
+    /// Event, plugin, and where its alert stands in the JSON.
+    alerts: Vec<(u32, Arc<Version>, Range<usize>)>,
+    owed: Vec<Owed>,
+}
+
+/// A detector's judgement of an event, which is too large to be told.
+#[derive(Debug)]
+struct Owed {
+    event: u32,
+    plugin: Arc<Version>,
+    bytes: usize,
+}
+
 struct Scribe<'a> {
     judged: &'a Judged,
     stream: &'a Stream,
+    most: Most,
     now: i64,
     /// Bytes that this delivery may still have.
     left: Cell<usize>,
@@ -97,11 +127,17 @@ impl Scribe<'_> {
         Ok(())
     }
 
-    fn processed(&self, lineup: &Lineup, writer: &Writer) -> Result<RecordsBuilder, Failure> {
+    fn processed(
+        &self,
+        lineup: &Lineup,
+        writer: &Writer,
+        owed: &[Owed],
+    ) -> Result<(RecordsBuilder, TooLarge), Failure> {
         let Judged { checked, added, leaving, .. } = self.judged;
         let body = &checked.records.body;
         let batch = writer.batch(added).map_err(Failure::Host)?;
-        let marks = Marks::of(self.judged, lineup);
+        let marks = Marks::of(self.judged, owed, lineup);
+        let mut too_large = TooLarge::new();
         let mut records = RecordsBuilder::with_capacity(checked.events.len(), body.bytes().saturating_mul(2));
         let (mut value, mut headers, mut number) = (Vec::new(), HeadersBuilder::default(), itoa::Buffer::new());
         for event in 0..checked.events.len() {
@@ -116,21 +152,48 @@ impl Scribe<'_> {
             headers.extend(body.headers(row));
             headers.push(ORIGIN_OFFSET, number.format(self.offset(row)).as_bytes());
             marks.write(event, &mut headers);
-            self.spend(value.len() + headers.as_bytes().len())?;
-            records.push(self.timestamp(row), body.key(row), Some(&value), headers.as_bytes());
+            let (bytes, key) = (value.len() + headers.as_bytes().len(), body.key(row));
+            if bytes + key.map_or(0, <[u8]>::len) > self.most.processed {
+                too_large.insert(index(event), bytes + key.map_or(0, <[u8]>::len));
+                continue;
+            }
+            self.spend(bytes)?;
+            records.push(self.timestamp(row), key, Some(&value), headers.as_bytes());
         }
-        Ok(records)
+        Ok((records, too_large))
     }
 
-    fn alerts(&self) -> Result<RecordsBuilder, Failure> {
-        let mut records = RecordsBuilder::default();
-        let mut json = Vec::new();
+    /// Writes all alerts. Of a detector that has one too large about an event, none is told: it owes all of them.
+    fn write_alerts(&self) -> Written {
+        let mut written = Written::default();
         for found in &self.judged.found {
-            json.clear();
-            self.alert(found).write_json(&mut json);
+            let (from, plugin) = (written.json.len(), Arc::clone(&found.by.version));
+            self.alert(found).write_json(&mut written.json);
+            let bytes = written.json.len() - from + self.key_of(found.event).map_or(0, <[u8]>::len);
+            if bytes > self.most.alert {
+                written.json.truncate(from);
+                written.owed.push(Owed { event: found.event, plugin, bytes });
+            } else {
+                written.alerts.push((found.event, plugin, from..written.json.len()));
+            }
+        }
+        let mut owing = BTreeSet::new();
+        written.owed.retain(|owed| owing.insert((owed.event, owed.plugin.id.clone())));
+        if !owing.is_empty() {
+            written.alerts.retain(|(event, plugin, _)| !owing.contains(&(*event, plugin.id.clone())));
+        }
+        written
+    }
+
+    fn alerts(&self, written: &Written, too_large: &TooLarge) -> Result<RecordsBuilder, Failure> {
+        let mut records = RecordsBuilder::default();
+        for (event, _, at) in &written.alerts {
+            if !too_large.is_empty() && too_large.contains_key(event) {
+                continue;
+            }
+            let json = written.json.get(at.clone()).unwrap_or_default();
             self.spend(json.len())?;
-            let row = self.judged.checked.events.record(found.event as usize);
-            records.push(self.now / 1000, self.judged.checked.records.body.key(row), Some(&json), &[]);
+            records.push(self.now / 1000, self.key_of(*event), Some(json), &[]);
         }
         Ok(records)
     }
@@ -184,7 +247,12 @@ impl Scribe<'_> {
         one.project(column, &self.judged.checked.records, &added)
     }
 
-    fn letters(&self, tally: &mut StreamCounts) -> Result<RecordsBuilder, Failure> {
+    fn letters(
+        &self,
+        owed: &[Owed],
+        too_large: &TooLarge,
+        tally: &mut StreamCounts,
+    ) -> Result<RecordsBuilder, Failure> {
         let mut records = RecordsBuilder::default();
         for Rejection { row, code, message, .. } in &self.judged.checked.rejected {
             tally.gate_letters += 1;
@@ -196,10 +264,25 @@ impl Scribe<'_> {
             let row = self.judged.checked.events.record(*event as usize);
             self.letter(&mut records, row, Stage::Enrich, Some(plugin), code_of(failure.kind), &failure.message)?;
         }
-        for Debt { event, plugin, failure } in &self.judged.debts {
+        for (event, bytes) in too_large {
+            tally.deliver_letters += 1;
+            let row = self.judged.checked.events.record(*event as usize);
+            let message =
+                larger("the processed event has", *bytes, &self.stream.options.topics.processed, self.most.processed);
+            self.letter(&mut records, row, Stage::Deliver, None, code::RECORD_TOO_LARGE, &message)?;
+        }
+        // An event that is a letter as a whole owes nothing beside.
+        let is_delivered = |event: &u32| too_large.is_empty() || !too_large.contains_key(event);
+        for Debt { event, plugin, failure } in self.judged.debts.iter().filter(|debt| is_delivered(&debt.event)) {
             tally.detect_letters += 1;
             let row = self.judged.checked.events.record(*event as usize);
             self.letter(&mut records, row, Stage::Detect, Some(plugin), code_of(failure.kind), &failure.message)?;
+        }
+        for Owed { event, plugin, bytes } in owed.iter().filter(|owed| is_delivered(&owed.event)) {
+            tally.detect_letters += 1;
+            let row = self.judged.checked.events.record(*event as usize);
+            let message = larger("an alert has", *bytes, &self.stream.options.topics.alerts, self.most.alert);
+            self.letter(&mut records, row, Stage::Detect, Some(plugin), code::RECORD_TOO_LARGE, &message)?;
         }
         Ok(records)
     }
@@ -221,11 +304,29 @@ impl Scribe<'_> {
         });
         let now = Time(self.now);
         let (id, original) = (&self.stream.options.id, body.headers(row));
-        let letter = Letter::new(id, stage, plugin, self.origin(row), code, message, original, now);
+        let mut letter = Letter::new(id, stage, plugin, self.origin(row), code, message, original, now);
+        let (mut key, mut value) = (body.key(row), body.value(row));
         let mut headers = HeadersBuilder::default();
         letter.write(original, &mut headers);
-        self.spend(body.value(row).map_or(0, <[u8]>::len) + headers.as_bytes().len())?;
-        records.push(self.now / 1000, body.key(row), body.value(row), headers.as_bytes());
+        // What does not fit is left out, the largest use first: a letter that cannot be written would stop the partition.
+        let size = |part: Option<&[u8]>| part.map_or(0, <[u8]>::len);
+        while size(key) + size(value) + headers.as_bytes().len() > self.most.letter {
+            let omitted = &mut letter.omitted;
+            if omitted.value.is_none() {
+                // Empty rather than none: a tombstone would delete in a compacted topic.
+                omitted.value = Some(size(value.replace(&[])) as u64);
+            } else if omitted.headers.is_none() {
+                omitted.headers = Some(body.headers(row).bytes() as u64);
+            } else if omitted.key.is_none() {
+                omitted.key = Some(size(key.take()) as u64);
+            } else {
+                break;
+            }
+            headers.clear();
+            letter.write(original, &mut headers);
+        }
+        self.spend(size(value) + headers.as_bytes().len())?;
+        records.push(self.now / 1000, key, value, headers.as_bytes());
         Ok(())
     }
 
@@ -252,6 +353,11 @@ impl Scribe<'_> {
         }
     }
 
+    /// The key of an event's record.
+    fn key_of(&self, event: u32) -> Option<&[u8]> {
+        self.judged.checked.records.body.key(self.judged.checked.events.record(event as usize))
+    }
+
     fn offset(&self, row: usize) -> i64 {
         self.judged.checked.records.offsets.values().get(row).copied().unwrap_or(-1)
     }
@@ -269,10 +375,11 @@ struct Marks<'a> {
 }
 
 impl<'a> Marks<'a> {
-    fn of(judged: &'a Judged, lineup: &'a Lineup) -> Self {
+    fn of(judged: &'a Judged, owed: &'a [Owed], lineup: &'a Lineup) -> Self {
         let debts = judged.debts.iter().map(|debt| (debt.event, UNJUDGED, debt.plugin.id.name.as_str()));
+        let owed = owed.iter().map(|owed| (owed.event, UNJUDGED, owed.plugin.id.name.as_str()));
         let skipped = judged.skipped.iter().map(|(event, plugin)| (*event, SKIPPED, plugin.id.name.as_str()));
-        let mut marks: Vec<_> = debts.chain(skipped).collect();
+        let mut marks: Vec<_> = debts.chain(owed).chain(skipped).collect();
         marks.sort_unstable();
         Self { marks, bypassed: lineup.bypassed.iter().map(|name| name.as_str()).collect() }
     }
@@ -302,6 +409,10 @@ fn code_of(kind: FailureKind) -> Code {
         FailureKind::BadOutput => code::PLUGIN_BAD_OUTPUT,
         FailureKind::Budget => code::PLUGIN_BUDGET,
     }
+}
+
+fn larger(what: &str, bytes: usize, topic: &TopicName, most: usize) -> String {
+    format!("{what} {bytes} bytes, topic `{topic}` takes {most}")
 }
 
 fn index(event: usize) -> u32 {

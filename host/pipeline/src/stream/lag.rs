@@ -148,7 +148,8 @@ fn publish(stream: &Stream, lags: &[PartitionLag]) {
 fn facts(log: &dyn Log, stream: &Stream) -> Option<Vec<Fact>> {
     let raw = &stream.options.topics.raw;
     let asked = log.topic(raw).and_then(|topic| Ok((topic, log.committed(&stream.group, raw)?)));
-    let (topic, committed) = asked.inspect_err(|error| tracing::debug!(topic = %raw, %error, "the lag is not known")).ok()?;
+    let (topic, committed) =
+        asked.inspect_err(|error| tracing::debug!(topic = %raw, %error, "the lag is not known")).ok()?;
     let progress = lock(&stream.progress).clone();
     let fact = |(partition, info): (i32, &phronis_log::PartitionInfo)| {
         let at = usize::try_from(partition).ok();

@@ -42,10 +42,12 @@ impl TopicLimits {
         }
     }
 
-    /// Learns from a delivery that was refused.
-    pub(crate) fn learn_from(&self, error: &Error, topics: &Topics) {
-        if let Error::TooLarge { topic, most, .. } = error {
-            self.set(topics, topic, *most);
+    /// Learns from a delivery that was refused; where it does not say what the topic takes, the log is asked.
+    pub(crate) fn learn_from(&self, error: &Error, log: &dyn Log, topics: &Topics) {
+        match error {
+            Error::TooLarge { topic, most, .. } if *most > 0 => self.set(topics, topic, *most),
+            Error::TooLarge { .. } => self.learn(log, topics),
+            _ => {}
         }
     }
 
@@ -72,14 +74,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_limit_is_unknown_until_the_log_or_a_refused_delivery_says_it() {
+    fn a_limit_is_unknown_until_the_log_says_it() {
         let (limits, topics) = (TopicLimits::default(), Topics::of(&"sensors".parse().unwrap()));
         let none = usize::MAX;
         assert_eq!(limits.most(), Most { processed: none, alert: none, letter: none });
-        let too_large = Error::TooLarge { topic: topics.dlq.to_string(), bytes: 5_000, most: 4_096 };
-        limits.learn_from(&too_large, &topics);
+        limits.set(&topics, &topics.dlq, 4_096);
         assert_eq!(limits.most(), Most { processed: none, alert: none, letter: 4_096 - RESERVE });
-        limits.learn_from(&Error::Closed, &topics);
         limits.set(&topics, &topics.alerts, 100);
         assert_eq!(limits.most().alert, 0, "less than the reserve");
     }

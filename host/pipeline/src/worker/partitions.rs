@@ -16,6 +16,12 @@ use crate::{Error, Result};
 /// Bounds of one read of what de-duplication must remember.
 const READ_BACK: PollLimits = PollLimits { records: 8192, bytes: 4 << 20 };
 
+/// How long one such read waits: a new consumer of Kafka needs some round trips.
+const READ_BACK_WAIT: Duration = Duration::from_secs(1);
+
+/// Reads that bring nothing before the end is taken for reached: the last offsets may be no records.
+const READ_BACK_TRIES: u32 = 3;
+
 /// What a worker knows of a partition that it owns.
 #[derive(Debug)]
 pub(super) struct Partition {
@@ -35,20 +41,25 @@ impl Worker {
     pub(super) fn take_over(&mut self, partitions: &[(TopicName, i32, i64)]) {
         self.stream.limits.learn(self.log.as_ref(), &self.stream.options.topics);
         for &(_, partition, next) in partitions {
-            let state =
-                Partition { next, watermark: i64::MIN, window: None, must_rewind: false, is_stopped: false };
+            let state = Partition { next, watermark: i64::MIN, window: None, must_rewind: false, is_stopped: false };
             self.partitions.insert(partition, state);
             self.stream.partition_goes_on(partition);
             self.stream.set_progress(partition, Some(Progress { delivered: next, pending: None }));
         }
     }
 
-    /// Hands partitions over. The others have to go on, whatever became of the last deliveries.
-    pub(super) fn hand_over(&mut self, partitions: &[(TopicName, i32)]) {
-        if let Err(error) = self.settle_all() {
-            tracing::error!(stream = %self.stream.options.id, %error, "a last delivery of partitions that are handed over was not taken, their new owner reads them again");
+    /// Hands partitions over, after what is in flight. Whatever became of that, they are their new owner's;
+    /// an error says that another partition must be read again.
+    pub(super) fn hand_over(&mut self, partitions: &[(TopicName, i32)]) -> Result<()> {
+        let settled = self.settle_all();
+        let must_rewind = |(_, number): &&(TopicName, i32)| self.partitions.get(number).is_some_and(|p| p.must_rewind);
+        let failed: Vec<i32> = partitions.iter().filter(must_rewind).map(|(_, number)| *number).collect();
+        if let (Err(error), false) = (&settled, failed.is_empty()) {
+            tracing::error!(stream = %self.stream.options.id, partitions = ?failed, %error, "a last delivery before the partitions are handed over was not taken, their new owner reads them again");
         }
         self.forget(partitions);
+        let is_over = self.partitions.values().all(|partition| !partition.must_rewind);
+        if is_over { Ok(()) } else { settled }
     }
 
     /// Lets partitions go that are someone else's already: what is in flight of them is theirs to do again.
@@ -109,10 +120,14 @@ impl Worker {
                 Err(LogError::OutOfRange { .. }) => self.log.reader(&raw, partition, Position::Earliest)?,
                 other => other?,
             };
-            while reader.position() < next {
-                let records = match reader.next(READ_BACK, Duration::ZERO) {
+            let mut tries = READ_BACK_TRIES;
+            while reader.position() < next && tries > 0 && !self.should_stop() {
+                let records = match reader.next(READ_BACK, READ_BACK_WAIT) {
                     Ok(Some(records)) => records,
-                    Ok(None) => break,
+                    Ok(None) => {
+                        tries -= 1;
+                        continue;
+                    }
                     Err(LogError::OutOfRange { .. }) => {
                         from = Position::Earliest;
                         continue 'reading;

@@ -4,11 +4,11 @@
 
 use std::time::Instant;
 
-use phronis_log::{Error as LogError, PollLimits};
+use phronis_log::{Error as LogError, PollLimits, Polled};
 
 use super::{BACKOFF, IDLE_WAIT, Worker};
-use crate::Error;
 use crate::status::StreamState;
+use crate::{Error, Result};
 
 /// Takes no records, only what happens in the group.
 const NO_RECORDS: PollLimits = PollLimits { records: 0, bytes: 0 };
@@ -31,27 +31,28 @@ impl Worker {
         let until = Instant::now() + self.backoff;
         self.backoff = (self.backoff * 2).min(BACKOFF.1);
         while Instant::now() < until && !self.should_stop() {
-            self.stay();
+            // What fails here is marked, and read again after the pause.
+            self.stay().ok();
         }
     }
 
     /// Polls for no records for a moment: a member that does not poll is put out of its group.
-    pub(super) fn stay(&mut self) {
+    pub(super) fn stay(&mut self) -> Result<()> {
         match self.source.poll(NO_RECORDS, IDLE_WAIT) {
-            Ok(polled) => {
-                if let Err(error) = self.take(polled) {
-                    tracing::warn!(stream = %self.stream.options.id, %error, "the group changed while this worker waits");
-                }
+            Ok(Polled::Records(records)) => {
+                tracing::error!(stream = %self.stream.options.id, "the log gave records where it was asked for none; they are read again");
+                self.must_rewind(records.partition);
             }
-            Err(LogError::OutOfRange { partition, .. }) if false => drop(partition),
+            Ok(Polled::Idle) => {}
+            Ok(Polled::Assigned(partitions)) => self.take_over(&partitions),
+            Ok(Polled::Revoked(partitions)) => return self.hand_over(&partitions),
+            Ok(Polled::Lost(partitions)) => self.lose(&partitions),
+            Err(error @ LogError::OutOfRange { partition, .. }) => self.stop_partition(partition, &error),
             Err(error) => {
-                if let LogError::OutOfRange { partition, .. } = &error {
-                    self.stop_partition(*partition, &error);
-                    return;
-                }
                 tracing::debug!(stream = %self.stream.options.id, %error, "the group cannot be asked");
                 std::thread::sleep(IDLE_WAIT);
             }
         }
+        Ok(())
     }
 }

@@ -41,7 +41,7 @@ fn look(log: &dyn Log, stream: &stream::Options) -> Result<Value, phronis_log::E
         }
         Err(error) => return Err(error),
     };
-    let committed = log.committed(&stream.group(), &stream.topics.raw)?;
+    let committed = committed(log, stream)?;
     let now = jiff::Timestamp::now().as_millisecond();
     let (mut partitions, mut records, mut seconds) = (Vec::new(), 0, 0.0_f64);
     for (partition, about) in (0_i32..).zip(&info.partitions) {
@@ -54,7 +54,7 @@ fn look(log: &dyn Log, stream: &stream::Options) -> Result<Value, phronis_log::E
         records += lag;
         seconds = seconds.max(age);
         partitions.push(json!({
-            "partition": partition, "latest": about.latest, "committed": committed,
+            "partition": partition, "earliest": about.earliest, "latest": about.latest, "committed": committed,
             "lag_records": lag, "lag_seconds": age,
         }));
     }
@@ -68,8 +68,29 @@ fn look(log: &dyn Log, stream: &stream::Options) -> Result<Value, phronis_log::E
     ))
 }
 
+/// Where the group stands. A group nobody asked about for long has to be loaded by its broker first.
+fn committed(log: &dyn Log, stream: &stream::Options) -> Result<Vec<Option<i64>>, phronis_log::Error> {
+    /// Longer than a broker takes to load a partition of offsets.
+    const PATIENCE: u32 = 50;
+    const PAUSE: Duration = Duration::from_millis(200);
+    let (group, topic) = (stream.group(), &stream.topics.raw);
+    for _ in 1..PATIENCE {
+        match log.committed(&group, topic) {
+            Err(phronis_log::Error::Unreachable { .. }) => std::thread::sleep(PAUSE),
+            answer => return answer,
+        }
+    }
+    log.committed(&group, topic)
+}
+
 /// How long the oldest record that waits has waited; 0 where only the marks of transactions are left.
-fn age(log: &dyn Log, stream: &stream::Options, partition: i32, next: i64, now: i64) -> Result<f64, phronis_log::Error> {
+fn age(
+    log: &dyn Log,
+    stream: &stream::Options,
+    partition: i32,
+    next: i64,
+    now: i64,
+) -> Result<f64, phronis_log::Error> {
     let mut reader = log.reader(&stream.topics.raw, partition, Position::Offset(next))?;
     let records = reader.next(PollLimits { records: 1, bytes: 1 }, READ_WITHIN)?;
     let first = records.and_then(|records| records.body.timestamps.values().first().copied());

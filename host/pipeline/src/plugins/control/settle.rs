@@ -83,8 +83,12 @@ impl Control {
 
     /// Publishes settings files that the log could not take.
     pub(super) fn try_again(&mut self) {
+        if self.log.health().is_err() {
+            return;
+        }
         let is_waiting = |entry: &&Entry| {
-            entry.unpublished.is_some() && entry.settings_refusal.as_ref().is_some_and(|r| LOG_TROUBLE.contains(&r.code))
+            entry.unpublished.is_some()
+                && entry.settings_refusal.as_ref().is_some_and(|r| LOG_TROUBLE.contains(&r.code))
         };
         let waiting: Vec<_> = self.entries.values().filter(is_waiting).map(|entry| entry.id.clone()).collect();
         for id in waiting {

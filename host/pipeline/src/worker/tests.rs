@@ -1,0 +1,469 @@
+//! Workers on a scripted log: what a rebalance, a failed delivery, a gap and a record that is too large do, without a broker.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Mutex, PoisonError};
+
+use phronis_core::contract::Contract;
+use phronis_core::delivery::{Delivery, Receipt};
+use phronis_core::letter::{Letter, Stage};
+use phronis_core::records::{HeadersBuilder, RecordsBuilder, TopicName};
+use phronis_core::{StreamId, code};
+use phronis_log::{
+    Follower, PartitionInfo, PollLimits, Position, Reader, Retention, Ticket, TopicInfo, TopicSettings, TopicSpec,
+};
+
+use super::*;
+use crate::plugins::Lineup;
+use crate::stream::{Options, lag};
+
+const CONTRACT: &str = "
+apiVersion: v3.1.0
+kind: DataContract
+id: c
+version: '1'
+schema:
+- name: s
+  properties: [{name: n, logicalType: integer, required: true}]
+";
+
+/// What one poll does.
+enum Step {
+    Assigned(&'static [i32]),
+    Revoked(&'static [i32]),
+    Lost(&'static [i32]),
+    /// Records of a partition at these offsets.
+    Records(i32, std::ops::Range<i64>),
+    /// One record with this many bytes of value, and of a header.
+    Large(i32, i64, usize, usize),
+    OutOfRange(i32),
+    /// The plugins are there: the stream may work.
+    Ready,
+    /// Writes down what the stream says of itself.
+    Look,
+}
+
+/// What becomes of a delivery.
+#[derive(Clone, Copy)]
+enum Fate {
+    Fails,
+    /// A record of it is too large, and the log says no more than that.
+    TooLarge,
+    /// Becomes durable a moment after it was submitted.
+    Late,
+    /// Nobody ever answers.
+    Hangs,
+}
+
+/// A log that does what it is told, and remembers what was done to it.
+#[derive(Clone)]
+struct Script {
+    stream: Arc<Stream>,
+    board: Arc<Board>,
+    should_stop: Arc<AtomicBool>,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    steps: VecDeque<Step>,
+    /// The largest record of a topic.
+    most: Option<u64>,
+    fates: BTreeMap<(i32, i64), Fate>,
+    committed: BTreeMap<i32, i64>,
+    /// Tickets without an answer.
+    open: Vec<Arc<Mutex<Option<Answer>>>>,
+    done: Vec<String>,
+    looks: Vec<(StreamState, Option<String>)>,
+    deliveries: Vec<Delivery>,
+}
+
+type Answer = tokio::sync::oneshot::Sender<phronis_log::Result<Receipt>>;
+
+impl Script {
+    fn new(steps: impl IntoIterator<Item = Step>) -> Self {
+        let id: StreamId = "sensors".parse().unwrap();
+        let contract = Arc::new(Contract::parse(CONTRACT, "c").unwrap());
+        let stream = Arc::new(Stream::new(Options::new(id.clone(), contract)));
+        let board = Arc::new(Board::new([id]));
+        let state = State { steps: steps.into_iter().collect(), ..State::default() };
+        Self { stream, board, should_stop: Arc::default(), state: Arc::new(Mutex::new(state)) }
+    }
+
+    fn fate(self, partition: i32, from: i64, fate: Fate) -> Self {
+        self.lock().fates.insert((partition, from), fate);
+        self
+    }
+
+    /// Plays the script to its end; returns what was done.
+    fn play(&self) -> Vec<String> {
+        let log: Arc<dyn Log> = Arc::new(self.clone());
+        let stop = Arc::clone(&self.should_stop);
+        Worker::new(Arc::clone(&self.stream), Arc::clone(&self.board), log, 0, stop).unwrap().run().unwrap();
+        std::mem::take(&mut self.lock().done)
+    }
+
+    fn ready(&self) {
+        let lineup = Lineup { is_ready: true, ..Lineup::default() };
+        self.board.publish_lineup(&self.stream.options.id, lineup);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn raw(&self) -> TopicName {
+        Arc::clone(&self.stream.options.topics.raw)
+    }
+
+    /// What was written to a topic: (value, headers) of each record.
+    fn written(&self, topic: &TopicName) -> Vec<(Vec<u8>, Records)> {
+        let state = self.lock();
+        let appends = state.deliveries.iter().flat_map(|delivery| &delivery.appends);
+        appends
+            .filter(|append| append.topic == *topic)
+            .flat_map(|append| (0..append.records.len()).map(move |row| append.records.slice(row, 1)))
+            .map(|body| {
+                let value = body.value(0).unwrap_or_default().to_vec();
+                (value, Records { topic: Arc::clone(topic), partition: 0, offsets: vec![0].into(), body })
+            })
+            .collect()
+    }
+}
+
+fn records(topic: TopicName, partition: i32, offsets: std::ops::Range<i64>, value: &str, header: usize) -> Records {
+    let mut builder = RecordsBuilder::default();
+    let mut headers = HeadersBuilder::default();
+    if header > 0 {
+        headers.push("trace", &vec![b'x'; header]);
+    }
+    for offset in offsets.clone() {
+        builder.push(1_000 + offset, Some(b"key"), Some(value.as_bytes()), headers.as_bytes());
+    }
+    let body = builder.finish();
+    Records { topic, partition, offsets: offsets.collect::<Vec<_>>().into(), body }
+}
+
+impl Source for Script {
+    fn poll(&mut self, limits: PollLimits, _: Duration) -> phronis_log::Result<Polled> {
+        let (raw, mut state) = (self.raw(), self.lock());
+        let takes = |step: &Step| limits.records > 0 || !matches!(step, Step::Records(..) | Step::Large(..));
+        let Some(step) = state.steps.pop_front_if(|step| takes(step)) else {
+            if state.steps.is_empty() {
+                self.should_stop.store(true, Ordering::Relaxed);
+            }
+            return Ok(Polled::Idle);
+        };
+        let named = |partitions: &[i32]| partitions.iter().map(|p| (Arc::clone(&raw), *p)).collect();
+        let word = match &step {
+            Step::Assigned(p) => format!("assigned {p:?}"),
+            Step::Revoked(p) => format!("revoked {p:?}"),
+            Step::Lost(p) => format!("lost {p:?}"),
+            Step::Records(p, offsets) => format!("records {p} {offsets:?} open {}", unanswered(&state)),
+            Step::Large(..) | Step::OutOfRange(_) | Step::Ready | Step::Look => String::new(),
+        };
+        if !word.is_empty() {
+            state.done.push(word);
+        }
+        Ok(match step {
+            Step::Assigned(partitions) => {
+                let at = |p: &i32| (Arc::clone(&raw), *p, state.committed.get(p).copied().unwrap_or(0));
+                Polled::Assigned(partitions.iter().map(at).collect())
+            }
+            Step::Revoked(partitions) => Polled::Revoked(named(partitions)),
+            Step::Lost(partitions) => Polled::Lost(named(partitions)),
+            Step::Records(partition, offsets) => Polled::Records(records(raw, partition, offsets, r#"{"n":1}"#, 0)),
+            Step::Large(partition, offset, bytes, header) => {
+                let value = format!(r#"{{"n":1,"text":"{}"}}"#, "x".repeat(bytes.saturating_sub(17)));
+                Polled::Records(records(raw, partition, offset..offset + 1, &value, header))
+            }
+            Step::OutOfRange(partition) => {
+                let (earliest, latest) = (100, 200);
+                return Err(LogError::OutOfRange { topic: raw.to_string(), partition, offset: 17, earliest, latest });
+            }
+            Step::Ready => {
+                self.ready();
+                Polled::Idle
+            }
+            Step::Look => {
+                state.looks.push(self.stream.condition());
+                Polled::Idle
+            }
+        })
+    }
+
+    fn rewind(&mut self, _: &str, partition: i32) -> phronis_log::Result<i64> {
+        let mut state = self.lock();
+        let committed = state.committed.get(&partition).copied().unwrap_or(0);
+        state.done.push(format!("rewound {partition} to {committed}"));
+        Ok(committed)
+    }
+}
+
+fn unanswered(state: &State) -> usize {
+    state.open.iter().filter(|answer| answer.lock().unwrap().is_some()).count()
+}
+
+impl Sink for Script {
+    fn submit(&self, delivery: Delivery) -> phronis_log::Result<Ticket> {
+        let mut state = self.lock();
+        let commit = delivery.commits.first().unwrap().clone();
+        state.deliveries.push(delivery);
+        let (answer, ticket) = Ticket::new();
+        let stands = state.committed.get(&commit.partition).copied().unwrap_or(0);
+        let fate = state.fates.remove(&(commit.partition, commit.from));
+        if matches!(fate, Some(Fate::TooLarge)) {
+            let topic = self.stream.options.topics.processed.to_string();
+            answer.send(Err(LogError::TooLarge { topic, bytes: 0, most: 0 })).unwrap();
+            state.most = Some(2_048);
+            return Ok(ticket);
+        }
+        if stands != commit.from || matches!(fate, Some(Fate::Fails)) {
+            answer.send(Err(LogError::Unreachable { reason: "as the script wants it".into() })).unwrap();
+            return Ok(ticket);
+        }
+        state.committed.insert(commit.partition, commit.next);
+        match fate {
+            Some(Fate::Hangs) => state.open.push(Arc::new(Mutex::new(Some(answer)))),
+            Some(_) => {
+                let later = Arc::new(Mutex::new(Some(answer)));
+                state.open.push(Arc::clone(&later));
+                std::thread::spawn(move || {
+                    std::thread::sleep(Duration::from_millis(50));
+                    drop(later.lock().unwrap().take().unwrap().send(Ok(Receipt::default())));
+                });
+            }
+            None => answer.send(Ok(Receipt::default())).unwrap(),
+        }
+        Ok(ticket)
+    }
+
+    fn try_submit(&self, delivery: Delivery) -> phronis_log::Result<Ticket> {
+        self.submit(delivery)
+    }
+}
+
+impl Log for Script {
+    fn create_topic(&self, _: &TopicSpec) -> phronis_log::Result<()> {
+        Ok(())
+    }
+
+    fn describe_topic(&self, _: &str) -> phronis_log::Result<TopicSettings> {
+        let retention = Retention::default();
+        Ok(TopicSettings {
+            partitions: 3,
+            replication: None,
+            retention,
+            max_record_bytes: self.lock().most.unwrap_or(u64::MAX),
+        })
+    }
+
+    fn topics(&self) -> phronis_log::Result<Vec<TopicInfo>> {
+        let partitions = vec![PartitionInfo { earliest: 0, latest: 50, bytes: None }; 3];
+        Ok(vec![TopicInfo { name: self.raw(), partitions }])
+    }
+
+    fn join(&self, _: &Subscription) -> phronis_log::Result<Member> {
+        Ok(Member { source: Box::new(self.clone()), sink: Box::new(self.clone()) })
+    }
+
+    fn sink(&self) -> phronis_log::Result<Box<dyn Sink>> {
+        Ok(Box::new(self.clone()))
+    }
+
+    fn reader(&self, _: &str, _: i32, _: Position) -> phronis_log::Result<Box<dyn Reader>> {
+        Err(LogError::Closed)
+    }
+
+    fn follow(&self, _: &[TopicName], _: Start) -> phronis_log::Result<Box<dyn Follower>> {
+        Err(LogError::Closed)
+    }
+
+    fn committed(&self, _: &str, _: &str) -> phronis_log::Result<Vec<Option<i64>>> {
+        let state = self.lock();
+        Ok((0..3).map(|partition| state.committed.get(&partition).copied()).collect())
+    }
+}
+
+use Step::{Assigned, Large, Look, Lost, OutOfRange, Ready, Revoked};
+
+#[test]
+fn a_worker_that_may_not_work_yet_keeps_its_place_and_takes_no_records() {
+    let script = Script::new([
+        Assigned(&[0, 1]),
+        Revoked(&[1]),
+        Assigned(&[2]),
+        Ready,
+        Step::Records(0, 0..3),
+        Step::Records(2, 0..4),
+    ]);
+    let done = script.play();
+    assert_eq!(done.last().map(String::as_str), Some("records 2 0..4 open 0"));
+    assert_eq!(script.stream.counts.snapshot().delivered, 7);
+    assert_eq!(script.stream.condition(), (StreamState::Stopped, None));
+}
+
+#[test]
+fn what_is_in_flight_of_revoked_partitions_is_durable_before_they_are_handed_over() {
+    let script = Script::new([
+        Ready,
+        Assigned(&[0, 1]),
+        Step::Records(0, 0..3),
+        Step::Records(1, 0..4),
+        Revoked(&[1]),
+        Step::Records(0, 3..4),
+    ]);
+    let script = script.fate(0, 0, Fate::Late).fate(1, 0, Fate::Late);
+    script.ready();
+    let done = script.play();
+    assert_eq!(done[2], "records 1 0..4 open 1");
+    assert_eq!(done[4], "records 0 3..4 open 0", "settled before the log hears of the next poll: {done:?}");
+    assert_eq!(script.stream.counts.snapshot().delivered, 8);
+}
+
+#[test]
+fn a_failure_while_handing_over_leaves_the_partition_to_its_new_owner_and_the_others_recover() {
+    let script = Script::new([
+        Assigned(&[0, 1, 2]),
+        Step::Records(2, 0..5),
+        Step::Records(1, 0..4),
+        Step::Records(0, 0..3),
+        Revoked(&[1]),
+        Step::Records(0, 0..3),
+        Step::Records(2, 5..6),
+    ]);
+    // The first answers late, so that all three are in flight when the partition is revoked.
+    let script = script.fate(2, 0, Fate::Late).fate(1, 0, Fate::Fails).fate(0, 0, Fate::Fails);
+    script.ready();
+    let done = script.play();
+    let rewound: Vec<_> = done.iter().filter(|word| word.starts_with("rewound")).collect();
+    assert_eq!(rewound, ["rewound 0 to 0"], "{done:?}");
+    assert_eq!(script.stream.counts.snapshot().delivered, 3 + 5 + 1);
+}
+
+#[test]
+fn what_is_in_flight_of_lost_partitions_is_neither_waited_for_nor_counted() {
+    let script = Script::new([
+        Assigned(&[0, 1]),
+        Step::Records(1, 0..4),
+        Step::Records(0, 0..3),
+        Lost(&[1]),
+        Step::Records(0, 3..5),
+    ]);
+    let script = script.fate(1, 0, Fate::Hangs);
+    script.ready();
+    let done = script.play();
+    assert!(!done.iter().any(|word| word.starts_with("rewound")), "{done:?}");
+    assert_eq!(script.stream.counts.snapshot().delivered, 5);
+}
+
+#[test]
+fn a_failed_delivery_rewinds_its_partition_only() {
+    let script = Script::new([
+        Assigned(&[0, 1]),
+        Step::Records(0, 0..3),
+        Step::Records(1, 0..4),
+        Step::Records(1, 0..4),
+        Look,
+        Step::Records(0, 3..5),
+        Look,
+    ]);
+    let script = script.fate(1, 0, Fate::Fails);
+    script.ready();
+    let done = script.play();
+    assert_eq!(done.iter().filter(|word| word.starts_with("rewound")).collect::<Vec<_>>(), ["rewound 1 to 0"]);
+    assert_eq!(script.stream.counts.snapshot().delivered, 9);
+    assert_eq!(script.lock().looks.last(), Some(&(StreamState::Running, None)));
+}
+
+#[test]
+fn an_offset_out_of_range_stops_its_partition_loudly_and_the_others_go_on() {
+    let script = Script::new([
+        Assigned(&[0, 1]),
+        OutOfRange(0),
+        Step::Records(1, 0..4),
+        Look,
+        Revoked(&[0]),
+        Look,
+        Assigned(&[0]),
+        OutOfRange(0),
+        Look,
+        Assigned(&[0]),
+        Look,
+    ]);
+    script.ready();
+    let done = script.play();
+    assert!(!done.iter().any(|word| word.starts_with("rewound")), "nothing is skipped, nothing judged twice: {done:?}");
+    assert_eq!(script.stream.counts.snapshot().delivered, 4);
+    let state = script.lock();
+    let [stopped, gone, again, cured] = state.looks.as_slice() else { panic!("{:?}", state.looks) };
+    for (condition, detail) in [stopped, again] {
+        assert_eq!(*condition, StreamState::Blocked);
+        let detail = detail.as_deref().unwrap();
+        for part in ["partition 0 stopped", "offset 17", "100 to 200", "83 records are gone", "PH3002"] {
+            assert!(detail.contains(part), "{detail}");
+        }
+    }
+    assert_eq!((gone, cured), (&(StreamState::Running, None), &(StreamState::Running, None)));
+    assert!(state.committed.get(&0).is_none());
+}
+
+#[test]
+fn an_event_too_large_for_its_topic_becomes_a_letter_and_the_partition_goes_on() {
+    let script = Script::new([
+        Assigned(&[0]),
+        Step::Records(0, 0..1),
+        Large(0, 1, 5_000, 0),
+        Large(0, 2, 9_000, 0),
+        Large(0, 3, 100, 9_000),
+        Step::Records(0, 4..5),
+    ]);
+    // 512 of it are kept for what the log adds. The value of offset 1 fits, but not with the header of its origin.
+    script.lock().most = Some(512 + 5_000 + 10);
+    script.ready();
+    script.play();
+    let counts = script.stream.counts.snapshot();
+    assert_eq!((counts.received, counts.delivered, counts.deliver_letters), (5, 2, 3));
+    let letters = script.written(&script.stream.options.topics.dlq);
+    let mut kept = BTreeSet::new();
+    for (value, record) in &letters {
+        let headers = record.body.headers(0);
+        let letter = Letter::read(headers).unwrap();
+        assert_eq!((letter.stage, letter.code, &letter.plugin), (Stage::Deliver, code::RECORD_TOO_LARGE, &None));
+        assert_eq!(record.body.key(0), Some(&b"key"[..]));
+        assert!(value.len() + headers.bytes() + 3 <= 5_010, "it fits");
+        kept.insert((letter.origin.offset, value.len(), letter.omitted.value, letter.omitted.headers.is_some()));
+    }
+    assert_eq!(kept, BTreeSet::from([(1, 0, Some(5_000), false), (2, 0, Some(9_000), false), (3, 0, Some(100), true)]));
+}
+
+#[test]
+fn a_limit_that_was_lowered_is_learnt_from_the_delivery_that_it_refuses() {
+    let script = Script::new([Assigned(&[0]), Step::Records(0, 0..3), Large(0, 3, 5_000, 0), Large(0, 3, 5_000, 0)]);
+    let script = script.fate(0, 3, Fate::TooLarge);
+    script.ready();
+    let done = script.play();
+    assert!(done.contains(&"rewound 0 to 3".to_owned()), "{done:?}");
+    let counts = script.stream.counts.snapshot();
+    assert_eq!((counts.delivered, counts.deliver_letters), (3, 1));
+}
+
+#[test]
+fn the_lag_counts_what_is_not_answered_for_and_ages_with_what_the_worker_has_in_hand() {
+    let script = Script::new([Assigned(&[0, 1]), Step::Records(0, 0..50), Step::Records(1, 0..20)]);
+    let script = script.fate(1, 0, Fate::Hangs);
+    script.ready();
+    let log: Arc<dyn Log> = Arc::new(script.clone());
+    let (stream, stop) = (Arc::clone(&script.stream), Arc::clone(&script.should_stop));
+    let mut worker = Worker::new(stream, Arc::clone(&script.board), log, 0, stop).unwrap();
+    for _ in 0..3 {
+        worker.may_work();
+        worker.step(Duration::ZERO).unwrap();
+    }
+    // The log has heard of this commit already, the worker of its delivery not.
+    script.lock().committed.remove(&1);
+    let lags = lag::measure(&script, &script.stream);
+    let seen: Vec<_> = lags.iter().map(|lag| (lag.partition, lag.committed, lag.lag_records)).collect();
+    assert_eq!(seen, [(0, Some(50), 0), (1, None, 50), (2, None, 50)]);
+    assert_eq!(lags[0].lag_seconds, 0.0);
+    assert!(lags[1].lag_seconds > 1e9, "its record is of 1970");
+}

@@ -1,0 +1,23 @@
+//! Whole pipelines on an embedded log, alone and side by side, with real guests, and with a log that goes away.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    unreachable_pub,
+    reason = "all of this crate is tests; the lints only spare functions that are marked as such"
+)]
+
+#[path = "pipeline/away.rs"]
+mod away;
+#[path = "pipeline/hosts.rs"]
+mod hosts;
+#[path = "pipeline/large.rs"]
+mod large;
+#[path = "pipeline/opening.rs"]
+mod opening;
+#[path = "pipeline/room.rs"]
+mod room;
+#[path = "pipeline/settings.rs"]
+mod settings;

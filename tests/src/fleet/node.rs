@@ -1,0 +1,94 @@
+//! One host of several: its room stays when its process ends.
+
+use anyhow::{Context as _, ensure};
+
+use crate::host::{Host, Room};
+
+/// A host that runs, or ran.
+#[derive(Debug)]
+pub struct Node {
+    room: Room,
+    host: Option<Host>,
+    /// What it said before it was started again.
+    past: String,
+}
+
+impl Node {
+    pub(super) fn new(room: Room) -> Self {
+        Self { room, host: None, past: String::new() }
+    }
+
+    /// Its folders.
+    pub fn room(&self) -> &Room {
+        &self.room
+    }
+
+    /// Its process.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn host(&self) -> anyhow::Result<&Host> {
+        self.host.as_ref().context("the host does not run")
+    }
+
+    /// Starts it and waits until it is ready.
+    ///
+    /// # Errors
+    /// When it does not become ready.
+    pub fn start(&mut self) -> anyhow::Result<()> {
+        self.let_go();
+        self.host = Some(Host::start(&self.room)?);
+        Ok(())
+    }
+
+    /// Starts it, with further arguments, and waits until it answers at all.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn start_unready(&mut self, more: &[&str]) -> anyhow::Result<()> {
+        self.let_go();
+        self.host = Some(Host::start_unready(&self.room, more)?);
+        Ok(())
+    }
+
+    /// Kills it from wherever it stands.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn kill(&mut self) -> anyhow::Result<()> {
+        self.host()?.kill()?;
+        self.let_go();
+        Ok(())
+    }
+
+    /// Lets it end in order.
+    ///
+    /// # Errors
+    /// When it does not, or says that something went wrong.
+    pub fn stop(&mut self) -> anyhow::Result<()> {
+        let host = self.host.take().context("the host does not run")?;
+        self.past.push_str(&host.said());
+        let end = host.stop()?;
+        ensure!(end.success(), "the host ended with {end}: {}", self.last_words());
+        Ok(())
+    }
+
+    /// All that it ever said.
+    pub fn said(&self) -> String {
+        let now = self.host.as_ref().map(Host::said).unwrap_or_default();
+        self.past.clone() + &now
+    }
+
+    /// The end of it.
+    pub fn last_words(&self) -> String {
+        let said = self.said();
+        let from = (said.len().saturating_sub(4000)..said.len()).find(|at| said.is_char_boundary(*at));
+        format!("\n--- {}\n{}", self.room.folder().display(), said.get(from.unwrap_or_default()..).unwrap_or(&said))
+    }
+
+    fn let_go(&mut self) {
+        if let Some(host) = self.host.take() {
+            self.past.push_str(&host.said());
+        }
+    }
+}
