@@ -5,11 +5,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 /// The contract of the built-in stream `sensors`.
 pub(crate) const SENSORS_CONTRACT: &str = include_str!("../../host/app/contracts/sensors.yaml");
+
+/// How long a host may take for what should take a moment.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running host; ended when dropped.
 #[derive(Debug)]
@@ -22,15 +25,19 @@ pub(crate) struct Host {
 impl Host {
     /// Starts `phronis run` with these plugins on the stream `sensors`.
     pub(crate) fn start(plugins: &[&str]) -> Result<Self> {
+        Self::start_with("sensors", "", |folder| plugins.iter().try_for_each(|name| install(name, folder)))
+    }
+
+    /// Starts `phronis run` with further lines of configuration; `fill` puts plugins into the folder of the stream.
+    pub(crate) fn start_with(stream: &str, settings: &str, fill: impl FnOnce(&Path) -> Result<()>) -> Result<Self> {
         let dir = tempfile::tempdir()?;
-        let folder = dir.path().join("data/plugins/default/sensors");
+        let folder = dir.path().join("data/plugins/default").join(stream);
         std::fs::create_dir_all(&folder)?;
-        for name in plugins {
-            install(name, &folder)?;
-        }
+        fill(&folder)?;
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let config = dir.path().join("phronis.toml");
-        std::fs::write(&config, format!("data_dir = \"data\"\n[http]\nlisten = \"127.0.0.1:{port}\"\n"))?;
+        let http = format!("data_dir = \"data\"\n[http]\nlisten = \"127.0.0.1:{port}\"\n");
+        std::fs::write(&config, http + settings)?;
         let log = std::fs::File::create(dir.path().join("stderr"))?;
         let child = Command::new(target("phronis"))
             .arg("run")
@@ -40,14 +47,19 @@ impl Host {
             .stderr(log)
             .spawn()?;
         let host = Self { child, url: format!("http://127.0.0.1:{port}"), dir };
-        let deadline = Instant::now() + Duration::from_secs(30);
+        let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
             if reqwest_get(&format!("{}/readyz", host.url)).is_ok() {
                 return Ok(host);
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        bail!("the host is not ready: {}", std::fs::read_to_string(host.dir.path().join("stderr")).unwrap_or_default())
+        bail!("the host is not ready: {}", host.log())
+    }
+
+    /// What it logged.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("stderr")).unwrap_or_default()
     }
 
     /// Where plugin files go.
@@ -55,11 +67,24 @@ impl Host {
         self.dir.path().join("data/plugins/default/sensors")
     }
 
-    /// Resident memory of the process, in bytes.
-    pub(crate) fn resident(&self) -> Result<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-        Ok(line.trim().trim_end_matches(" kB").trim().parse::<u64>()? * 1024)
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits until this many plugins are active.
+    pub(crate) fn until_active(&self, plugins: usize) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let list = reqwest_get(&format!("{}/v1/plugins", self.url))?;
+            let items = list.get("items").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+            let is_active = |item: &&Value| item.get("state").and_then(Value::as_str) == Some("active");
+            if items.iter().filter(is_active).count() == plugins {
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "the plugins are not active: {list}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 
     /// Records that a topic has been given so far.
@@ -119,7 +144,8 @@ fn target(name: &str) -> PathBuf {
     target_dir().join("release").join(name)
 }
 
-fn target_dir() -> PathBuf {
+/// Where everything is built.
+pub(crate) fn target_dir() -> PathBuf {
     std::env::current_exe()
         .ok()
         .and_then(|exe| Some(exe.parent()?.parent()?.to_owned()))

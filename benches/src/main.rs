@@ -1,15 +1,17 @@
 //! Measures what the project promises: speed and memory, each figure counted at the sink.
 //!
-//! `cargo run --release -p phronis-benches [NAME…]` runs all, or those named, prints a table
-//! and writes `benches/results/latest.json` with the machine and the method beside the figures.
+//! `cargo run --release -p phronis-benches [NAME…]` runs those named, else the suite `latest`, prints a table a suite
+//! and writes `benches/results/<suite>.json` with the machine and the method beside the figures.
 
 mod chain;
 mod events;
 mod host;
 mod http;
 mod idle;
+mod kafka;
 mod latency;
 mod memory_log;
+mod process;
 mod reload;
 mod report;
 
@@ -17,29 +19,68 @@ use anyhow::{Result, bail};
 
 type Bench = fn(&mut report::Report) -> Result<()>;
 
-const BENCHES: &[(&str, Bench)] = &[
-    ("chain", chain::run),
-    ("http", http::run),
-    ("latency", latency::run),
-    ("reload", reload::run),
-    ("idle", idle::run),
+/// Benches by what they need: a suite is a file of results.
+const SUITES: &[(&str, &[(&str, Bench)])] = &[
+    (
+        DEFAULT,
+        &[
+            ("chain", chain::run),
+            ("http", http::run),
+            ("latency", latency::run),
+            ("reload", reload::run),
+            ("idle", idle::run),
+        ],
+    ),
+    (
+        "kafka",
+        &[
+            ("kafka-throughput", kafka::throughput::run),
+            ("kafka-latency", kafka::latency::run),
+            ("kafka-memory", kafka::memory::run),
+            ("kafka-peers", kafka::peers::run),
+        ],
+    ),
 ];
+/// What runs when nothing is named: it needs this machine and nothing else.
+const DEFAULT: &str = "latest";
+
+/// What Kafka's client calls an error is the end of a topic, or is an error of ours as well.
+const LOGGED: &str = "warn,rdkafka=off,librdkafka=error";
 
 fn main() -> Result<()> {
-    tracing_subscriber::fmt().with_env_filter("warn").with_writer(std::io::stderr).init();
-    let wanted: Vec<String> = std::env::args().skip(1).collect();
-    if let Some(unknown) = wanted.iter().find(|name| BENCHES.iter().all(|(known, _)| known != name)) {
-        bail!(
-            "there is no bench `{unknown}`; there are {}",
-            BENCHES.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
-        );
+    tracing_subscriber::fmt().with_env_filter(LOGGED).with_writer(std::io::stderr).init();
+    let mut wanted: Vec<String> = std::env::args().skip(1).collect();
+    if wanted.is_empty() {
+        wanted.push(DEFAULT.to_owned());
     }
-    let mut report = report::Report::default();
-    for (name, bench) in BENCHES {
-        if wanted.is_empty() || wanted.iter().any(|w| w == name) {
+    let known: Vec<&str> = SUITES
+        .iter()
+        .flat_map(|(suite, benches)| std::iter::once(*suite).chain(benches.iter().map(|(bench, _)| *bench)))
+        .collect();
+    if let Some(unknown) = wanted.iter().find(|name| !known.contains(&name.as_str())) {
+        bail!("there is no bench `{unknown}`; there are {}", known.join(", "));
+    }
+    let is_wanted = |name: &str| wanted.iter().any(|wanted| wanted == name);
+    for (suite, benches) in SUITES {
+        let is_whole = is_wanted(suite);
+        let chosen: Vec<_> = benches.iter().filter(|(name, _)| is_whole || is_wanted(name)).collect();
+        if chosen.is_empty() {
+            continue;
+        }
+        let mut report = report::Report::default();
+        let mut failed = None;
+        for (name, bench) in chosen {
             eprintln!("bench: {name}");
-            bench(&mut report)?;
+            if let Err(error) = bench(&mut report) {
+                eprintln!("  {name} failed: {error:#}");
+                failed.get_or_insert(error.context(*name));
+            }
+        }
+        // What one bench could not do takes nothing away from the others.
+        report.finish(suite, is_whole && failed.is_none())?;
+        if let Some(error) = failed {
+            return Err(error);
         }
     }
-    report.finish()
+    Ok(())
 }

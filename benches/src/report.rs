@@ -1,7 +1,11 @@
 //! Collects figures, prints them as a table, and writes them as JSON with the machine beside them.
 
-use anyhow::Result;
+use std::borrow::Cow;
+
+use anyhow::{Context, Result};
 use serde_json::{Value, json};
+
+type Text = Cow<'static, str>;
 
 /// What was measured.
 #[derive(Debug, Default)]
@@ -11,44 +15,57 @@ pub(crate) struct Report {
 
 #[derive(Debug)]
 struct Row {
-    name: &'static str,
+    name: Text,
     value: f64,
     unit: &'static str,
     target: &'static str,
-    method: &'static str,
+    method: Text,
 }
 
 impl Report {
     /// Adds a figure.
     pub(crate) fn add(
         &mut self,
-        name: &'static str,
+        name: impl Into<Text>,
         value: f64,
         unit: &'static str,
         target: &'static str,
-        method: &'static str,
+        method: impl Into<Text>,
     ) {
+        let name = name.into();
         eprintln!("  {name}: {value:.3} {unit} (wanted {target})");
-        self.rows.push(Row { name, value, unit, target, method });
+        self.rows.push(Row { name, value, unit, target, method: method.into() });
     }
 
-    /// Prints and writes everything.
-    pub(crate) fn finish(&self) -> Result<()> {
+    /// Prints everything, and writes it to `results/<suite>.json`.
+    /// A run of the whole suite replaces what is there; any other keeps the figures that it has not measured.
+    pub(crate) fn finish(&self, suite: &str, is_whole: bool) -> Result<()> {
         println!("| what | measured | wanted |\n|---|---|---|");
         for row in &self.rows {
             println!("| {} | {} {} | {} |", row.name, human(row.value), row.unit, row.target);
         }
-        let rows: Vec<Value> = self
-            .rows
-            .iter()
-            .map(|r| json!({"name": r.name, "value": r.value, "unit": r.unit, "wanted": r.target, "method": r.method}))
-            .collect();
-        let results = json!({"machine": machine(), "results": rows});
         let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("results");
+        let path = dir.join(format!("{suite}.json"));
+        let mut rows = if is_whole { Vec::new() } else { earlier(&path)? };
+        for row in &self.rows {
+            let new = json!({"name": row.name, "value": row.value, "unit": row.unit, "wanted": row.target, "method": row.method});
+            match rows.iter_mut().find(|old| old.get("name") == new.get("name")) {
+                Some(old) => *old = new,
+                None => rows.push(new),
+            }
+        }
+        let results = json!({"machine": machine(), "results": rows});
         std::fs::create_dir_all(&dir)?;
-        std::fs::write(dir.join("latest.json"), serde_json::to_vec_pretty(&results)?)?;
+        std::fs::write(path, serde_json::to_vec_pretty(&results)?)?;
         Ok(())
     }
+}
+
+/// The figures of earlier runs.
+fn earlier(path: &std::path::Path) -> Result<Vec<Value>> {
+    let Ok(text) = std::fs::read(path) else { return Ok(Vec::new()) };
+    let file: Value = serde_json::from_slice(&text).with_context(|| format!("reading {}", path.display()))?;
+    Ok(file.get("results").and_then(Value::as_array).cloned().unwrap_or_default())
 }
 
 fn human(value: f64) -> String {

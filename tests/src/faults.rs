@@ -5,17 +5,38 @@
 
 mod broker;
 mod host;
+mod network;
+mod scale;
+mod topic;
+
+use serde_json::Value;
 
 use crate::checker::Report;
+use crate::fleet::{Fleet, Node, Options};
+
+pub use host::kills;
+pub use scale::many_keys;
 
 /// A scenario: its name, which is what must hold, and how it is run.
 pub type Fault = (&'static str, fn(u64) -> anyhow::Result<String>);
 
 /// All of them.
 pub const ALL: &[Fault] = &[
-    ("three_kills_under_load_lose_nothing", host::three_kills_lose_nothing),
-    ("three_kills_under_load_double_nothing_where_once_is_asked", host::three_kills_double_nothing),
-    ("a_killed_broker_is_waited_for", broker::a_killed_broker_is_waited_for),
+    ("three_kills_under_load_lose_nothing", |seed| kills(seed, 3, false)),
+    ("three_kills_under_load_double_nothing_where_once_is_asked", |seed| kills(seed, 3, true)),
+    ("a_host_that_sleeps_over_its_session_loses_nothing", |seed| host::sleep(seed, false)),
+    ("a_host_that_sleeps_over_its_session_doubles_nothing_where_once_is_asked", |seed| host::sleep(seed, true)),
+    ("three_hosts_come_and_go_under_load", |seed| host::come_and_go(seed, false)),
+    ("three_hosts_come_and_go_where_once_is_asked", |seed| host::come_and_go(seed, true)),
+    ("a_killed_broker_is_waited_for", broker::is_killed),
+    ("a_broker_that_comes_late_is_waited_for", broker::comes_late),
+    ("a_full_broker_is_back_pressure_and_not_loss", broker::is_full),
+    ("a_deleted_topic_is_told_and_waited_for", topic::is_deleted),
+    ("new_partitions_of_raw_wait_for_theirs_in_the_outputs", topic::grows),
+    ("an_offset_that_is_gone_stops_its_partition_and_no_other", topic::forgets),
+    ("an_event_that_is_too_large_becomes_a_letter", topic::refuses_large_events),
+    ("a_bad_network_loses_nothing", network::is_bad),
+    ("many_keys_stay_in_order_over_rebalances", |seed| many_keys(seed, 200_000)),
 ];
 
 /// Runs a scenario by its name.
@@ -31,12 +52,37 @@ pub fn run(name: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn options(exactly_once: bool) -> Options {
+    Options { exactly_once, ..Options::default() }
+}
+
 /// A report in one line.
 fn line(report: &Report) -> String {
     let Report { received, delivered, repeated, alerts, repeated_alerts, .. } = report;
     format!(
         "{received} in, {delivered} delivered, {} letters, {} alerts; {repeated} records and {repeated_alerts} alerts came again",
-        report.gate_letters + report.enrich_letters,
+        report.gate_letters + report.enrich_letters + report.deliver_letters,
         alerts.len(),
     )
+}
+
+/// Waits until the host is not ready and says all of these words about its stream, both ways.
+fn is_told(node: &Node, fleet: &Fleet, words: &[&str]) -> anyhow::Result<()> {
+    let has_all = |text: &str| words.iter().all(|word| text.contains(word));
+    node.host()?.until(&format!("it says {words:?}"), |host| {
+        let ready = host.get("/readyz")?;
+        let stream = host.stream(fleet.stream())?;
+        let detail = stream.get("detail").and_then(Value::as_str).unwrap_or_default();
+        anyhow::ensure!(ready.status == 503 && has_all(&ready.text) && has_all(detail), "{} {stream}", ready.text);
+        Ok(true)
+    })
+}
+
+/// Waits until the host is ready.
+fn is_ready(node: &Node) -> anyhow::Result<()> {
+    node.host()?.until("it is ready", |host| {
+        let ready = host.get("/readyz")?;
+        anyhow::ensure!(ready.status == 200, "{}", ready.text);
+        Ok(true)
+    })
 }

@@ -49,7 +49,9 @@ fn main() -> ExitCode {
         None => false,
         Some("--kafka") => true,
         Some(other) => {
-            say.line(&format!("`{other}` is not known: --kafka runs the demo on Apache Kafka, nothing on the embedded log"));
+            say.line(&format!(
+                "`{other}` is not known: --kafka runs the demo on Apache Kafka, nothing on the embedded log"
+            ));
             return ExitCode::from(2);
         }
     };
@@ -71,7 +73,9 @@ fn run(say: &Say, on_kafka: bool) -> anyhow::Result<bool> {
     let (room, next) = prepare(broker.as_ref())?;
     let started = Instant::now();
     let host = Host::start(&room)?;
-    let place = broker.as_ref().map_or_else(|| "one SQLite file".to_owned(), |broker| format!("Kafka on {}", broker.bootstrap()));
+    let place = broker
+        .as_ref()
+        .map_or_else(|| "one SQLite file".to_owned(), |broker| format!("Kafka on {}", broker.bootstrap()));
     say.fact("host", &format!("ready after {} on {}, events in {place}", say::time(started.elapsed()), host.base()));
     for (name, what) in [
         ("unit-normaliser", "adds every value in °C".to_owned()),

@@ -18,7 +18,8 @@ use phronis_core::delivery::{Append, Commit, Delivery, Receipt};
 use phronis_core::records::{HeadersBuilder, NewRecords, Records, RecordsBuilder, TopicName};
 
 use crate::{
-    Error, Follower, Log, Member, PollLimits, Polled, Position, Reader, Retention, Source, Start, Subscription, Ticket, TopicSpec,
+    Error, Follower, Log, Member, PollLimits, Polled, Position, Reader, Retention, Source, Start, Subscription, Ticket,
+    TopicSpec,
 };
 
 /// A log, and what it promises beyond what all do.
@@ -161,7 +162,11 @@ fn step(member: &Member, commit: Commit) {
 fn stands(log: &dyn Log, group: &str, topic: &str, offset: i64) {
     let until = Instant::now() + LONG;
     while log.committed(group, topic).unwrap()[0] != Some(offset) {
-        assert!(Instant::now() < until, "{group} stands at {:?}, not at {offset}", log.committed(group, topic).unwrap());
+        assert!(
+            Instant::now() < until,
+            "{group} stands at {:?}, not at {offset}",
+            log.committed(group, topic).unwrap()
+        );
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -515,7 +520,8 @@ fn wake_up(subject: &Subject<'_>) {
     let mut reader = log.reader(&topic, 2, Position::Latest).unwrap();
     std::thread::scope(|scope| {
         // Should a wake-up be missed, these wait so long that the case fails.
-        let by_group = scope.spawn(move || (0..50).map(|_| read(&polled(&mut *member.source, ALL)).len()).sum::<usize>());
+        let by_group =
+            scope.spawn(move || (0..50).map(|_| read(&polled(&mut *member.source, ALL)).len()).sum::<usize>());
         let by_reader = scope.spawn(move || read_numbers(&mut *reader, 50));
         let sink = log.sink().unwrap();
         for number in 0..50 {

@@ -130,7 +130,7 @@ impl crate::Log for Log {
     }
 
     fn join(&self, subscription: &Subscription) -> Result<Member> {
-        let Subscription { group, topics, member, start, exactly_once, .. } = subscription;
+        let Subscription { group, topics, member, members, start, exactly_once } = subscription;
         let Open { clients, asker, .. } = &*self.0;
         let (inbox, gate) = (Arc::new(Inbox::default()), Gate::new(*exactly_once));
         // The group's name, the host's and the member's number: stable over restarts, and nobody else's.
@@ -138,7 +138,12 @@ impl crate::Log for Log {
         let name = group.strip_prefix("phronis.").unwrap_or(group);
         let name = name.strip_suffix(".process").unwrap_or(name);
         let instance = format!("phronis.{node_id}.{name}.{member}");
-        let consumer = Arc::new(clients.member(group, &instance, Arc::clone(&inbox) as _)?);
+        let mut partitions = 0;
+        for topic in topics {
+            partitions += asker.partitions(topic)?;
+        }
+        let consumer =
+            Arc::new(clients.member(group, &instance, partitions / (*members).max(1), Arc::clone(&inbox) as _)?);
         let sink = Entry::new(
             clients,
             asker,
@@ -150,8 +155,7 @@ impl crate::Log for Log {
                 transactional_id: exactly_once.then_some(instance),
             }),
         )?;
-        let source =
-            member::Member::new(consumer, inbox, Arc::clone(asker), gate, Arc::clone(group), topics, *start)?;
+        let source = member::Member::new(consumer, inbox, Arc::clone(asker), gate, Arc::clone(group), topics, *start)?;
         Ok(Member { source: Box::new(source), sink: Box::new(sink) })
     }
 

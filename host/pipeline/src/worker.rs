@@ -34,10 +34,10 @@ use crate::stream::lag::Progress;
 use crate::{Error, Result};
 
 /// Deliveries under way. Enough to judge the next batches while some are on their way; more would only make a failure costlier.
-const IN_FLIGHT: usize = 8;
+const IN_FLIGHT: usize = 6;
 
 /// The same where a transaction takes several: the next ones are judged while it is committed.
-const IN_FLIGHT_TRANSACTIONS: usize = 16;
+const IN_FLIGHT_TRANSACTIONS: usize = 12;
 
 /// How long a poll waits; also how soon a worker notices that it should stop, or that a delivery failed.
 const POLL_WAIT: Duration = Duration::from_millis(100);
@@ -46,7 +46,7 @@ const POLL_WAIT: Duration = Duration::from_millis(100);
 const IDLE_WAIT: Duration = Duration::from_millis(20);
 
 /// How long a worker that is told to stop goes on with what was taken.
-const DRAIN: Duration = Duration::from_secs(10);
+const DRAIN: Duration = Duration::from_secs(3);
 
 /// First and longest pause after a failure.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));

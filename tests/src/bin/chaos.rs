@@ -1,59 +1,93 @@
-//! Kills a host under load, fifty times, and lets the checker say what was lost. Run by `make chaos`.
+//! Breaks everything, again and again, and lets the checker say what was lost. Run by `make chaos`.
 //!
-//! `PHRONIS_KILLS` and `PHRONIS_SEED` change the number and repeat a run.
+//! `kill -9` under load on both logs, then each fault of `faults` in several rounds, then the large run with many keys.
+//! `PHRONIS_KILLS`, `PHRONIS_ROUNDS`, `PHRONIS_EVENTS` change how much of it; `PHRONIS_SEED` repeats a run.
 
 use std::process::ExitCode;
 use std::time::Instant;
 
-use phronis_tests::checker::{Expect, Verdict, check_folder};
+use phronis_tests::checker::{Expect, check_folder, judged_by};
+use phronis_tests::faults;
 use phronis_tests::host::Room;
 use phronis_tests::load::survive;
 use phronis_tests::plugins::plugin;
-use serde_json::Value;
 
 /// The threshold that every run uses; simulated faults are clearly above it.
 const HIGH: f64 = 90.0;
 
+/// What was run, and what of it does not hold.
+#[derive(Default)]
+struct Tally {
+    runs: u32,
+    failed: Vec<String>,
+}
+
 fn main() -> ExitCode {
-    match run() {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("the run could not be finished: {error:#}");
-            ExitCode::FAILURE
+    let seed = number("PHRONIS_SEED").unwrap_or_else(rand::random);
+    let kills = number("PHRONIS_KILLS").and_then(|kills| u32::try_from(kills).ok()).unwrap_or(20);
+    let rounds = number("PHRONIS_ROUNDS").unwrap_or(5);
+    let events = number("PHRONIS_EVENTS").unwrap_or(2_000_000);
+    println!("{kills} kills on each log, {rounds} rounds of all faults, {events} events with many keys");
+    println!("seed {seed} (PHRONIS_SEED={seed} runs it again)");
+    let begun = Instant::now();
+    let mut tally = Tally::default();
+    if kills > 0 {
+        tally.run(&format!("{kills} kills on the embedded log"), || embedded(seed, kills));
+        tally.run(&format!("{kills} kills on Kafka"), || faults::kills(seed, kills, false));
+        tally.run(&format!("{kills} kills on Kafka, exactly once"), || faults::kills(seed, kills, true));
+    }
+    for round in 0..rounds {
+        for (name, fault) in faults::ALL {
+            tally.run(&format!("round {} {name}", round + 1), || fault(seed.wrapping_add(round)));
         }
+    }
+    if events > 0 {
+        tally.run("many keys", || faults::many_keys(seed, events));
+    }
+    tally.sum_up(begun)
+}
+
+impl Tally {
+    fn run(&mut self, what: &str, run: impl FnOnce() -> anyhow::Result<String>) {
+        let begun = Instant::now();
+        let outcome = run();
+        let seconds = begun.elapsed().as_secs();
+        self.runs += 1;
+        match outcome {
+            Ok(told) => println!("holds   {what} ({seconds} s): {told}"),
+            Err(error) => {
+                println!("FAILED  {what} ({seconds} s): {error:#}");
+                self.failed.push(what.to_owned());
+            }
+        }
+    }
+
+    fn sum_up(&self, begun: Instant) -> ExitCode {
+        let Self { runs, failed } = self;
+        println!("{runs} runs in {} min, {} failed", begun.elapsed().as_secs() / 60, failed.len());
+        if failed.is_empty() {
+            println!("verdict: nothing lost, nothing out of order, nothing twice where once was asked");
+            return ExitCode::SUCCESS;
+        }
+        println!("verdict: FAILED: {}", failed.join("; "));
+        ExitCode::FAILURE
     }
 }
 
-fn run() -> anyhow::Result<bool> {
-    let seed = number("PHRONIS_SEED").unwrap_or_else(rand::random);
-    let kills = number("PHRONIS_KILLS").and_then(|kills| u32::try_from(kills).ok()).unwrap_or(50);
-    println!("{kills} kills under load, seed {seed} (PHRONIS_SEED={seed} runs it again)");
+/// Kills a host on the embedded log under load.
+fn embedded(seed: u64, kills: u32) -> anyhow::Result<String> {
     let room = Room::new()?;
     room.install("default/sensors/threshold", &plugin("threshold")?, &format!("[params]\nhigh = {HIGH:.1}\n"))?;
-    let started = Instant::now();
     let survived = survive(&room, seed, kills)?;
-    let seconds = started.elapsed().as_secs_f64();
+    let expect = Expect { acknowledged: survived.acknowledged, ..judged_by("threshold", HIGH) };
+    let report = check_folder(&room.log(), "sensors", expect)?.must_hold()?;
+    anyhow::ensure!(
+        report.received >= survived.answered,
+        "{} were answered, the report is: {report}",
+        survived.answered
+    );
     let (sent, answered) = (survived.sent, survived.answered);
-    println!("{sent} events sent, {answered} answered as durable, {kills} kills in {seconds:.0} s");
-
-    let expect = Expect {
-        detectors: ["threshold".to_owned()].into(),
-        acknowledged: survived.acknowledged,
-        judge: Some(Box::new(|seen| {
-            let alerts = seen.alerts.len() as u64;
-            match seen.event.get("value").and_then(Value::as_f64).is_some_and(|value| value > HIGH) {
-                true => Verdict { found: alerts.min(1), missed: 1 - alerts.min(1), wrong: alerts.saturating_sub(1) },
-                false => Verdict { wrong: alerts, ..Verdict::default() },
-            }
-        })),
-        ..Expect::default()
-    };
-    let report = check_folder(&room.log(), "sensors", expect)?;
-    println!("{report}");
-    let holds = report.holds() && report.received >= answered;
-    println!("{}", if holds { "verdict: nothing lost, nothing twice" } else { "verdict: FAILED" });
-    Ok(holds)
+    Ok(format!("{sent} sent, {answered} answered, {} in, {} delivered", report.received, report.delivered))
 }
 
 fn number(name: &str) -> Option<u64> {

@@ -1,26 +1,125 @@
 //! Brokers that are killed, full, or come late.
 
-use crate::fleet::{Fleet, Load, Options};
-use crate::kafka::Broker;
+use std::io::Write as _;
 
-use super::line;
+use anyhow::{Context as _, ensure};
 
-pub(super) fn a_killed_broker_is_waited_for(seed: u64) -> anyhow::Result<String> {
+use super::{is_ready, line, options};
+use crate::fleet::{Fleet, Load, Written};
+use crate::host::Answer;
+use crate::kafka::{self, Broker};
+use crate::mount::Mount;
+
+/// The broker is killed under load and comes back.
+pub(super) fn is_killed(seed: u64) -> anyhow::Result<String> {
     let broker = Broker::start()?;
+    let on = |exactly_once| Fleet::on(&broker.bootstrap(), &broker.bootstrap(), "broker", options(exactly_once));
+    let fleets = [on(false)?, on(true)?];
+    let mut nodes = [fleets[0].start("a")?, fleets[1].start("a")?];
+    let load = Load { rate: 800, ..Load::new(seed) };
+    let writers = [fleets[0].write(load)?, fleets[1].write(load)?];
+    writers[0].writes(1500)?;
+    broker.kill()?;
+    broker.restart()?;
+    writers[0].writes(1500)?;
     let mut told = Vec::new();
-    for exactly_once in [false, true] {
-        let options = Options { exactly_once, ..Options::default() };
-        let fleet = Fleet::on(&broker.bootstrap(), &broker.bootstrap(), "broker", options)?;
-        let mut node = fleet.start("a")?;
-        let writer = fleet.write(Load::new(seed))?;
-        writer.writes(2000)?;
-        broker.kill()?;
-        broker.restart()?;
-        writer.writes(2000)?;
+    for ((fleet, node), writer) in fleets.iter().zip(&mut nodes).zip(writers) {
         let written = writer.stop()?;
-        fleet.drained(&[&node])?;
+        fleet.drained(&[node])?;
+        is_ready(node)?;
         node.stop()?;
         told.push(line(&fleet.judge(&written)?));
     }
     Ok(told.join("; exactly once: "))
+}
+
+/// Nobody answers when the host starts.
+pub(super) fn comes_late(_: u64) -> anyhow::Result<String> {
+    let broker = Broker::start()?;
+    let fleet = Fleet::on(&broker.bootstrap(), &broker.bootstrap(), "late", options(false))?;
+    broker.stop()?;
+    let mut node = fleet.node("a")?;
+    node.start_unready(&[])?;
+    let host = node.host()?;
+    ensure!(host.get("/livez")?.status == 200);
+    let ready = host.get("/readyz")?;
+    ensure!(ready.status == 503, "{}: {}", ready.status, ready.text);
+    let log = ready.json.pointer("/checks").and_then(|checks| checks.as_array()).into_iter().flatten();
+    let log = log.into_iter().find(|check| check["name"] == "log").with_context(|| ready.text.clone())?;
+    ensure!(log["detail"].as_str().is_some_and(|detail| detail.contains("PH3005")), "{}", ready.text);
+    let answer = host.post(fleet.stream(), event(1))?;
+    ensure!(is_refused(&answer), "{}: {}", answer.status, answer.text);
+    std::thread::sleep(std::time::Duration::from_secs(5));
+    let warnings = host.said().matches("\"WARN\"").count();
+    ensure!((1..=4).contains(&warnings), "{warnings} warnings in a few seconds: {}", host.said());
+
+    broker.restart()?;
+    is_ready(&node)?;
+    let host = node.host()?;
+    let answer = host.post(fleet.stream(), event(2))?;
+    ensure!(answer.status == 202, "{}: {}", answer.status, answer.text);
+    fleet.drained(&[&node])?;
+    node.stop()?;
+    let written = Written { sent: 1, acknowledged: answer.ranges() };
+    Ok(format!("{warnings} warnings; {}", line(&fleet.judge(&written)?)))
+}
+
+/// The broker's disk is full.
+pub(super) fn is_full(seed: u64) -> anyhow::Result<String> {
+    let Some(mount) = Mount::new("192m")? else {
+        return Ok("skipped: mounting a small file system needs root".to_owned());
+    };
+    let settings = [("log.index.size.max.bytes", "65536"), ("log.segment.bytes", "4194304")];
+    let settings = settings.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec();
+    let data = mount.path().join("data");
+    let broker = Broker::with(kafka::Options { data: Some(data), settings, ..kafka::Options::default() })?;
+    let fleet = Fleet::on(&broker.bootstrap(), &broker.bootstrap(), "full", options(false))?;
+    let mut node = fleet.start("a")?;
+    let writer = fleet.write(Load::new(seed))?;
+    writer.writes(1000)?;
+    let ballast = mount.path().join("ballast");
+    fill(&ballast)?;
+    let mut refused = None;
+    node.host()?.until("it says that nothing can be taken", |host| {
+        let ready = host.get("/readyz")?;
+        let answer = host.post(fleet.stream(), event(0))?;
+        let is_refused = is_refused(&answer);
+        refused = Some((answer.status, answer.str("/code").to_owned()));
+        ensure!(ready.status == 503 && is_refused, "{} {}: {}", ready.text, answer.status, answer.text);
+        Ok(true)
+    })?;
+    ensure!(node.host()?.get("/livez")?.status == 200);
+
+    std::fs::remove_file(&ballast)?;
+    // A broker that could not write has ended.
+    broker.kill()?;
+    broker.restart()?;
+    writer.writes(1000)?;
+    let written = writer.stop()?;
+    fleet.drained(&[&node])?;
+    is_ready(&node)?;
+    node.stop()?;
+    // What was posted while the disk was full may stand in raw or not: it was told so.
+    let report = crate::checker::check_kafka(fleet.direct(), fleet.stream(), fleet.expect(&written))?.must_hold()?;
+    ensure!(report.received >= written.sent, "{} were written, the report is: {report}", written.sent);
+    Ok(format!("refused with {refused:?}; {}", line(&report)))
+}
+
+/// 503 or 429, with the time to come again.
+fn is_refused(answer: &Answer) -> bool {
+    matches!(answer.status, 429 | 503) && answer.retry_after.is_some()
+}
+
+fn event(seq: u64) -> String {
+    format!("{{\"sensor_id\":\"posted {seq}\",\"value\":20.5}}\n")
+}
+
+/// Takes all the room that there is.
+fn fill(path: &std::path::Path) -> anyhow::Result<()> {
+    let mut file = std::fs::File::create(path)?;
+    for size in [1 << 20, 4096] {
+        // The error is the end of the room.
+        while file.write_all(&vec![0; size]).is_ok() {}
+    }
+    Ok(())
 }

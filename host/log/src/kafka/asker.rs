@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use phronis_core::records::TopicName;
-use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::consumer::Consumer as _;
 use rdkafka::error::KafkaError;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
@@ -60,7 +62,12 @@ impl Asker {
                     self.known.lock().unwrap_or_else(PoisonError::into_inner).remove(topic.name());
                     continue;
                 }
-                Some(code) => return Err(failed(&format!("asking about topic {}", topic.name()), KafkaError::MetadataFetch(code))),
+                Some(code) => {
+                    return Err(failed(
+                        &format!("asking about topic {}", topic.name()),
+                        KafkaError::MetadataFetch(code),
+                    ));
+                }
             }
             let partitions = i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX);
             if partitions > 0 && (only.is_some() || !topic.name().starts_with("__")) {
@@ -156,7 +163,8 @@ impl Asker {
     pub(super) fn create(&self, spec: &TopicSpec) -> Result<()> {
         crate::topic::check(spec)?;
         let settings = self.settings_of(spec.retention);
-        let mut topic = NewTopic::new(&spec.name, spec.partitions, TopicReplication::Fixed(self.clients.options.replication));
+        let mut topic =
+            NewTopic::new(&spec.name, spec.partitions, TopicReplication::Fixed(self.clients.options.replication));
         for (key, value) in &settings {
             topic = topic.set(key, value);
         }
@@ -201,7 +209,8 @@ impl Asker {
             change = change.set(key, value);
         }
         let doing = format!("changing topic {}", spec.name);
-        let changed = futures(self.admin.alter_configs([&change], &options())).map_err(|error| failed(&doing, error))?;
+        let changed =
+            futures(self.admin.alter_configs([&change], &options())).map_err(|error| failed(&doing, error))?;
         match changed.into_iter().next() {
             Some(Err((_, code))) => Err(failed(&doing, KafkaError::AdminOp(code))),
             _ => Ok(()),

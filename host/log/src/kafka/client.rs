@@ -16,7 +16,7 @@ use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
 
 use super::health::Health;
-use super::options::{Options, Profile};
+use super::options::{ALIASES, Options, Profile, is_secret};
 use super::raw::{self, Tally};
 use crate::{Error, Result};
 
@@ -31,6 +31,9 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(15);
 
 /// How long an output of a stream may wait for Kafka before its batch is judged again.
 const OUTPUT_WITHIN: Duration = Duration::from_secs(60);
+
+/// Records that a member reads ahead, over all its partitions: each takes some 400 bytes of memory besides its own.
+const READ_AHEAD: i32 = 40_000;
 
 /// Makes clients.
 #[derive(Debug)]
@@ -170,10 +173,18 @@ impl Clients {
         AdminClient::from_config_and_context(&self.common(), context).map_err(|error| refused(&error))
     }
 
-    /// A member of a group.
-    pub(super) fn member(&self, group: &str, instance: &str, listener: Arc<dyn Listener>) -> Result<Consumer> {
+    /// A member of a group, which may get this many partitions.
+    pub(super) fn member(
+        &self,
+        group: &str,
+        instance: &str,
+        partitions: i32,
+        listener: Arc<dyn Listener>,
+    ) -> Result<Consumer> {
         let mut config = self.consumer_config(group);
         config.set("group.instance.id", instance);
+        let ahead = (READ_AHEAD / partitions.max(1)).clamp(100, 10_000).to_string();
+        self.set_defaults(&mut config, &[("queued.min.messages", &ahead)]);
         self.make(&config, Some(listener))
     }
 
@@ -230,9 +241,11 @@ impl Clients {
             ("session.timeout.ms", "15000"),
             // A member hears with its heartbeats that partitions move.
             ("heartbeat.interval.ms", "1000"),
-            // Bounds of what waits in memory, over all partitions of a member.
-            ("queued.max.messages.kbytes", "16384"),
-            ("queued.min.messages", "20000"),
+            // Bounds of what waits in memory, in each partition; a member with many of them sets its own.
+            ("queued.max.messages.kbytes", "8192"),
+            ("queued.min.messages", "10000"),
+            // What one fetch brings of a partition comes on top of that, and is three times as much when unpacked.
+            ("fetch.message.max.bytes", "262144"),
             // The default of a second would leave a fast reader waiting most of the time.
             ("fetch.queue.backoff.ms", "5"),
             ("fetch.max.bytes", "8388608"),
@@ -251,11 +264,13 @@ impl Clients {
             Profile::LowLatency => "0",
             Profile::Throughput => "10",
         };
+        // A batch counts against the limit of a record, which is the topic's.
+        let batch_size = self.options.max_record_bytes.min(1_000_000).to_string();
         let defaults = [
             ("compression.type", "lz4"),
             ("linger.ms", linger),
             ("batch.num.messages", "100000"),
-            ("batch.size", "1000000"),
+            ("batch.size", &batch_size),
             // A record that is larger than its topic takes is refused by the broker, whose limit counts.
             ("message.max.bytes", "67108864"),
             // What is under way is bounded by bytes before it comes here.
@@ -272,7 +287,8 @@ impl Clients {
                 // librdkafka wants it below the transaction's own timeout.
                 config.set("socket.timeout.ms", "10000");
                 config.set("transaction.timeout.ms", TRANSACTION_TIMEOUT.as_millis().to_string());
-                config.set("message.timeout.ms", (TRANSACTION_TIMEOUT - Duration::from_secs(3)).as_millis().to_string());
+                config
+                    .set("message.timeout.ms", (TRANSACTION_TIMEOUT - Duration::from_secs(3)).as_millis().to_string());
             }
             None => {
                 config.set("message.timeout.ms", within.as_millis().to_string());
@@ -283,7 +299,9 @@ impl Clients {
 
     fn set_defaults(&self, config: &mut ClientConfig, defaults: &[(&str, &str)]) {
         for (name, value) in defaults {
-            if !self.options.properties.contains_key(*name) {
+            let alias = ALIASES.iter().find(|(usual, _)| usual == name).map_or(*name, |(_, alias)| alias);
+            let chosen = &self.options.properties;
+            if !chosen.contains_key(*name) && !chosen.contains_key(alias) {
                 config.set(*name, *value);
             }
         }
@@ -299,7 +317,7 @@ impl fmt::Debug for Context {
 /// What librdkafka did not take, in words.
 fn refused(error: &KafkaError) -> Error {
     match error {
-        KafkaError::ClientConfig(_, reason, name, value) if name.contains("password") || name.contains("secret") => {
+        KafkaError::ClientConfig(_, reason, name, value) if is_secret(name) => {
             Error::Invalid(format!("the property `{name}` is refused: {reason}").replace(value.as_str(), "***"))
         }
         KafkaError::ClientConfig(_, reason, name, value) => {

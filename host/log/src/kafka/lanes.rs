@@ -47,6 +47,7 @@ struct Lane {
 
 /// What a turn brings.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "records are what a turn nearly always brings, and are moved once")]
 pub(super) enum Turn {
     Records(Records),
     /// A partition was read to its end.
@@ -187,7 +188,12 @@ impl Lane {
     }
 
     /// Messages from the queue as columns: about as many as the limits allow, perhaps some more.
-    fn collect(&mut self, room: &mut Room, headers: &mut HeadersBuilder, limits: PollLimits) -> Result<Option<Records>> {
+    fn collect(
+        &mut self,
+        room: &mut Room,
+        headers: &mut HeadersBuilder,
+        limits: PollLimits,
+    ) -> Result<Option<Records>> {
         let there = self.queue.len().min(limits.records);
         let mut batch = Batch::with_capacity(there);
         let mut fault = None;

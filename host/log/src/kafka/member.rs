@@ -191,7 +191,9 @@ impl Member {
             let started: Vec<Place> =
                 new.into_iter().zip(ends).map(|((topic, partition), at)| (topic, partition, at)).collect();
             let list = list(&started)?;
-            self.consumer.commit(&list, CommitMode::Sync).map_err(|error| failed("committing where to start", error))?;
+            self.consumer
+                .commit(&list, CommitMode::Sync)
+                .map_err(|error| failed("committing where to start", error))?;
             places.extend(started);
         }
         places.sort();

@@ -1,12 +1,13 @@
 //! How the log on Kafka works: what an operator chooses, and what follows from it for librdkafka.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use crate::{Error, Result};
 
 /// How the log on Kafka works.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Options {
     /// Brokers to ask first: `host:port,host:port`.
     pub bootstrap: String,
@@ -39,11 +40,13 @@ pub enum Profile {
 /// Properties that the promises of this log rest on, with the reason why they cannot be set.
 pub const OURS: &[(&str, &str)] = &[
     ("bootstrap.servers", "is `log.bootstrap`"),
+    ("metadata.broker.list", "is `log.bootstrap`"),
     ("group.id", "follows from the stream"),
     ("group.instance.id", "follows from `log.node_id`"),
     ("transactional.id", "follows from `log.node_id` and the stream"),
     ("enable.idempotence", "is on: without it a retry would double or reorder records"),
     ("acks", "is `all`: what is acknowledged must survive a broker"),
+    ("request.required.acks", "is `all`: what is acknowledged must survive a broker"),
     ("enable.auto.commit", "is off: offsets are committed after what follows from them is durable"),
     ("enable.auto.offset.store", "is off: offsets are committed after what follows from them is durable"),
     ("auto.offset.reset", "is `error`: an offset that is gone must not be skipped silently"),
@@ -52,6 +55,30 @@ pub const OURS: &[(&str, &str)] = &[
     ("delivery.report.only.error", "is off: every record's fate is awaited"),
     ("partitioner", "is not used: partitions are chosen as the Java client does"),
 ];
+
+/// Properties with two names: a default for one must not fight with a value for the other.
+pub(super) const ALIASES: &[(&str, &str)] = &[
+    ("compression.type", "compression.codec"),
+    ("linger.ms", "queue.buffering.max.ms"),
+    ("fetch.message.max.bytes", "max.partition.fetch.bytes"),
+];
+
+/// Whether the value of a property must not be shown.
+pub(super) fn is_secret(property: &str) -> bool {
+    ["password", "secret", "passphrase", ".pem", "oauthbearer.config"].iter().any(|part| property.contains(part))
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = self.properties.iter().map(|(name, value)| (name, if is_secret(name) { "***" } else { value }));
+        f.debug_struct("Options")
+            .field("bootstrap", &self.bootstrap)
+            .field("node_id", &self.node_id)
+            .field("profile", &self.profile)
+            .field("properties", &shown.collect::<BTreeMap<_, _>>())
+            .finish_non_exhaustive()
+    }
+}
 
 impl Options {
     /// The usual settings for these brokers.

@@ -129,9 +129,10 @@ impl Progress {
     /// What is durable and Kafka was not told, of these partitions or of all.
     pub(super) fn uncommitted(&self, of: Option<&[(TopicName, i32)]>) -> Vec<Place> {
         let state = self.lock();
-        let wanted = state.partitions.iter().filter(|(key, reach)| {
-            reach.durable != reach.committed && of.is_none_or(|of| of.contains(key))
-        });
+        let wanted = state
+            .partitions
+            .iter()
+            .filter(|(key, reach)| reach.durable != reach.committed && of.is_none_or(|of| of.contains(key)));
         wanted.map(|((topic, partition), reach)| (TopicName::clone(topic), *partition, reach.durable)).collect()
     }
 

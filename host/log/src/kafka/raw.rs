@@ -211,9 +211,8 @@ impl Message<'_> {
         for index in 0.. {
             let (mut name, mut value, mut len): (*const c_char, *const c_void, usize) = (ptr::null(), ptr::null(), 0);
             // SAFETY: the headers are alive; an index past the end is an error, not undefined.
-            let found = unsafe {
-                sys::rd_kafka_header_get_all(headers, index, &raw mut name, &raw mut value, &raw mut len)
-            };
+            let found =
+                unsafe { sys::rd_kafka_header_get_all(headers, index, &raw mut name, &raw mut value, &raw mut len) };
             if found != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR || name.is_null() {
                 return;
             }

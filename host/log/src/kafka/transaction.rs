@@ -98,7 +98,9 @@ impl Transactions {
             return Err(error);
         }
         if !writer.await_all(sent, Instant::now() + TRANSACTION_TIMEOUT) {
-            return Err(Error::Unreachable { reason: "records of a transaction were not acknowledged in time".to_owned() });
+            return Err(Error::Unreachable {
+                reason: "records of a transaction were not acknowledged in time".to_owned(),
+            });
         }
         if let Some(error) = sent.iter().find_map(Sent::failure) {
             return Err(error);

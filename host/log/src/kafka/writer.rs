@@ -332,9 +332,11 @@ impl Writer {
     }
 
     fn run(mut self) {
-        let mut transactions = self.member.as_ref().filter(|member| member.gate.is_transactional()).map(|member| {
-            Transactions::new(Arc::clone(&member.gate), self.clients.options.transaction)
-        });
+        let mut transactions = self
+            .member
+            .as_ref()
+            .filter(|member| member.gate.is_transactional())
+            .map(|member| Transactions::new(Arc::clone(&member.gate), self.clients.options.transaction));
         let mut closing: Option<Instant> = None;
         loop {
             match &mut transactions {

@@ -83,12 +83,12 @@ impl Worker {
 
     /// A partition's next records are not there: it stands still, loudly, and the others go on. Nothing is skipped.
     pub(super) fn stop_partition(&mut self, partition: i32, error: &LogError) {
-        if let Some(state) = self.partitions.get_mut(&partition) {
-            if std::mem::replace(&mut state.is_stopped, true) {
-                // A log that says so at each poll would have us spin.
-                std::thread::sleep(super::IDLE_WAIT);
-                return;
-            }
+        if let Some(state) = self.partitions.get_mut(&partition)
+            && std::mem::replace(&mut state.is_stopped, true)
+        {
+            // A log that says so at each poll would have us spin.
+            std::thread::sleep(super::IDLE_WAIT);
+            return;
         }
         let why = stopped(partition, error, &self.stream.group);
         tracing::error!(stream = %self.stream.options.id, partition, code = %error.code(), "{why}");

@@ -23,7 +23,8 @@ pub(in crate::kafka) fn committed(
     partitions: i32,
     within: Duration,
 ) -> Result<Vec<Option<i64>>> {
-    let name = |name: &str| CString::new(name).map_err(|_| Error::Invalid(format!("`{}` is no name", name.escape_debug())));
+    let name =
+        |name: &str| CString::new(name).map_err(|_| Error::Invalid(format!("`{}` is no name", name.escape_debug())));
     let (group, topic) = (name(group)?, name(topic)?);
     let request = Request::new(client, &group, &topic, partitions, within);
     let event = request.send();

@@ -1,0 +1,57 @@
+//! The commands of a person, with a host on Kafka and without one.
+
+use phronis_tests::fleet::{Fleet, Options};
+use phronis_tests::host::{Room, run};
+use phronis_tests::kafka::{Broker, produce};
+use serde_json::Value;
+
+/// Runs a command that must end well; what it printed.
+fn told(room: &Room, args: &[&str]) -> anyhow::Result<String> {
+    let (code, told, said) = run(room.command(args)?)?;
+    anyhow::ensure!(code == Some(0), "phronis {args:?} ended with {code:?}: {said}");
+    Ok(told)
+}
+
+/// What `phronis streams` says of the stream's lag, and its state.
+fn lag(room: &Room, stream: &str) -> anyhow::Result<(Option<u64>, String)> {
+    let items: Value = serde_json::from_str(&told(room, &["streams", "-o", "json"])?)?;
+    let items = items.as_array().or_else(|| items.get("items")?.as_array()).cloned().unwrap_or_default();
+    let item = items.into_iter().find(|item| item.get("id") == Some(&stream.into())).unwrap_or_default();
+    let state = item.get("state").and_then(Value::as_str).unwrap_or_default().to_owned();
+    Ok((item.pointer("/lag/records").and_then(Value::as_u64), state))
+}
+
+#[test]
+fn the_commands_work_with_a_host_and_without_one() -> anyhow::Result<()> {
+    let fleet = Fleet::shared("commands", Options::default())?;
+    let (stream, bootstrap) = (fleet.stream(), Broker::shared()?.bootstrap());
+    told_nothing_differs(&fleet)?;
+    let mut node = fleet.start("a")?;
+    let room = node.room();
+    let rows: String = (0..300).map(|seq| crate::reading("S1", seq, 20.0)).collect();
+    std::fs::write(room.folder().join("rows.ndjson"), rows)?;
+    told(room, &["load", "rows.ndjson", "--stream", stream])?;
+    told(room, &["simulate", "--to", stream, "--rate", "500", "--duration", "1s"])?;
+    fleet.drained(&[&node])?;
+    assert_eq!(lag(room, stream)?, (Some(0), "running".to_owned()));
+    let tail = ["tail", "processed", "--stream", stream, "--no-follow"];
+    assert_eq!(told(room, &tail)?.lines().count(), 800);
+    node.stop()?;
+
+    let late = (0..100).map(|seq| ("S1", crate::reading("S1", 300 + seq, 20.0)));
+    produce(&bootstrap, &fleet.topics()?.raw, late)?;
+    let room = node.room();
+    assert_eq!(lag(room, stream)?, (Some(100), "stopped".to_owned()));
+    assert_eq!(told(room, &tail)?.lines().count(), 800);
+    assert_eq!(told(room, &["tail", "raw", "--stream", stream, "--no-follow"])?.lines().count(), 900);
+    assert!(told(room, &["topics", "describe"])?.contains(&*fleet.topics()?.raw));
+    Ok(())
+}
+
+fn told_nothing_differs(fleet: &Fleet) -> anyhow::Result<()> {
+    let (code, told, said) = fleet.command(&["topics", "check"])?;
+    assert_eq!(code, Some(0), "{told}{said}");
+    let again = fleet.create_topics(&[])?;
+    assert!(!again.contains("made"), "{again}");
+    Ok(())
+}

@@ -1,0 +1,117 @@
+//! Topics that are deleted, grow, forget, or refuse.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+
+use super::{is_ready, is_told, line, options};
+use crate::checker::Expect;
+use crate::fleet::{Fleet, HIGH, Load, Options, Written};
+use crate::kafka::{Admin, Broker, produce};
+
+/// A topic of outputs is deleted while the host runs, and made again.
+pub(super) fn is_deleted(seed: u64) -> anyhow::Result<String> {
+    let fleet = Fleet::shared("deleted", eager(4))?;
+    let mut node = fleet.start("a")?;
+    let topics = fleet.topics()?;
+    Admin::new(fleet.direct())?.delete(&topics.processed)?;
+    let written = fleet.write(Load { most: 3000, ..Load::new(seed) })?.finish()?;
+    is_told(&node, &fleet, &[&topics.processed])?;
+    ensure!(fleet.lag()? > 0, "offsets moved on without an output");
+    fleet.create_topics(&[])?;
+    fleet.drained(&[&node])?;
+    is_ready(&node)?;
+    node.stop()?;
+    Ok(line(&fleet.judge(&written)?))
+}
+
+/// Raw gets partitions that the outputs do not have.
+pub(super) fn grows(seed: u64) -> anyhow::Result<String> {
+    let mut fleet = Fleet::shared("grown", eager(2))?;
+    let mut node = fleet.start("a")?;
+    let first = fleet.write(Load { most: 1000, ..Load::new(seed) })?.finish()?;
+    let topics = fleet.topics()?;
+    Admin::new(fleet.direct())?.add_partitions(&topics.raw, 4)?;
+    // Other keys: those of before may have moved, and their order with them.
+    let second = fleet.write(Load { most: 2000, name: 'M', ..Load::new(seed) })?.finish()?;
+    is_told(&node, &fleet, &["phronis topics create"])?;
+    // The old partitions go on.
+    let are_done = || Ok::<_, anyhow::Error>(fleet.places()?.iter().all(|at| at.partition > 1 || at.lag() == 0));
+    node.host()?.until("the old partitions are done", |_| are_done())?;
+    ensure!(fleet.lag()? > 0, "partitions without outputs were committed");
+    fleet.repartition(4)?;
+    fleet.create_topics(&["--add-partitions"])?;
+    fleet.drained(&[&node])?;
+    is_ready(&node)?;
+    node.stop()?;
+    Ok(line(&fleet.judge(&first.and(second))?))
+}
+
+/// Records are deleted before they were judged.
+pub(super) fn forgets(seed: u64) -> anyhow::Result<String> {
+    /// Records of partition 0 that nobody will ever judge.
+    const GONE: i64 = 50;
+    let fleet = Fleet::shared("gone", eager(4))?;
+    let mut node = fleet.start("a")?;
+    node.stop()?;
+    let written = fleet.write(Load { most: 3000, ..Load::new(seed) })?.finish()?;
+    Admin::new(fleet.direct())?.delete_records(&fleet.topics()?.raw, 0, GONE)?;
+
+    node.start_unready(&[])?;
+    is_told(&node, &fleet, &["partition 0 stopped", "50 records are gone", "PH3002"])?;
+    let places = |wanted: &dyn Fn(i32, i64) -> bool| {
+        let places = fleet.places()?;
+        ensure!(places.iter().all(|place| wanted(place.partition, place.lag())), "{places:?}");
+        Ok(true)
+    };
+    node.host()?.until("the other partitions are done", |_| places(&|partition, lag| partition == 0 || lag == 0))?;
+    std::thread::sleep(Duration::from_secs(2));
+    let stopped = *fleet.places()?.first().context("a partition")?;
+    ensure!(stopped.committed.is_none_or(|at| at == 0), "records were skipped: {stopped:?}");
+
+    node.stop()?;
+    fleet.reset(0, GONE)?;
+    node.start()?;
+    fleet.drained(&[&node])?;
+    node.stop()?;
+    let acknowledged = written.acknowledged.iter().filter(|(partition, ..)| *partition != 0).copied().collect();
+    let sent = written.sent - u64::try_from(GONE)?;
+    let left = Written { sent, acknowledged };
+    Ok(line(&fleet.judge(&left)?))
+}
+
+/// The topic of processed events takes less than raw does.
+pub(super) fn refuses_large_events(seed: u64) -> anyhow::Result<String> {
+    /// What the topic takes at most.
+    const MOST: usize = 4000;
+    let bootstrap = Broker::shared()?.bootstrap();
+    let fleet = Fleet::shared("large", options(false))?;
+    let topics = fleet.topics()?;
+    Admin::new(&bootstrap)?.alter(&topics.processed, &[("max.message.bytes", &MOST.to_string())])?;
+    let mut node = fleet.start("a")?;
+    let written = fleet.write(Load { most: 2000, ..Load::new(seed) })?.finish()?;
+    // Text that does not compress: the limit holds for what is compressed.
+    let noise: String =
+        (0..MOST).map(|at| char::from(b'a' + u8::try_from((at * at * 31 + at / 7) % 26).unwrap_or(0))).collect();
+    let large = |seq: u64| {
+        let value = if seq % 2 == 0 { HIGH + 5.0 } else { HIGH - 5.0 };
+        (format!("L{seq}"), format!("{{\"sensor_id\":\"L{seq}\",\"seq\":1,\"value\":{value},\"note\":\"{noise}\"}}"))
+    };
+    let count = produce(&bootstrap, &topics.raw, (0..4).map(large))?;
+    let more = fleet.write(Load { most: 1000, name: 'M', ..Load::new(seed) })?.finish()?;
+    fleet.drained(&[&node])?;
+    is_ready(&node)?;
+    node.stop()?;
+    let mut all = written.and(more);
+    all.sent += count;
+    let report = fleet.judge_as(&all, Expect { ..fleet.expect(&all) })?;
+    ensure!((report.deliver_letters, report.letters_with("PH3006")) == (count, count), "{report}");
+    Ok(line(&report))
+}
+
+/// A host that sees changed topics soon.
+fn eager(partitions: i32) -> Options {
+    let mut options = Options { partitions, ..options(false) };
+    options.properties.push(("topic.metadata.refresh.interval.ms", "1000"));
+    options
+}
