@@ -91,7 +91,7 @@ pub fn look_up(log: &dyn Log, wanted: Vec<Wanted>) -> Result<Vec<Found>, Error> 
 /// The names of those that are not there.
 pub fn missing(found: &[Found]) -> Vec<TopicName> {
     let is_missing = |(_, settings): &&Found| settings.is_none();
-    found.iter().filter(is_missing).map(|(topic, _)| topic.spec.name.clone()).collect()
+    found.iter().filter(is_missing).map(|(topic, _)| std::sync::Arc::clone(&topic.spec.name)).collect()
 }
 
 /// What differs in a topic that is there.
@@ -154,7 +154,7 @@ mod tests {
     fn each_difference_is_told_and_nothing_else() {
         let same = TopicSettings { partitions: 4, replication: Some(3), retention: WEEK, max_record_bytes: 1 << 20 };
         check(WEEK, same.clone(), &[]);
-        check(WEEK, TopicSettings { max_record_bytes: 8 << 20, replication: None, ..same.clone() }, &[]);
+        check(WEEK, TopicSettings { max_record_bytes: 8 << 20, replication: None, ..same }, &[]);
         let ever = Retention::default();
         let other = TopicSettings { partitions: 2, replication: Some(1), retention: ever, max_record_bytes: 1 << 10 };
         let expected = [
@@ -165,7 +165,7 @@ mod tests {
         ];
         check(WEEK, other, &expected);
         let compacted = Retention { compact: true, ..ever };
-        check(compacted, TopicSettings { retention: Retention { compact: true, ..WEEK }, ..same.clone() }, &[]);
+        check(compacted, TopicSettings { retention: Retention { compact: true, ..WEEK }, ..same }, &[]);
         check(compacted, same, &["retention 7d, configured compacted"]);
     }
 }

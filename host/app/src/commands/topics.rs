@@ -144,7 +144,7 @@ impl Made {
 
 /// Makes one topic, or changes what may be changed in it.
 fn make(log: &dyn Log, (topic, settings): Found, add_partitions: bool) -> Result<Made, Failure> {
-    let name = topic.spec.name.clone();
+    let name = std::sync::Arc::clone(&topic.spec.name);
     let mut done = Vec::new();
     match settings {
         None => {

@@ -29,8 +29,9 @@ pub(super) const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a record outside of a stream's processing may wait for Kafka: someone waits for the answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(15);
 
-/// How long an output of a stream may wait for Kafka before its batch is judged again.
-const OUTPUT_WITHIN: Duration = Duration::from_secs(60);
+/// Outputs of a stream wait for Kafka without a limit: one that was given up while those behind it went through
+/// would come after them when it is judged again.
+const OUTPUT_WITHIN: Duration = Duration::ZERO;
 
 /// Records that a member reads ahead, over all its partitions: each takes some 400 bytes of memory besides its own.
 const READ_AHEAD: i32 = 40_000;
