@@ -46,7 +46,7 @@ bench: build ## measures speed and memory; results in benches/results
 	@$(BIN)/phronis-benches
 
 bench-kafka: build ## measures the job on a real Apache Kafka, beside others where their harness is (PEERS)
-	@benches/w1/bench
+	@$(BIN)/phronis-benches kafka
 
 chaos: build ## kills hosts and hurts Kafka again and again under load, then checks every topic
 	@$(BIN)/chaos

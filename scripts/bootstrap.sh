@@ -11,6 +11,7 @@ need_command cc gcc
 need_command make make
 need_command curl curl
 need_command git git
+need_command openssl openssl
 # The Kafka client is a C library that cargo builds from its sources.
 need_command c++ g++
 need_command cmake cmake

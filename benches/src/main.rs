@@ -67,13 +67,13 @@ fn main() -> Result<()> {
         if chosen.is_empty() {
             continue;
         }
-        let mut report = report::Report::default();
+        let mut report = report::Report::new();
         let mut failed = None;
         for (name, bench) in chosen {
             eprintln!("bench: {name}");
             if let Err(error) = bench(&mut report) {
                 eprintln!("  {name} failed: {error:#}");
-                failed.get_or_insert(error.context(*name));
+                failed.get_or_insert_with(|| error.context(*name));
             }
         }
         // What one bench could not do takes nothing away from the others.

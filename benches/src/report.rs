@@ -8,8 +8,10 @@ use serde_json::{Value, json};
 type Text = Cow<'static, str>;
 
 /// What was measured.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Report {
+    /// As it was before the first bench loaded it.
+    machine: Value,
     rows: Vec<Row>,
 }
 
@@ -23,6 +25,11 @@ struct Row {
 }
 
 impl Report {
+    /// Begins a report on this machine.
+    pub(crate) fn new() -> Self {
+        Self { machine: machine(), rows: Vec::new() }
+    }
+
     /// Adds a figure.
     pub(crate) fn add(
         &mut self,
@@ -54,7 +61,7 @@ impl Report {
                 None => rows.push(new),
             }
         }
-        let results = json!({"machine": machine(), "results": rows});
+        let results = json!({"machine": self.machine, "results": rows});
         std::fs::create_dir_all(&dir)?;
         std::fs::write(path, serde_json::to_vec_pretty(&results)?)?;
         Ok(())

@@ -51,7 +51,7 @@ pub(crate) fn run(report: &mut Report) -> Result<()> {
         (OURS_EXACTLY_ONCE, OURS, "W1 beside others, exactly once ÷ at least once", "≥ 0.8, aim 0.95"),
     ] {
         if let (Some(ours), Some(theirs)) = (rate(ours), rate(theirs)) {
-            report.add(name, ours / theirs, "", wanted, "medians of the same run, in turn");
+            report.add(name, ours / theirs, "×", wanted, "medians of the same run, in turn");
         }
     }
     Ok(())

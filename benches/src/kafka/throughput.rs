@@ -36,8 +36,11 @@ pub(crate) fn run(report: &mut Report) -> Result<()> {
         topics: &topics,
         events,
     };
+    // The broker's code is compiled while it runs: whoever comes first would pay for it.
+    eprintln!("  one run to warm up");
+    bench.measure(Mode::AtLeastOnce, 0)?;
     let (mut at_least, mut exactly) = (Vec::new(), Vec::new());
-    for round in 0..rounds {
+    for round in 1..=rounds {
         at_least.push(bench.measure(Mode::AtLeastOnce, round)?);
         exactly.push(bench.measure(Mode::ExactlyOnce, round)?);
     }
@@ -45,7 +48,7 @@ pub(crate) fn run(report: &mut Report) -> Result<()> {
         let rates = figures.iter().map(|f| f.rate);
         let (low, high) = rates.fold((f64::MAX, f64::MIN), |(low, high), rate| (low.min(rate), high.max(rate)));
         format!(
-            "{events} events through 4 partitions and 2 workers, broker on the same cores; rate by LogAppendTime of the first and the last output, every record checked; median of {rounds} rounds in turn, {low:.0} to {high:.0} events/s"
+            "{events} events through 4 partitions and 2 workers, broker on the same cores; rate by LogAppendTime of the first and the last output, every record checked; median of {rounds} rounds in turn after one to warm up, {low:.0} to {high:.0} events/s"
         )
     };
     Mode::AtLeastOnce.report(report, &at_least, &method(&at_least));
@@ -54,7 +57,7 @@ pub(crate) fn run(report: &mut Report) -> Result<()> {
     report.add(
         "W1, exactly once ÷ at least once",
         rate(&exactly) / rate(&at_least),
-        "",
+        "×",
         "≥ 0.8, aim 0.95",
         method(&exactly),
     );

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use phronis_core::records::TopicName;
 use rdkafka::admin::{
@@ -21,6 +21,9 @@ use crate::{Error, PartitionInfo, Result, Retention, Start, TopicInfo, TopicSett
 
 /// How long the regular question whether Kafka is there may take.
 const PULSE: Duration = Duration::from_secs(3);
+
+/// How long a partition may be without a leader before whoever asks is told.
+const ELECTION: Duration = Duration::from_secs(3);
 
 /// The part of `max.message.bytes` that Kafka's own framing may take.
 const FRAMING: u64 = 512;
@@ -107,8 +110,21 @@ impl Asker {
         }
     }
 
-    /// Kafka answers the question for a time also for two that mean the beginning and the end.
+    /// Waits for leaders that are being elected, as those of a new topic, while Kafka as a whole is there.
     fn offsets(&self, partitions: &[(TopicName, i32)], which: Offset) -> Result<Vec<i64>> {
+        let until = Instant::now() + ELECTION;
+        loop {
+            match self.offsets_now(partitions, which) {
+                Err(Error::Unreachable { .. }) if self.clients.health.check().is_ok() && Instant::now() < until => {
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Kafka answers the question for a time also for two that mean the beginning and the end.
+    fn offsets_now(&self, partitions: &[(TopicName, i32)], which: Offset) -> Result<Vec<i64>> {
         let doing = "asking for offsets";
         let mut list = TopicPartitionList::with_capacity(partitions.len());
         for (topic, partition) in partitions {
