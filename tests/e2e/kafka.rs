@@ -8,6 +8,8 @@ mod conformance;
 mod hosts;
 #[path = "kafka/interop.rs"]
 mod interop;
+#[path = "kafka/security.rs"]
+mod security;
 
 use phronis_tests::faults;
 

@@ -89,6 +89,12 @@ impl Host {
         self.said.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Whether its process has ended; one that nobody has asked after yet is a zombie.
+    fn is_gone(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap_or_default();
+        stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('Z'))
+    }
+
     /// Kills it from wherever it stands: SIGKILL, no goodbye.
     ///
     /// # Errors
@@ -122,6 +128,14 @@ impl Host {
     /// # Errors
     /// When it does not end; it is killed then.
     pub fn stop(mut self) -> anyhow::Result<ExitStatus> {
+        self.end()
+    }
+
+    /// Sends SIGTERM and waits for the end; what it said can still be read.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub fn end(&mut self) -> anyhow::Result<ExitStatus> {
         kill_process(self.process()?, Signal::TERM)?;
         // A host that cannot end in order ends itself after this time, and says so.
         let until = Instant::now() + PATIENCE * 2;
@@ -148,7 +162,8 @@ impl Host {
             if Instant::now() > until {
                 let said = self.said();
                 let tail = said.get(said.len().saturating_sub(4000)..).unwrap_or(&said);
-                bail!("waited in vain until {what} ({last:?}); the host said: {tail}");
+                let is_gone = if self.is_gone() { " and is gone" } else { "" };
+                bail!("waited in vain until {what} ({last:?}); the host{is_gone} said: {tail}");
             }
             std::thread::sleep(Duration::from_millis(20));
         }

@@ -3,6 +3,7 @@
 use std::io::Write as _;
 
 use anyhow::{Context as _, ensure};
+use serde_json::Value;
 
 use super::{is_ready, line, options};
 use crate::fleet::{Fleet, Load, Written};
@@ -15,13 +16,15 @@ pub(super) fn is_killed(seed: u64) -> anyhow::Result<String> {
     let broker = Broker::start()?;
     let on = |exactly_once| Fleet::on(&broker.bootstrap(), &broker.bootstrap(), "broker", options(exactly_once));
     let fleets = [on(false)?, on(true)?];
-    let mut nodes = [fleets[0].start("a")?, fleets[1].start("a")?];
+    let [loose, strict] = &fleets;
+    let mut nodes = [loose.start("a")?, strict.start("a")?];
     let load = Load { rate: 800, ..Load::new(seed) };
-    let writers = [fleets[0].write(load)?, fleets[1].write(load)?];
-    writers[0].writes(1500)?;
+    let writers = [loose.write(load)?, strict.write(load)?];
+    let [paced, _] = &writers;
+    paced.writes(1500)?;
     broker.kill()?;
     broker.restart()?;
-    writers[0].writes(1500)?;
+    paced.writes(1500)?;
     let mut told = Vec::new();
     for ((fleet, node), writer) in fleets.iter().zip(&mut nodes).zip(writers) {
         let written = writer.stop()?;
@@ -45,8 +48,9 @@ pub(super) fn comes_late(_: u64) -> anyhow::Result<String> {
     let ready = host.get("/readyz")?;
     ensure!(ready.status == 503, "{}: {}", ready.status, ready.text);
     let log = ready.json.pointer("/checks").and_then(|checks| checks.as_array()).into_iter().flatten();
-    let log = log.into_iter().find(|check| check["name"] == "log").with_context(|| ready.text.clone())?;
-    ensure!(log["detail"].as_str().is_some_and(|detail| detail.contains("PH3005")), "{}", ready.text);
+    let text = |check: &Value, name: &str| check.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let log = log.into_iter().find(|check| text(check, "name") == "log").with_context(|| ready.text.clone())?;
+    ensure!(text(log, "detail").contains("PH3005"), "{}", ready.text);
     let answer = host.post(fleet.stream(), event(1))?;
     ensure!(is_refused(&answer), "{}: {}", answer.status, answer.text);
     std::thread::sleep(std::time::Duration::from_secs(5));

@@ -16,18 +16,20 @@ pub(super) fn is_bad(seed: u64) -> anyhow::Result<String> {
     let broker = Broker::behind(&proxy)?;
     let on = |exactly_once| Fleet::on(&broker.bootstrap(), &broker.direct(), "network", options(exactly_once));
     let fleets = [on(false)?, on(true)?];
-    let mut nodes = [fleets[0].start("a")?, fleets[1].start("a")?];
+    let [loose, strict] = &fleets;
+    let mut nodes = [loose.start("a")?, strict.start("a")?];
     let load = Load { rate: 300, ..Load::new(seed) };
-    let writers = [fleets[0].write(load)?, fleets[1].write(load)?];
-    writers[0].writes(600)?;
+    let writers = [loose.write(load)?, strict.write(load)?];
+    let [paced, _] = &writers;
+    paced.writes(600)?;
     proxy.latency(Duration::from_millis(100));
-    writers[0].writes(900)?;
+    paced.writes(900)?;
     proxy.cut();
-    writers[0].writes(600)?;
+    paced.writes(600)?;
     proxy.black_hole(true);
     std::thread::sleep(SILENCE);
     proxy.heal();
-    writers[0].writes(600)?;
+    paced.writes(600)?;
     let mut told = Vec::new();
     for ((fleet, node), writer) in fleets.iter().zip(&mut nodes).zip(writers) {
         let written = writer.stop()?;

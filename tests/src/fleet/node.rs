@@ -66,9 +66,8 @@ impl Node {
     /// # Errors
     /// When it does not, or says that something went wrong.
     pub fn stop(&mut self) -> anyhow::Result<()> {
-        let host = self.host.take().context("the host does not run")?;
-        self.past.push_str(&host.said());
-        let end = host.stop()?;
+        let end = self.host.as_mut().context("the host does not run")?.end()?;
+        self.let_go();
         ensure!(end.success(), "the host ended with {end}: {}", self.last_words());
         Ok(())
     }

@@ -46,17 +46,31 @@ impl Asker {
 
     /// Asks something small, and notes whether an answer came.
     pub(super) fn pulse(&self) {
-        // Errors and logs of this client are told here, as nobody else polls it.
-        while self.consumer.poll(Duration::ZERO).is_some() {}
+        self.hear();
         match self.consumer.fetch_metadata(Some("phronis.config"), PULSE) {
             Ok(_) => self.clients.health.answered(),
             Err(error) => self.clients.health.silent(format!("{}: {error}", self.clients.options.bootstrap)),
         }
     }
 
+    /// Lets this client tell its errors and logs: nobody else polls it.
+    fn hear(&self) {
+        while self.consumer.poll(Duration::ZERO).is_some() {}
+    }
+
+    /// An error of a question, with what the client knows of the reason.
+    fn failed(&self, doing: &str, error: KafkaError) -> Error {
+        self.hear();
+        match (failed(doing, error), self.clients.health.check()) {
+            (Error::Unreachable { .. }, Err(known @ Error::Unreachable { .. })) => known,
+            (error, _) => error,
+        }
+    }
+
     /// All topics that are not Kafka's own, or these, with their partitions.
     pub(super) fn topics(&self, only: Option<&str>) -> Result<BTreeMap<TopicName, i32>> {
-        let metadata = self.consumer.fetch_metadata(only, CALL).map_err(|error| failed("listing topics", error))?;
+        let metadata =
+            self.consumer.fetch_metadata(only, CALL).map_err(|error| self.failed("listing topics", error))?;
         let mut topics = BTreeMap::new();
         for topic in metadata.topics() {
             match topic.error().map(RDKafkaErrorCode::from) {
@@ -247,8 +261,10 @@ impl Asker {
 
     /// How a topic is set up.
     pub(super) fn describe(&self, topic: &str) -> Result<TopicSettings> {
-        let metadata =
-            self.consumer.fetch_metadata(Some(topic), CALL).map_err(|error| failed("describing a topic", error))?;
+        let metadata = self
+            .consumer
+            .fetch_metadata(Some(topic), CALL)
+            .map_err(|error| self.failed("describing a topic", error))?;
         let found = metadata.topics().iter().find(|found| found.name() == topic && !found.partitions().is_empty());
         let found = found.ok_or_else(|| Error::UnknownTopic(topic.to_owned()))?;
         let replication = found.partitions().first().map_or(0, |partition| partition.replicas().len());

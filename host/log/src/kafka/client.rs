@@ -53,7 +53,8 @@ pub(super) enum Rebalance {
 
 /// Who hears of rebalances and commits.
 pub(super) trait Listener: Send + Sync {
-    fn rebalanced(&self, rebalance: Rebalance);
+    /// Takes note; false when nobody will answer.
+    fn rebalanced(&self, rebalance: Rebalance) -> bool;
     fn committed(&self, outcome: KafkaResult<()>, offsets: &TopicPartitionList);
 }
 
@@ -92,10 +93,14 @@ impl ConsumerContext for Context {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, code: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
         let Some(listener) = &self.listener else { return };
         // The list belongs to the event: what is kept is a copy.
-        listener.rebalanced(match RDKafkaErrorCode::from(code) {
+        let is_heard = listener.rebalanced(match RDKafkaErrorCode::from(code) {
             RDKafkaErrorCode::AssignPartitions => Rebalance::Assign(partitions.clone()),
             _ => Rebalance::Revoke(partitions.clone(), consumer.assignment_lost()),
         });
+        // A client that closes takes any answer as a farewell, and waits for ever without one.
+        if !is_heard && let Err(error) = consumer.unassign() {
+            tracing::debug!(%error, "closing a group member");
+        }
     }
 
     fn commit_callback(&self, outcome: KafkaResult<()>, offsets: &TopicPartitionList) {

@@ -11,6 +11,9 @@ use rdkafka::types::RDKafkaErrorCode;
 
 use crate::{Error, Result};
 
+/// How a reason begins that someone must do something about.
+const REFUSED: &str = "the broker refuses the credentials";
+
 /// What is known.
 #[derive(Debug, Default)]
 pub(super) struct Health(Mutex<State>);
@@ -51,6 +54,8 @@ impl Health {
     pub(super) fn silent(&self, reason: String) {
         let mut state = self.lock();
         match &mut *state {
+            // Why it refuses says more than that it is silent.
+            State::Down { reason: known, .. } if known.starts_with(REFUSED) && !reason.starts_with(REFUSED) => {}
             State::Down { reason: known, .. } => *known = reason,
             State::Unknown | State::Up => {
                 tracing::warn!(%reason, "Kafka cannot be reached; trying again until it can");
@@ -63,7 +68,7 @@ impl Health {
     pub(super) fn heard(&self, error: &KafkaError, reason: &str) {
         match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed) => {
-                self.silent(format!("the broker refuses the credentials: {reason}"));
+                self.silent(format!("{REFUSED}: {reason}"));
             }
             // Single connections come and go, and a client that has none is not the whole.
             _ => tracing::debug!(%error, reason, "a Kafka client"),

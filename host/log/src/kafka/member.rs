@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -28,12 +29,18 @@ const LEAVE: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
     rebalances: Mutex<VecDeque<Rebalance>>,
+    /// Nobody answers any more.
+    is_closed: AtomicBool,
     pub(super) progress: Progress,
 }
 
 impl Listener for Inbox {
-    fn rebalanced(&self, rebalance: Rebalance) {
+    fn rebalanced(&self, rebalance: Rebalance) -> bool {
+        if self.is_closed.load(Ordering::Relaxed) {
+            return false;
+        }
         self.rebalances.lock().unwrap_or_else(PoisonError::into_inner).push_back(rebalance);
+        true
     }
 
     fn committed(&self, outcome: KafkaResult<()>, offsets: &TopicPartitionList) {
@@ -208,6 +215,23 @@ impl Member {
         self.drop_partitions(partitions)
     }
 
+    /// Answers on the way out. A client that waits for an answer would never close.
+    fn answer_leaving(&mut self, told: &Rebalance) {
+        let answered = match told {
+            Rebalance::Assign(partitions) => {
+                let taken = match self.consumer.rebalance_protocol() {
+                    RebalanceProtocol::Cooperative => self.consumer.incremental_assign(partitions),
+                    _ => self.consumer.assign(partitions),
+                };
+                taken.map_err(|error| failed("taking over partitions", error))
+            }
+            Rebalance::Revoke(partitions, _) => self.drop_partitions(partitions),
+        };
+        if let Err(error) = answered {
+            tracing::debug!(group = %self.group, %error, "leaving");
+        }
+    }
+
     fn drop_partitions(&mut self, partitions: &TopicPartitionList) -> Result<()> {
         for (topic, partition) in names(partitions) {
             self.lanes.close(&topic, partition);
@@ -278,8 +302,16 @@ impl Source for Member {
     }
 
     fn rewind(&mut self, topic: &str, partition: i32) -> Result<i64> {
-        let at = self.inbox.progress.rewind(topic, partition)?;
+        let mut at = self.inbox.progress.rewind(topic, partition)?;
         let name: TopicName = topic.into();
+        if self.gate.is_transactional() {
+            // A transaction whose end was not heard of may have been committed all the same: only Kafka knows.
+            self.gate.wait(CALL)?;
+            let mut one = TopicPartitionList::new();
+            one.add_partition(topic, partition);
+            at = self.stands(&one)?.first().map_or(at, |(_, _, at)| *at);
+            self.inbox.progress.assigned(&name, partition, at);
+        }
         let place = [(Arc::clone(&name), partition, at)];
         let list = list(&place)?;
         let was_stopped = self.stopped.remove(&(Arc::clone(&name), partition));
@@ -308,24 +340,34 @@ impl Drop for Member {
             if let Err(error) = self.consumer.unassign() {
                 tracing::debug!(group = %self.group, %error, "leaving");
             }
+            self.inbox.is_closed.store(true, Ordering::Relaxed);
             return;
         }
         if let Err(error) = self.commit(None) {
             tracing::warn!(group = %self.group, %error, "the last offsets were not committed: some records are judged again");
         }
+        if let Some(leaving) = self.leaving.take() {
+            self.answer_leaving(&Rebalance::Revoke(leaving, false));
+        }
         self.consumer.unsubscribe();
         let until = Instant::now() + LEAVE;
-        while !self.lanes.is_empty() && Instant::now() < until {
+        loop {
+            while let Some(told) = self.take_rebalance() {
+                self.answer_leaving(&told);
+            }
+            if self.lanes.is_empty() || Instant::now() >= until {
+                break;
+            }
             if let Err(error) = self.serve_events() {
                 tracing::debug!(group = %self.group, %error, "leaving");
                 break;
             }
-            while let Some(Rebalance::Revoke(partitions, _)) = self.take_rebalance() {
-                if let Err(error) = self.drop_partitions(&partitions) {
-                    tracing::debug!(group = %self.group, %error, "leaving");
-                }
-            }
             self.lanes.wait((Instant::now() + Duration::from_millis(50)).min(until));
+        }
+        // What Kafka tells from now on, while the client closes, is answered where it is heard.
+        self.inbox.is_closed.store(true, Ordering::Relaxed);
+        while let Some(told) = self.take_rebalance() {
+            self.answer_leaving(&told);
         }
     }
 }
