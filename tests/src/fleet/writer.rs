@@ -149,7 +149,8 @@ fn write(
             rate => u64::try_from(begun.elapsed().as_millis())? * u64::from(rate) / 1000,
         };
         // Behind by much, after the broker was away: not all at once.
-        for _ in total..due.min(total + 500).min(load.most) {
+        let until = due.min(total + 500).min(load.most);
+        while total < until {
             let key = chance.random_range(0..seqs.len());
             let seq = seqs.get_mut(key).context("a key")?;
             let key = format!("{}{key}", load.name);
@@ -190,7 +191,10 @@ fn send(producer: &BaseProducer<Fates>, topic: &str, key: &str, value: &str) -> 
 
 /// What became of the records.
 #[derive(Default)]
-struct Fates(Mutex<(Vec<(i32, i64)>, Vec<String>)>);
+struct Fates(Mutex<Told>);
+
+/// Where records are, and why others are nowhere.
+type Told = (Vec<(i32, i64)>, Vec<String>);
 
 impl Fates {
     fn written(&self, sent: u64) -> anyhow::Result<Written> {
