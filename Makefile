@@ -48,7 +48,7 @@ bench: build ## measures speed and memory; results in benches/results
 bench-kafka: build ## measures the job on a real Apache Kafka, beside others where their harness is (PEERS)
 	@$(BIN)/phronis-benches kafka
 
-chaos: build ## kills hosts and hurts Kafka again and again under load, then checks every topic
+chaos: build ## kills hosts on both logs and hurts Kafka, again and again, and checks every topic
 	@$(BIN)/chaos
 
 ci: ## what the merge gate runs

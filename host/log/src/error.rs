@@ -79,13 +79,13 @@ pub enum Error {
         reason: String,
     },
     /// A record is larger than its topic takes.
-    #[error("a record of {bytes} bytes is larger than the {most} that topic `{topic}` takes")]
+    #[error("{}", too_large(topic, *bytes, *most))]
     TooLarge {
         /// The topic.
         topic: String,
-        /// The record's size.
+        /// The record's size; 0 when the log does not say.
         bytes: u64,
-        /// The topic's limit.
+        /// The topic's limit; 0 when the log does not say.
         most: u64,
     },
     /// A name or number that this log cannot take.
@@ -102,6 +102,13 @@ pub enum Error {
         /// Why it failed.
         source: Arc<dyn std::error::Error + Send + Sync>,
     },
+}
+
+fn too_large(topic: &str, bytes: u64, most: u64) -> String {
+    if bytes == 0 {
+        return format!("a record, or the batch that it was sent in, is larger than topic `{topic}` takes");
+    }
+    format!("a record of {bytes} bytes is larger than the {most} that topic `{topic}` takes")
 }
 
 impl Error {

@@ -170,7 +170,7 @@ mod tests {
         let gate = Arc::new(Gate::new());
         let reason = Reason { code: code::TOPICS_MISSING, message: "topic t is missing".into() };
         assert!(gate.stays_shut(reason.clone()));
-        assert!(!gate.stays_shut(reason.clone()));
+        assert!(!gate.stays_shut(reason));
         assert_eq!(gate.reason().map(|reason| reason.to_string()).as_deref(), Some("topic t is missing (PH3007)"));
         assert!(gate.tried(Duration::from_secs(60)).is_ok());
         let worker = {
