@@ -73,7 +73,7 @@ impl Writer {
             ("partitioner", "murmur2_random"),
             // Each record once, in order, also over a broker that is killed.
             ("enable.idempotence", "true"),
-            ("message.timeout.ms", "120000"),
+            ("message.timeout.ms", "0"),
             ("compression.codec", "lz4"),
             ("linger.ms", "2"),
         ];

@@ -168,9 +168,10 @@ impl Clients {
         Ok(())
     }
 
-    /// A client that asks: metadata, offsets, topics. It belongs to no group.
+    /// A client that asks: metadata, offsets, topics, groups. It joins no group and has the name of one all the same:
+    /// without it, librdkafka 2.12 crashes when it asks where a group stands while coordinators move.
     pub(super) fn asker(&self) -> Result<Consumer> {
-        self.make(&self.common(), None)
+        self.make(&self.consumer_config(&format!("phronis.{}.asks", self.options.node_id)), None)
     }
 
     /// A client that makes and changes topics.
