@@ -1,0 +1,1 @@
+//! The state store port, and SQLite and PostgreSQL behind it.
