@@ -3,6 +3,7 @@
 //! Pure: no async, no I/O, no clock (time is an argument), no wasmtime, no Kafka.
 //! Everything here can be tested with thousands of cases in milliseconds.
 
+pub mod agent;
 pub mod alert;
 pub mod code;
 pub mod contract;
