@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A stable code, shown as `PHnnnn`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -36,6 +36,13 @@ impl fmt::Display for Code {
 impl Serialize for Code {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Code {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text).ok_or_else(|| serde::de::Error::custom(format_args!("`{}` is no code", text.escape_debug())))
     }
 }
 
@@ -95,6 +102,13 @@ codes! {
     INSTANTIATION_FAILED = 2111, "the plugin failed before its first batch";
     SETTINGS_INVALID = 2112, "the plugin's settings file is not valid";
     BAD_PLUGIN_PATH = 2113, "the path of the plugin file is not accepted";
+
+    // 23xx: letters that come back
+    PLUGIN_GONE = 2301, "the plugin that the letter waits for is not there any more";
+    LETTER_FOREIGN = 2302, "the letter does not belong to this stream";
+    RANGE_GONE = 2303, "the records that the letter is about are not in the log any more";
+    QUARANTINED = 2304, "the event made the whole host crash";
+    WAITS_BEHIND = 2305, "the event waits behind an earlier one with the same key";
 
     // 30xx: the log
     LOG_FULL = 3001, "the log is full";

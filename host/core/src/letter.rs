@@ -6,6 +6,20 @@
 //! but ours come after them, and readers take the *last* header of a name ([`Headers::last`]).
 //! A record's own `phronis-` headers mean something only where we alone write: in dlq and retry topics.
 //! So only a worker that read a record from its retry topic calls [`Letter::read`] on it; for records of raw the origin is where they stand.
+//!
+//! A dlq topic is the only truth about letters, and holds more than letters: what settles them, and what discards many ([`Kind`]).
+//! An *attempt* that failed again is a letter with the same id that names the one before ([`Letter::previous`]) and takes its place.
+
+pub mod backoff;
+mod discard;
+mod kind;
+mod returned;
+mod settlement;
+
+pub use discard::{Class, Discard};
+pub use kind::Kind;
+pub use returned::Returned;
+pub use settlement::{Outcome, Settlement};
 
 use crate::code::Code;
 use crate::id::{Id, Position};
@@ -22,6 +36,42 @@ pub const PREFIX: &str = "phronis-";
 
 /// On a processed event: a detector that has not judged it yet. One header a detector.
 pub const UNJUDGED: &str = "phronis-unjudged";
+
+/// On a letter that will be tried again: when.
+const DUE_AT: &str = "phronis-due-at";
+
+/// On what takes a letter's place: the offset of that letter, in the same partition of dlq.
+pub const PREVIOUS: &str = "phronis-previous";
+
+/// On a range letter: its raw offsets stand in the value.
+pub const RANGE: &str = "phronis-range";
+
+/// On a settlement: how the letter ended.
+pub const SETTLED: &str = "phronis-settled";
+
+/// On a discard of many letters: what ordered it.
+pub const DISCARD: &str = "phronis-discard";
+
+/// On a record of a retry topic: the offset in dlq of the letter that it is.
+pub const LETTER_OFFSET: &str = "phronis-letter-offset";
+
+/// On what a redrive brought about: its id.
+pub const REDRIVE: &str = "phronis-redrive";
+
+/// Headers of ours that a letter may be without. A producer's own of the same name must not be taken for them.
+const OPTIONAL: [&str; 11] = [
+    DUE_AT,
+    "phronis-trace-id",
+    PREVIOUS,
+    VALUE_OMITTED,
+    HEADERS_OMITTED,
+    KEY_OMITTED,
+    RANGE,
+    SETTLED,
+    DISCARD,
+    LETTER_OFFSET,
+    REDRIVE,
+];
 
 /// On a letter without its record's value: how many bytes that has.
 const VALUE_OMITTED: &str = "phronis-value-omitted";
@@ -126,8 +176,10 @@ pub struct Letter {
     pub attempt: u32,
     /// When it failed for the first time.
     pub first_failed_at: Time,
-    /// When it is to be tried again; never, if there is none.
+    /// When it is to be tried again. Without it the letter is parked: it waits for a person.
     pub due_at: Option<Time>,
+    /// The offset of the attempt before, in the same partition of dlq, whose place this one takes.
+    pub previous: Option<i64>,
     /// The trace of the record's `traceparent` header.
     pub trace_id: Option<String>,
     /// What it does not keep.
@@ -159,6 +211,7 @@ impl Letter {
             attempt: 1,
             first_failed_at: now,
             due_at: None,
+            previous: None,
             trace_id: trace_id(headers),
             omitted: Omitted::default(),
         }
@@ -169,82 +222,48 @@ impl Letter {
         if self.omitted.headers.is_none() {
             out.extend(original);
         }
+        let Self { id, origin, stream, plugin, stage, code, attempt, .. } = self;
+        write_identity(out, *id, origin, stream, plugin.as_ref(), *stage, *code, *attempt);
         let mut text = |name: &str, value: &str| {
             out.push(name, value.as_bytes());
         };
-        text("phronis-id", &self.id.to_string());
-        text("phronis-origin-topic", &self.origin.topic);
-        text("phronis-origin-partition", &self.origin.partition.to_string());
-        text("phronis-origin-offset", &self.origin.offset.to_string());
-        text("phronis-origin-timestamp", &self.origin.timestamp.to_string());
-        text("phronis-tenant", self.stream.tenant.as_str());
-        text("phronis-stream", self.stream.stream.as_str());
-        // Empty rather than absent: an older `phronis-plugin` before ours must not be the last one.
-        let (name, version, digest) =
-            self.plugin.as_ref().map_or(("", "", ""), |p| (p.name.as_str(), p.version.as_str(), p.digest.as_str()));
-        text("phronis-plugin", name);
-        text("phronis-plugin-digest", bounded(&escape(digest), 128));
-        text("phronis-plugin-version", bounded(&escape(version), 128));
-        text("phronis-stage", self.stage.as_str());
-        text("phronis-code", &self.code.to_string());
         text("phronis-message", bounded(&escape(&self.message), MESSAGE_BYTES));
-        text("phronis-attempt", &self.attempt.to_string());
         text("phronis-first-failed-at", &self.first_failed_at.to_string());
-        let has_older = |name: &str| original.last(name).is_some();
-        match self.due_at {
-            Some(due) => text("phronis-due-at", &due.to_string()),
-            None if has_older("phronis-due-at") => text("phronis-due-at", ""),
-            None => {}
-        }
-        match &self.trace_id {
-            Some(trace) => text("phronis-trace-id", bounded(trace, 128)),
-            None if has_older("phronis-trace-id") => text("phronis-trace-id", ""),
-            None => {}
-        }
         let Omitted { value, headers, key } = self.omitted;
-        for (name, bytes) in [(VALUE_OMITTED, value), (HEADERS_OMITTED, headers), (KEY_OMITTED, key)] {
-            match bytes {
-                Some(bytes) => text(name, &bytes.to_string()),
-                None if has_older(name) => text(name, ""),
-                None => {}
+        let optional = [
+            (DUE_AT, self.due_at.map(|due| due.to_string())),
+            (PREVIOUS, self.previous.map(|offset| offset.to_string())),
+            ("phronis-trace-id", self.trace_id.as_deref().map(|trace| bounded(trace, 128).to_owned())),
+            (VALUE_OMITTED, value.map(|bytes| bytes.to_string())),
+            (HEADERS_OMITTED, headers.map(|bytes| bytes.to_string())),
+            (KEY_OMITTED, key.map(|bytes| bytes.to_string())),
+        ];
+        for name in OPTIONAL {
+            match optional.iter().find(|(own, _)| *own == name) {
+                Some((_, Some(value))) => text(name, value),
+                // Empty rather than absent, as above.
+                _ if original.last(name).is_some() => text(name, ""),
+                _ => {}
             }
         }
     }
 
     /// Reads the letter of a record of a dlq or retry topic; `None` when a header is missing or wrong.
     pub fn read(headers: Headers<'_>) -> Option<Self> {
-        let text = |name: &str| headers.last(name).and_then(|value| str::from_utf8(value).ok());
-        let full = |name: &str| text(name).filter(|value| !value.is_empty());
-        let plugin = match full("phronis-plugin") {
-            Some(name) => Some(Plugin {
-                name: name.parse().ok()?,
-                version: text("phronis-plugin-version")?.to_owned(),
-                digest: text("phronis-plugin-digest")?.to_owned(),
-            }),
-            None => None,
-        };
+        let text = |name: &str| text(headers, name);
+        let full = |name: &str| full(headers, name);
         Some(Self {
             id: text("phronis-id")?.parse().ok()?,
-            origin: Origin {
-                topic: full("phronis-origin-topic")?.into(),
-                partition: text("phronis-origin-partition")?.parse().ok()?,
-                offset: text("phronis-origin-offset")?.parse().ok()?,
-                timestamp: text("phronis-origin-timestamp")?.parse().ok()?,
-            },
-            stream: StreamId {
-                tenant: text("phronis-tenant")?.parse().ok()?,
-                stream: text("phronis-stream")?.parse().ok()?,
-            },
-            plugin,
+            origin: read_origin(headers)?,
+            stream: read_stream(headers)?,
+            plugin: read_plugin(headers)?,
             stage: Stage::parse(text("phronis-stage")?)?,
             code: Code::parse(text("phronis-code")?)?,
             message: text("phronis-message")?.to_owned(),
             attempt: text("phronis-attempt")?.parse().ok()?,
             first_failed_at: text("phronis-first-failed-at")?.parse().ok()?,
-            due_at: match full("phronis-due-at") {
-                Some(due) => Some(due.parse().ok()?),
-                None => None,
-            },
+            due_at: full(DUE_AT).map(str::parse).transpose().ok()?,
+            previous: full(PREVIOUS).map(str::parse).transpose().ok()?,
             trace_id: full("phronis-trace-id").map(str::to_owned),
             omitted: Omitted {
                 value: full(VALUE_OMITTED).map(str::parse).transpose().ok()?,
@@ -253,6 +272,76 @@ impl Letter {
             },
         })
     }
+}
+
+/// The last header of a name, as text.
+fn text<'a>(headers: Headers<'a>, name: &str) -> Option<&'a str> {
+    headers.last(name).and_then(|value| str::from_utf8(value).ok())
+}
+
+/// The same, where it says something.
+fn full<'a>(headers: Headers<'a>, name: &str) -> Option<&'a str> {
+    text(headers, name).filter(|value| !value.is_empty())
+}
+
+fn read_origin(headers: Headers<'_>) -> Option<Origin> {
+    Some(Origin {
+        topic: full(headers, "phronis-origin-topic")?.into(),
+        partition: text(headers, "phronis-origin-partition")?.parse().ok()?,
+        offset: text(headers, "phronis-origin-offset")?.parse().ok()?,
+        timestamp: text(headers, "phronis-origin-timestamp")?.parse().ok()?,
+    })
+}
+
+fn read_stream(headers: Headers<'_>) -> Option<StreamId> {
+    Some(StreamId {
+        tenant: text(headers, "phronis-tenant")?.parse().ok()?,
+        stream: text(headers, "phronis-stream")?.parse().ok()?,
+    })
+}
+
+/// The plugin, where there is one; `None` when what stands there is none.
+#[expect(clippy::option_option, reason = "no plugin, and a plugin that cannot be read, are two things")]
+fn read_plugin(headers: Headers<'_>) -> Option<Option<Plugin>> {
+    let Some(name) = full(headers, "phronis-plugin") else { return Some(None) };
+    Some(Some(Plugin {
+        name: name.parse().ok()?,
+        version: text(headers, "phronis-plugin-version")?.to_owned(),
+        digest: text(headers, "phronis-plugin-digest")?.to_owned(),
+    }))
+}
+
+/// Writes what letters and settlements have in common.
+#[expect(clippy::too_many_arguments, reason = "each is a fact of its own, and all are needed")]
+fn write_identity(
+    out: &mut HeadersBuilder,
+    id: Id,
+    origin: &Origin,
+    stream: &StreamId,
+    plugin: Option<&Plugin>,
+    stage: Stage,
+    code: Code,
+    attempt: u32,
+) {
+    let mut text = |name: &str, value: &str| {
+        out.push(name, value.as_bytes());
+    };
+    text("phronis-id", &id.to_string());
+    text("phronis-origin-topic", &origin.topic);
+    text("phronis-origin-partition", &origin.partition.to_string());
+    text("phronis-origin-offset", &origin.offset.to_string());
+    text("phronis-origin-timestamp", &origin.timestamp.to_string());
+    text("phronis-tenant", stream.tenant.as_str());
+    text("phronis-stream", stream.stream.as_str());
+    // Empty rather than absent: an older `phronis-plugin` before ours must not be the last one.
+    let (name, version, digest) =
+        plugin.map_or(("", "", ""), |p| (p.name.as_str(), p.version.as_str(), p.digest.as_str()));
+    text("phronis-plugin", name);
+    text("phronis-plugin-digest", bounded(&escape(digest), 128));
+    text("phronis-plugin-version", bounded(&escape(version), 128));
+    text("phronis-stage", stage.as_str());
+    text("phronis-code", &code.to_string());
+    text("phronis-attempt", &attempt.to_string());
 }
 
 /// The record's own headers, without those of the last letter: what stood before the last `phronis-id`.

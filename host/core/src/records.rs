@@ -218,7 +218,7 @@ impl HeadersBuilder {
 }
 
 /// The headers of a record, in order; names may repeat, as in Kafka.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Headers<'a> {
     rest: &'a [u8],
 }

@@ -84,6 +84,77 @@ fn what_a_letter_does_not_keep_is_said_and_never_believed_of_a_producer() {
 }
 
 #[test]
+fn what_stands_in_dlq_is_told_apart_and_a_producers_headers_never_decide() {
+    let original = headers(|h| {
+        for name in [SETTLED, RANGE, DISCARD, PREVIOUS, LETTER_OFFSET, REDRIVE] {
+            h.push(name, b"7");
+        }
+    });
+    let mut letter = letter(&original, Some(plugin()), "m");
+    letter.previous = Some(40);
+    let first = headers(|h| letter.write(original.headers(0), h));
+    assert_eq!(Kind::of(first.headers(0)), Kind::Letter);
+    assert_eq!(Letter::read(first.headers(0)), Some(letter.clone()));
+    assert_eq!(Returned::read(first.headers(0)), None, "it does not say where it stands");
+    letter.previous = None;
+    let first = headers(|h| letter.write(original.headers(0), h));
+    assert_eq!(Letter::read(first.headers(0)).unwrap().previous, None);
+
+    let range = headers(|h| {
+        letter.write(headers(|_| {}).headers(0), h);
+        h.push(RANGE, b"3");
+    });
+    assert_eq!(Kind::of(range.headers(0)), Kind::Range);
+    assert_eq!(Kind::of(headers(|_| {}).headers(0)), Kind::Unknown);
+    assert_eq!(Kind::of(headers(|h| _ = h.push("other", b"1")).headers(0)), Kind::Unknown);
+
+    for redrive in [None, Some("r-1")] {
+        let back = headers(|h| Returned::write(first.headers(0), 41, redrive, h));
+        let returned = Returned { letter: letter.clone(), at: 41, redrive: redrive.map(str::to_owned) };
+        assert_eq!(Returned::read(back.headers(0)), Some(returned));
+        let own = headers(|h| original_headers(back.headers(0), h));
+        assert_eq!(own.headers, original.headers);
+    }
+}
+
+#[test]
+fn a_settlement_names_its_letter_and_is_no_letter() {
+    let original = headers(|_| {});
+    for (plugin, redrive, outcome) in [
+        (None, Some("r-1"), Outcome::Delivered),
+        (Some(plugin()), None, Outcome::Judged),
+        (None, None, Outcome::Discarded),
+    ] {
+        let letter = letter(&original, plugin, "m");
+        let settlement = Settlement::of(&letter, 41, outcome, redrive.map(str::to_owned));
+        let written = headers(|h| settlement.write(h));
+        assert_eq!(Kind::of(written.headers(0)), Kind::Settlement);
+        assert_eq!(Settlement::read(written.headers(0)), Some(settlement.clone()));
+        assert_eq!(Letter::read(written.headers(0)), None);
+        assert_eq!((settlement.id, settlement.attempt, settlement.code), (letter.id, 1, code::WRONG_TYPE));
+        let odd = headers(|h| {
+            settlement.write(h);
+            h.push(SETTLED, b"forgiven");
+        });
+        assert_eq!((Kind::of(odd.headers(0)), Settlement::read(odd.headers(0))), (Kind::Settlement, None));
+    }
+}
+
+#[test]
+fn a_discard_names_its_class() {
+    let original = headers(|_| {});
+    let class = Class::of(&letter(&original, Some(plugin()), "m"));
+    let discard = Discard { class, up_to: 99, redrive: "d-1".into(), actor: "ann".into(), reason: "tests".into() };
+    let mut value = Vec::new();
+    let written = headers(|h| value = discard.write(h));
+    assert_eq!(Kind::of(written.headers(0)), Kind::Discard);
+    assert_eq!(Discard::read(written.headers(0), Some(&value)), Some(discard));
+    assert!(str::from_utf8(&value).unwrap().contains(r#""code":"PH1004","plugin":"hot","version":"1.0""#));
+    assert_eq!(Discard::read(written.headers(0), Some(b"{}")), None);
+    assert_eq!(Discard::read(original.headers(0), Some(&value)), None);
+}
+
+#[test]
 fn a_message_is_bounded_and_safe_to_show() {
     let original = headers(|_| {});
     let letter = letter(&original, Some(plugin()), &format!("\u{1b}[31m\n{}", "ü".repeat(2_000)));
@@ -104,6 +175,8 @@ fn what_is_no_letter_is_not_read() {
         ("phronis-attempt", "-1"),
         ("phronis-stage", "x"),
         ("phronis-value-omitted", "x"),
+        ("phronis-previous", "x"),
+        ("phronis-plugin", "No Name"),
     ] {
         let broken = headers(|h| {
             letter.write(original.headers(0), h);
