@@ -35,6 +35,7 @@ test: build ## runs all tests
 	cargo build --release --locked --target wasm32-wasip2 -p phronis-guests --examples
 	cargo test $(HOST)
 	cargo test --release --locked --manifest-path examples/first-detector/Cargo.toml
+	python3 -W error::ResourceWarning -m unittest discover -s sdk/python/tests -t sdk/python
 
 lint: setup ## formatting, lints, docs, dependencies
 	cargo fmt --all --check
