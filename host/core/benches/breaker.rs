@@ -52,7 +52,9 @@ fn pairs(cell: &Cell) {
     let outcome = Outcome { ok: 1, rows: ROWS, ..Outcome::default() };
     for _ in 0..PAIRS {
         match black_box(cell).ask(|| Duration::ZERO) {
-            Answer::Pass(pass) => { black_box(pass.record(black_box(&outcome), || Duration::ZERO)); },
+            Answer::Pass(pass) => {
+                black_box(pass.record(black_box(&outcome), || Duration::ZERO));
+            }
             Answer::Refused => panic!("a healthy breaker refused"),
         }
     }

@@ -105,3 +105,54 @@ codes! {
 
     // 22xx: breakers
     BREAKER_OPEN = 2201, "the plugin was not asked: its breaker is open";
+    BREAKER_HELD = 2202, "the stream waits until a plugin's breaker closes";
+    HOST_SUSPECTED = 2203, "most plugins fail at once: the host is suspected";
+
+    // 23xx: letters that come back
+    PLUGIN_GONE = 2301, "the plugin that the letter waits for is not there any more";
+    LETTER_FOREIGN = 2302, "the letter does not belong to this stream";
+    RANGE_GONE = 2303, "the records that the letter is about are not in the log any more";
+    QUARANTINED = 2304, "the event made the whole host crash";
+    WAITS_BEHIND = 2305, "the event waits behind an earlier one with the same key";
+
+    // 30xx: the log
+    LOG_FULL = 3001, "the log is full";
+    OFFSET_OUT_OF_RANGE = 3002, "the offset is not in the log any more";
+    LOG_FAILED = 3003, "the log cannot be written or read";
+    UNKNOWN_TOPIC = 3004, "the topic does not exist";
+    LOG_UNREACHABLE = 3005, "the log cannot be reached";
+    RECORD_TOO_LARGE = 3006, "a record is larger than its topic takes";
+    TOPICS_MISSING = 3007, "topics of the configuration do not exist";
+    TOPICS_DIFFER = 3008, "a topic is not as the configuration wants it";
+
+    // 40xx: HTTP
+    BODY_TOO_LARGE = 4001, "the request body is too large";
+    BODY_NOT_SPLITTABLE = 4002, "the request body cannot be split into events";
+    ALL_ROWS_REFUSED = 4003, "every event of the request is refused";
+    NOT_FOUND = 4004, "there is no such thing";
+    UNAUTHORIZED = 4005, "a key is needed";
+    FORBIDDEN = 4006, "the key does not allow this";
+    FOREIGN_ORIGIN = 4007, "requests of other web pages are not served";
+    FOREIGN_HOST = 4008, "the Host header names another host";
+    HEADER_NEEDED = 4009, "the request needs the header X-Phronis: 1";
+    BACK_PRESSURE = 4010, "the host cannot take more right now";
+    BAD_REQUEST = 4011, "the request is not valid";
+    INTERNAL = 4012, "the host failed";
+    METHOD_NOT_ALLOWED = 4013, "the resource does not know this method";
+    UNSUPPORTED_CONTENT = 4014, "the body's type or encoding is not accepted";
+    TOO_SLOW = 4015, "the request took too long to arrive";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_rise_and_never_repeat() {
+        assert!(ALL.windows(2).all(|pair| pair[0].number < pair[1].number));
+        assert_eq!(NOT_JSON.to_string(), "PH1001");
+        assert!(ALL.iter().all(|code| Code::parse(&code.to_string()) == Some(*code)));
+        assert_eq!(Code::parse("PH9999"), None);
+        assert_eq!(Code::parse("PH+101"), None);
+    }
+}

@@ -9,7 +9,6 @@ mod atomic {
     pub(super) use loom::sync::atomic::{AtomicU64, Ordering};
 }
 
-#[expect(dead_code, reason = "the word has more than one test needs")]
 #[path = "../src/breaker/word.rs"]
 mod word;
 

@@ -68,7 +68,8 @@ fn each_rule_opens_it_at_its_bound_and_not_before() {
     let never = || Settings { rows: Rows::Never, ..default() };
     let slowness = Slow { above: Duration::from_millis(10), share: 0.5, of_at_least: 4 };
     let is_slow = || Settings { slow: Some(slowness), ..default() };
-    let tables: Vec<(&str, Settings, Vec<(u64, Outcome)>, Option<Reason>)> = vec![
+    type Case = (&'static str, Settings, Vec<(u64, Outcome)>, Option<Reason>);
+    let tables: Vec<Case> = vec![
         ("four traps", default(), five(TRAP)[..4].to_vec(), None),
         ("five traps", default(), five(TRAP), Some(Reason::Failures)),
         (
@@ -178,7 +179,7 @@ fn it_recovers_through_exactly_as_many_probes_as_are_wanted() {
 #[test]
 fn each_failed_try_doubles_the_time_up_to_a_bound_and_a_lasting_close_forgives() {
     let settings = Settings { probes: 1, ..Settings::default() };
-    let shared = shared(settings.clone());
+    let shared = shared(settings);
     let cell = shared.cell();
     trip(&cell, 0);
     let mut open = Vec::new();

@@ -55,7 +55,8 @@ impl Word {
     /// Sets another state, with its permits; whoever still acts on the one before is too late. Only under the machine's lock.
     pub(super) fn set(&self, state: u64, permits: u64, generation: u64) {
         let permits = permits.min(MOST_PERMITS) << STATE_BITS;
-        self.0.store(state & STATE_MASK | permits | generation << GENERATION_SHIFT, Ordering::Release);
+        // A swap, not a store: it takes its place after every permit that was taken before.
+        self.0.swap(state & STATE_MASK | permits | generation << GENERATION_SHIFT, Ordering::AcqRel);
     }
 
     /// Takes one permit of a half-open state; the generation that it belongs to, or none when there is none to take.
