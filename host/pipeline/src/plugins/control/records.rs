@@ -36,7 +36,8 @@ impl Control {
                 }
                 continue;
             };
-            if !self.is_known(&id) || self.entry(&id).taken.is_some_and(|taken| taken >= offset) {
+            // Other hosts may have other streams: their plugins are nothing to this one.
+            if !self.rules.contains_key(&id.stream) || self.entry(&id).taken.is_some_and(|taken| taken >= offset) {
                 continue;
             }
             self.entry(&id).taken = Some(offset);
