@@ -11,15 +11,13 @@
 //! An *attempt* that failed again is a letter with the same id that names the one before ([`Letter::previous`]) and takes its place.
 
 pub mod backoff;
-mod discard;
+pub mod due;
+pub mod index;
 mod kind;
-mod range;
 mod returned;
 mod settlement;
 
-pub use discard::{Class, Discard};
 pub use kind::Kind;
-pub use range::{Offsets, Range};
 pub use returned::Returned;
 pub use settlement::{Outcome, Settlement};
 
@@ -45,7 +43,7 @@ const DUE_AT: &str = "phronis-due-at";
 /// On what takes a letter's place: the offset of that letter, in the same partition of dlq.
 pub const PREVIOUS: &str = "phronis-previous";
 
-/// On a range letter: how many records it stands for. Which, stands in the value.
+/// On a range letter: its raw offsets stand in the value.
 pub const RANGE: &str = "phronis-range";
 
 /// On a settlement: how the letter ended.
@@ -109,7 +107,8 @@ impl Stage {
         }
     }
 
-    fn parse(text: &str) -> Option<Self> {
+    /// The stage of a word.
+    pub fn parse(text: &str) -> Option<Self> {
         [Self::Gate, Self::Enrich, Self::Detect, Self::Deliver].into_iter().find(|stage| stage.as_str() == text)
     }
 }

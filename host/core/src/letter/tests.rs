@@ -141,20 +141,6 @@ fn a_settlement_names_its_letter_and_is_no_letter() {
 }
 
 #[test]
-fn a_discard_names_its_class() {
-    let original = headers(|_| {});
-    let class = Class::of(&letter(&original, Some(plugin()), "m"));
-    let discard = Discard { class, up_to: 99, redrive: "d-1".into(), actor: "ann".into(), reason: "tests".into() };
-    let mut value = Vec::new();
-    let written = headers(|h| value = discard.write(h));
-    assert_eq!(Kind::of(written.headers(0)), Kind::Discard);
-    assert_eq!(Discard::read(written.headers(0), Some(&value)), Some(discard));
-    assert!(str::from_utf8(&value).unwrap().contains(r#""code":"PH1004","plugin":"hot","version":"1.0""#));
-    assert_eq!(Discard::read(written.headers(0), Some(b"{}")), None);
-    assert_eq!(Discard::read(original.headers(0), Some(&value)), None);
-}
-
-#[test]
 fn a_message_is_bounded_and_safe_to_show() {
     let original = headers(|_| {});
     let letter = letter(&original, Some(plugin()), &format!("\u{1b}[31m\n{}", "ü".repeat(2_000)));
