@@ -103,6 +103,11 @@ codes! {
     SETTINGS_INVALID = 2112, "the plugin's settings file is not valid";
     BAD_PLUGIN_PATH = 2113, "the path of the plugin file is not accepted";
 
+    // 22xx: breakers
+    BREAKER_OPEN = 2201, "the plugin was not asked: its breaker is open";
+    BREAKER_HELD = 2202, "the stream waits until a plugin's breaker closes";
+    HOST_SUSPECTED = 2203, "most plugins fail at once: the host is suspected";
+
     // 23xx: letters that come back
     PLUGIN_GONE = 2301, "the plugin that the letter waits for is not there any more";
     LETTER_FOREIGN = 2302, "the letter does not belong to this stream";

@@ -37,6 +37,11 @@ impl Id {
         let plugin = plugin.map_or("", Name::as_str);
         hash("letter", &[stream.tenant.as_str(), stream.stream.as_str(), stage.as_str(), plugin], origin)
     }
+
+    /// The id of the range letter about records that a plugin was not shown, of which `first` is the first.
+    pub fn of_range(stream: &StreamId, stage: Stage, plugin: &Name, first: Position<'_>) -> Self {
+        hash("range", &[stream.tenant.as_str(), stream.stream.as_str(), stage.as_str(), plugin.as_str()], first)
+    }
 }
 
 fn hash(domain: &str, parts: &[&str], origin: Position<'_>) -> Id {

@@ -14,10 +14,12 @@ pub mod backoff;
 pub mod due;
 pub mod index;
 mod kind;
+mod range;
 mod returned;
 mod settlement;
 
 pub use kind::Kind;
+pub use range::{Offsets, Range};
 pub use returned::Returned;
 pub use settlement::{Outcome, Settlement};
 
@@ -43,7 +45,7 @@ const DUE_AT: &str = "phronis-due-at";
 /// On what takes a letter's place: the offset of that letter, in the same partition of dlq.
 pub const PREVIOUS: &str = "phronis-previous";
 
-/// On a range letter: its raw offsets stand in the value.
+/// On a range letter: how many records it stands for. Which, stands in the value.
 pub const RANGE: &str = "phronis-range";
 
 /// On a settlement: how the letter ended.

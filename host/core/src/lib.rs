@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod alert;
+pub mod breaker;
 pub mod code;
 pub mod contract;
 pub mod decode;
