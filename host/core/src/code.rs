@@ -141,6 +141,14 @@ codes! {
     METHOD_NOT_ALLOWED = 4013, "the resource does not know this method";
     UNSUPPORTED_CONTENT = 4014, "the body's type or encoding is not accepted";
     TOO_SLOW = 4015, "the request took too long to arrive";
+
+    // 50xx: the store
+    STORE_UNREACHABLE = 5001, "the store cannot be reached";
+    STORE_REFUSED = 5002, "the store refuses this host";
+    STORE_NEWER = 5003, "a newer version made the store";
+    STORE_DAMAGED = 5004, "the store is damaged";
+    STORE_FULL = 5005, "the store is full";
+    STORE_FAILED = 5006, "the store failed";
 }
 
 #[cfg(test)]

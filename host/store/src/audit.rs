@@ -1,0 +1,137 @@
+//! The audit: who changed what, when and why. Rows are added and read; there is no other way, and the databases refuse one.
+
+use phronis_core::{Name, Time};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sqlx::FromRow;
+
+use crate::database::{Begin as _, strange, with};
+use crate::store::Patience;
+use crate::text::{stored, told};
+use crate::{Page, Result, Store};
+
+/// A change that somebody made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Its id: the same entry is there once, however often it is appended.
+    pub id: String,
+    /// When.
+    pub at: Time,
+    /// Who: a key's name, what the caller calls himself, or what of the host.
+    pub actor: String,
+    /// What was done: `plugin.params`, `agent.halt`.
+    pub action: String,
+    /// To what: `default/sensors/high-temperature`, an agent's name.
+    pub subject: String,
+    /// Whose it is; none is the host's own.
+    pub tenant: Option<Name>,
+    /// Why.
+    pub reason: Option<String>,
+    /// What else is known: numbers, the value that was set.
+    pub facts: Value,
+}
+
+/// Which entries are wanted.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Filter {
+    /// By this actor.
+    pub actor: Option<String>,
+    /// This action, or all whose name begins with this and a dot: `agent` has `agent.halt` and `agent.reset`.
+    pub action: Option<String>,
+    /// About this.
+    pub subject: Option<String>,
+    /// Of this tenant.
+    pub tenant: Option<Name>,
+    /// Not earlier than this.
+    pub from: Option<Time>,
+    /// Earlier than this.
+    pub until: Option<Time>,
+}
+
+impl Store {
+    /// Adds entries, all or none. One that is there already stays as it is.
+    ///
+    /// # Errors
+    /// When the store does not answer; the same entries may be tried again.
+    pub async fn append_audit(&self, entries: &[Entry]) -> Result<()> {
+        with!(self, "writing the audit", Patience::Short, |pool| {
+            let mut tx = pool.write().await?;
+            for entry in entries {
+                sqlx::query(
+                    "INSERT INTO audit (id, at, actor, action, subject, tenant, reason, facts)
+                     VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (id) DO NOTHING",
+                )
+                .bind(stored(&entry.id))
+                .bind(entry.at.0)
+                .bind(stored(&entry.actor))
+                .bind(stored(&entry.action))
+                .bind(stored(&entry.subject))
+                .bind(entry.tenant.as_ref().map(Name::as_str))
+                .bind(entry.reason.as_deref().map(stored))
+                .bind(entry.facts.to_string())
+                .execute(&mut *tx)
+                .await?;
+            }
+            tx.commit().await
+        })
+    }
+
+    /// The entries that are wanted, newest first, from `cursor` (the end of the page before) on.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn audit(&self, filter: &Filter, limit: u32, cursor: Option<i64>) -> Result<Page<Entry>> {
+        let rows = with!(self, "reading the audit", Patience::Short, |pool| {
+            sqlx::query_as::<_, Row>(
+                "SELECT number, id, at, actor, action, subject, tenant, reason, facts FROM audit
+                 WHERE ($1 IS NULL OR actor = $1) AND ($2 IS NULL OR action = $2 OR substr(action, 1, length($2) + 1) = $2 || '.')
+                 AND ($3 IS NULL OR subject = $3) AND ($4 IS NULL OR tenant = $4)
+                 AND at >= $5 AND at < $6 AND number < $7 ORDER BY number DESC LIMIT $8",
+            )
+            .bind(filter.actor.as_deref().map(stored))
+            .bind(filter.action.as_deref().map(stored))
+            .bind(filter.subject.as_deref().map(stored))
+            .bind(filter.tenant.as_ref().map(Name::as_str))
+            .bind(filter.from.map_or(i64::MIN, |at| at.0))
+            .bind(filter.until.map_or(i64::MAX, |at| at.0))
+            .bind(cursor.unwrap_or(i64::MAX))
+            .bind(i64::from(limit).saturating_add(1))
+            .fetch_all(&pool)
+            .await?
+            .into_iter()
+            .map(Row::entry)
+            .collect::<sqlx::Result<Vec<(i64, Entry)>>>()
+        })?;
+        Ok(Page::cut(rows, limit))
+    }
+}
+
+#[derive(Debug, FromRow)]
+struct Row {
+    number: i64,
+    id: String,
+    at: i64,
+    actor: String,
+    action: String,
+    subject: String,
+    tenant: Option<String>,
+    reason: Option<String>,
+    facts: String,
+}
+
+impl Row {
+    fn entry(self) -> sqlx::Result<(i64, Entry)> {
+        let tenant = self.tenant.map(|name| name.parse().map_err(|_| strange("tenant", name))).transpose()?;
+        let entry = Entry {
+            id: told(self.id),
+            at: Time(self.at),
+            actor: told(self.actor),
+            action: told(self.action),
+            subject: told(self.subject),
+            tenant,
+            reason: self.reason.map(told),
+            facts: serde_json::from_str(&self.facts).map_err(|_| strange("list of facts", &self.facts))?,
+        };
+        Ok((self.number, entry))
+    }
+}
