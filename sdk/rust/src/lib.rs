@@ -2,7 +2,7 @@
 //! it adds, attributes that turn a function into a component, and a harness that tests the function without one.
 //!
 //! The columns of `wit/plugin.wit` stay out of sight; who wants them implements [`Detector`] or [`Enricher`] by hand.
-//! The guide is `docs/plugins.md`.
+//! The guide is `docs/plugins.md`. With the feature `guard`, programs that run AI agents refuse the calls of halted ones.
 //!
 //! ```
 //! use phronis_sdk::prelude::*;
@@ -54,6 +54,8 @@ mod bindings;
 #[doc(hidden)]
 pub mod component;
 mod event;
+#[cfg(all(feature = "guard", not(target_arch = "wasm32")))]
+pub mod guard;
 pub mod log;
 mod params;
 mod plugin;
