@@ -106,7 +106,8 @@ class Poster:
     @property
     def waiting(self) -> int:
         """Events that the host has not taken yet."""
-        return len(self._queue) + self._in_flight
+        with self._lock:
+            return len(self._queue) + self._in_flight
 
     def put(self, event: CallEvent) -> None:
         """Takes an event. Never waits for anything but the queue's own lock."""
@@ -192,15 +193,19 @@ class Poster:
             except Exception:
                 log.exception("posting events failed in an unexpected way, %d are given up", len(batch))
                 self._hang_up()
-                self.dropped += len(batch)
-                pause = None
+                self._done(dropped=len(batch))
+                return
             if pause is None:
-                self._in_flight = self._failures = 0
                 return
             self._failures += 1
             self._closing.wait(pause)
-        self.dropped += len(batch)
-        self._in_flight = 0
+        self._done(dropped=len(batch))
+
+    def _done(self, posted: int = 0, dropped: int = 0) -> None:
+        with self._lock:
+            self.posted += posted
+            self.dropped += dropped
+            self._in_flight = self._failures = 0
 
     def _send(self, body: bytes, count: int) -> Optional[float]:
         """Sends once. Gives None when the batch is done with, or the seconds to wait before it is sent again."""
@@ -214,7 +219,7 @@ class Poster:
                 raise
             status, headers, answer = self._exchange(body)
         if status in (200, 202):
-            self.posted += count
+            self._done(posted=count)
             self.trouble = None
             return None
         if status in (401, 403, 404) or 300 <= status < 400:
@@ -224,7 +229,7 @@ class Poster:
             self._say(f"{self._url.origin} takes no events for now ({status})")
             return retry_after(headers, _MOST) or self._pause()
         self._say(f"{self._url.origin} refuses events ({status}): {answer[:300].decode('utf-8', 'replace')}")
-        self.dropped += count
+        self._done(dropped=count)
         return None
 
     def _exchange(self, body: bytes) -> Tuple[int, Dict[str, str], bytes]:

@@ -6,6 +6,7 @@ import asyncio
 import atexit
 import os
 import ssl
+import threading
 import weakref
 from time import monotonic
 from typing import Any, Callable, Dict, Optional, TypeVar, overload
@@ -77,6 +78,7 @@ class Guard:
         self.on_halt = on_halt
         self._running, self._minutes = Running(), Minutes()
         self._patience, self._refused, self._is_closed = patience, 0, False
+        self._lock = threading.Lock()
         self._cache = Cache(when_unreachable, stale_after)
         headers: Dict[str, str] = {"User-Agent": "phronis-guard/0.1.0"}
         if api_key is not None:
@@ -210,7 +212,8 @@ class Guard:
         self._settle()
         refusal = self._cache.refusal(name)
         if refusal is not None:
-            self._refused += 1
+            with self._lock:
+                self._refused += 1
             raise refusal
 
     def _agent(self, agent: Optional[str]) -> str:
@@ -241,7 +244,7 @@ class Guard:
         self._feed.after_fork()
         self._running.after_fork()
         self._minutes = Minutes()
-        self._refused = 0
+        self._refused, self._lock = 0, threading.Lock()
         if self._poster is not None:
             self._poster.after_fork()
 
