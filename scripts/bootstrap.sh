@@ -26,6 +26,8 @@ need_library libcurl libcurl4-openssl-dev
 need_command mvn maven
 need_command kcat kcat
 need_command python3 python3
+# Tests start a PostgreSQL of their own from the package's binaries, which are not in the PATH.
+compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || missing+=(postgresql)
 
 as_root=()
 [ "$(id -u)" -eq 0 ] || as_root=(sudo)
@@ -56,6 +58,12 @@ if [ "${#missing[@]}" -gt 0 ] || [ -n "$needs_java" ]; then
             missing+=(default-jre-headless)
         fi
     fi
+    case " ${missing[*]} " in *" postgresql "*)
+        # No server of the machine's own: the package would make one and start it.
+        "${as_root[@]}" mkdir -p /etc/postgresql-common
+        [ -e /etc/postgresql-common/createcluster.conf ] ||
+            echo 'create_main_cluster = false' | "${as_root[@]}" tee /etc/postgresql-common/createcluster.conf >/dev/null
+    esac
     say "installing ${missing[*]}"
     DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" ca-certificates >/dev/null
 fi

@@ -20,6 +20,8 @@ mod kafka;
 mod nab;
 #[path = "e2e/params.rs"]
 mod params;
+#[path = "e2e/store.rs"]
+mod store;
 #[path = "e2e/swap.rs"]
 mod swap;
 #[path = "e2e/tenants.rs"]

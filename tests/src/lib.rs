@@ -11,4 +11,5 @@ pub mod kafka;
 pub mod load;
 pub mod mount;
 pub mod plugins;
+pub mod postgres;
 pub mod proxy;

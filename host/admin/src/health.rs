@@ -24,6 +24,8 @@ pub(crate) struct Readiness {
     failing: usize,
     /// The checks that are not as they should be, as far as the caller may know of them.
     checks: Vec<Check>,
+    /// What is not as it should be and keeps no event from being judged: the store is away.
+    warnings: Vec<Check>,
 }
 
 /// Something that is looked at.
@@ -57,6 +59,7 @@ pub(crate) async fn ready(State(app): State<App>, Extension(caller): Extension<C
         is_ready: failing.is_empty() && !is_stopping,
         failing: failing.len(),
         checks: failing.into_iter().filter_map(|check| shown(check, &caller)).collect(),
+        warnings: store(&app).into_iter().filter_map(|check| shown(check, &caller)).collect(),
     };
     let status = if readiness.is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     Ok((status, Json(readiness)).into_response())
@@ -78,6 +81,13 @@ pub(crate) async fn metrics(State(app): State<App>, Extension(caller): Extension
     let rendering = tokio::task::spawn_blocking(move || app.options.metrics.render()).await;
     let text = rendering.map_err(|error| Problem::internal("rendering the metrics", &error))?;
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response())
+}
+
+/// What is wrong with the store, when something is.
+fn store(app: &App) -> Option<status::Check> {
+    let error = app.pipeline.store().health().err()?;
+    let detail = format!("{error} ({})", error.code());
+    Some(status::Check { name: "store".to_owned(), is_ok: false, detail })
 }
 
 /// A check as a caller may see it: whole for who owns all, and for the stream of one's own; a stranger sees no names

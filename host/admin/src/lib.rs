@@ -6,6 +6,7 @@
 //! Blocking work (splitting bodies, reading the log) never runs on a thread that serves connections.
 
 mod access;
+mod audit;
 mod body;
 mod browser;
 mod connection;

@@ -23,6 +23,7 @@ use crate::streams;
         (name = "events", description = "events in, live events out"),
         (name = "streams", description = "what flows"),
         (name = "plugins", description = "what judges, and its settings"),
+        (name = "audit", description = "who changed what, when and why"),
         (name = "topics", description = "what is in the log"),
         (name = "health", description = "how the host is, and which others there are"),
     ),

@@ -7,12 +7,13 @@ use axum::extract::{Extension, Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Json;
 use phronis_core::plugin::{Added, Field, Limits};
-use phronis_core::{PluginId, code};
+use phronis_core::{PluginId, Time, code};
 use phronis_pipeline::hosts;
 use phronis_pipeline::plugins::{Change, ChangeError, What};
 use phronis_pipeline::status::{self, PluginState};
+use phronis_store::audit;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::time::timeout;
 use utoipa::{IntoParams, ToSchema};
 
@@ -222,7 +223,7 @@ pub(crate) async fn put_params(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Applied>, Problem> {
-    change(app, caller, &path, manner, headers, body, What::Params).await
+    change(app, caller, &path, manner, headers, body, ("plugin.params", What::Params)).await
 }
 
 /// Sets all of a plugin's limits (those left out go back to the host's defaults), below the ceilings of the host and the tenant: `{"memory": "32MiB", "deadline": "50ms"}`.
@@ -249,7 +250,7 @@ pub(crate) async fn put_limits(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Applied>, Problem> {
-    change(app, caller, &path, manner, headers, body, What::Limits).await
+    change(app, caller, &path, manner, headers, body, ("plugin.limits", What::Limits)).await
 }
 
 async fn change(
@@ -259,12 +260,22 @@ async fn change(
     manner: Manner,
     headers: HeaderMap,
     body: Body,
-    what: fn(Value) -> What,
+    (action, what): (&str, fn(Value) -> What),
 ) -> Result<Json<Applied>, Problem> {
     let id = parse(path, &caller)?;
     let held = body::read(&app, &headers, body).await?;
     let value: Value = serde_json::from_slice(&held.bytes)
         .map_err(|error| Problem::new(code::BAD_REQUEST, format!("the body is not JSON: {error}; nothing changed")))?;
+    let note = audit::Entry {
+        id: String::new(),
+        at: Time::default(),
+        actor: actor_of(&caller, &headers).unwrap_or_else(|| "unknown".to_owned()),
+        action: action.to_owned(),
+        subject: id.to_string(),
+        tenant: Some(id.stream.tenant.clone()),
+        reason: text_of(&headers, "x-reason"),
+        facts: json!({ "value": value, "source": source_of(&headers) }),
+    };
     let change = Change {
         id,
         what: what(value),
@@ -275,7 +286,13 @@ async fn change(
     };
     let pipeline = app.pipeline.clone();
     // In a task of its own: a client that leaves must not stop a change half-way.
-    let changing = tokio::spawn(async move { pipeline.change(change).await });
+    let changing = tokio::spawn(async move {
+        let changed = pipeline.change(change).await;
+        if let (Ok(applied), false) = (&changed, manner.dry_run) {
+            pipeline.store().record_audit(noted(note, applied.revision)).await;
+        }
+        changed
+    });
     let Ok(changed) = timeout(IN_FORCE, changing).await else {
         let detail = "the change is written and not in force yet";
         return Err(Problem::new(code::BACK_PRESSURE, detail)
@@ -285,6 +302,16 @@ async fn change(
     let changed = changed.map_err(|error| Problem::internal("changing the plugin", &error))?;
     let applied = changed.map_err(problem_of)?;
     Ok(Json(Applied { is_applied: !manner.dry_run, revision: applied.revision, value: applied.value }))
+}
+
+/// The entry of a change that is in force, which has this revision.
+fn noted(mut note: audit::Entry, revision: Option<i64>) -> audit::Entry {
+    note.at = Time(jiff::Timestamp::now().as_microsecond());
+    note.id = format!("{}/{}/{}/{}", note.action, note.subject, revision.unwrap_or(-1), note.at.0);
+    if let Value::Object(facts) = &mut note.facts {
+        facts.insert("revision".to_owned(), revision.into());
+    }
+    note
 }
 
 fn problem_of(error: ChangeError) -> Problem {

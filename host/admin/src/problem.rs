@@ -174,6 +174,24 @@ impl IntoResponse for Problem {
     }
 }
 
+impl From<phronis_store::Error> for Problem {
+    fn from(error: phronis_store::Error) -> Self {
+        use phronis_store::Error;
+        let away = StatusCode::SERVICE_UNAVAILABLE;
+        match &error {
+            // The host asks the store again several times a second.
+            Error::Unreachable { .. } | Error::Full { .. } => {
+                Self::new(error.code(), error.to_string()).status(away).retry_after(1)
+            }
+            _ => {
+                tracing::error!(code = %error.code(), %error, "the store failed");
+                let detail = format!("{}; the host's log says more", error.code().title());
+                Self::new(error.code(), detail).status(away)
+            }
+        }
+    }
+}
+
 impl From<phronis_log::Error> for Problem {
     fn from(error: phronis_log::Error) -> Self {
         use phronis_log::Error;

@@ -12,8 +12,8 @@ use utoipa_axum::routes;
 use crate::problem::Problem;
 use crate::state::App;
 use crate::{
-    access, browser, events, health, home, hosts, live, observe, openapi, pages, plugins, problem, records, streams,
-    topics,
+    access, audit, browser, events, health, home, hosts, live, observe, openapi, pages, plugins, problem, records,
+    streams, topics,
 };
 
 /// Routes that look themselves at who asks: nothing in them holds bytes of events.
@@ -37,6 +37,7 @@ fn read() -> OpenApiRouter<App> {
         .routes(routes!(plugins::list))
         .routes(routes!(plugins::show))
         .routes(routes!(hosts::list))
+        .routes(routes!(audit::list))
         .routes(routes!(topics::list))
         .routes(routes!(records::read))
         .routes(routes!(live::follow))

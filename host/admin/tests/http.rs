@@ -25,10 +25,59 @@ use phronis_admin::{Error, Options, Role};
 const RAW: &str = "phronis.raw.events";
 const GOOD: &[u8] = br#"{"sensor_id":"S01","value":98.6}"#;
 
+#[test]
+fn the_audit_is_for_admins_and_a_tenants_key_sees_its_own() {
+    let host = Host::start(|options| {
+        options.keys = vec![
+            key("root", None, Role::Admin),
+            key("acme", Some("acme"), Role::Admin),
+            key("writer", None, Role::Write),
+        ];
+    });
+    audit(&host, "e1", Some("acme"));
+    audit(&host, "e2", Some("zeta"));
+    audit(&host, "e3", None);
+    let ask = |key: &str, query: &str| {
+        send(host.at, "GET", &format!("/v1/audit{query}"), &[&format!("X-API-Key: {key}")], b"")
+    };
+    let ids = |answer: &Answer| -> Vec<String> {
+        let page = answer.json();
+        page["items"].as_array().unwrap().iter().map(|item| item["id"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(ids(&ask("root", "")), ["e3", "e2", "e1"]);
+    assert_eq!(ids(&ask("acme", "")), ["e1"]);
+    let first = ask("root", "?limit=2&action=plugin&actor=ops&from=2024-11-22");
+    let next = first.json()["next"].as_str().unwrap().to_owned();
+    assert_eq!(ids(&first), ["e3", "e2"]);
+    assert_eq!(ids(&ask("root", &format!("?limit=2&cursor={next}"))), ["e1"]);
+    assert_eq!(ids(&ask("root", "?until=2024-11-22T12:00:00Z")), Vec::<String>::new());
+    let entry = &ask("acme", "").json()["items"][0];
+    assert_eq!((&entry["at"], &entry["reason"]), (&"2024-11-22T12:00:00.000000Z".into(), &"too loud".into()));
+    assert_eq!((ask("writer", "").status, ask("nobody", "").status), (403, 401));
+    assert_eq!((ask("root", "?from=yesterday").status, ask("root", "?cursor=x").status), (400, 400));
+    assert_eq!(send(host.at, "DELETE", "/v1/audit", &["X-API-Key: root"], b"").status, 405);
+}
+
 fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
     encoder.write_all(bytes).unwrap();
     encoder.finish().unwrap()
+}
+
+/// No plugin is there to change: what is written stands for what a change would write.
+fn audit(host: &Host, id: &str, tenant: Option<&str>) {
+    let store = host.store();
+    let entry = phronis_store::audit::Entry {
+        id: id.to_owned(),
+        at: phronis_core::Time(1_732_276_800_000_000),
+        actor: "ops".to_owned(),
+        action: "plugin.params".to_owned(),
+        subject: "acme/press/hot".to_owned(),
+        tenant: tenant.map(|tenant| tenant.parse().unwrap()),
+        reason: Some("too loud".to_owned()),
+        facts: serde_json::json!({ "revision": 7 }),
+    };
+    store.wait(store.append_audit(&[entry])).unwrap();
 }
 
 fn get(host: &Host, path: &str) -> Answer {

@@ -42,6 +42,7 @@ enum Command {
     Streams(commands::streams::Args),
     Topics(commands::topics::Args),
     Plugin(commands::plugin::Args),
+    Audit(commands::audit::Args),
     Explain(commands::explain::Args),
     #[command(hide = true)]
     CompileComponent,
@@ -93,6 +94,7 @@ impl Command {
             Self::Streams(args) => block_on(commands::streams::run(&args)),
             Self::Topics(args) => commands::topics::run(&args),
             Self::Plugin(args) => block_on(commands::plugin::run(args)),
+            Self::Audit(args) => block_on(commands::audit::run(&args)),
             Self::Explain(args) => commands::explain::run(&args),
             Self::CompileComponent => commands::compile_component::run(),
         }

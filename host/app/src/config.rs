@@ -14,6 +14,7 @@ pub mod kafka;
 pub mod log;
 pub mod problem;
 pub mod reader;
+pub mod store;
 pub mod streams;
 pub mod tenants;
 pub mod topics;
@@ -26,6 +27,7 @@ pub use kafka::Kafka;
 pub use log::{Durability, Embedded, Log, LogFormat, LogKind, Logging};
 pub use problem::{Origin, Problem, Problems};
 pub use reader::Effective;
+pub use store::Store;
 pub use streams::{OnMissing, Stream};
 pub use tenants::Tenant;
 pub use units::Bytes;
@@ -47,6 +49,8 @@ pub struct Config {
     pub http: Http,
     /// The event log.
     pub log: Log,
+    /// The state beside the log.
+    pub store: Store,
     /// How the host logs.
     pub logging: Logging,
     /// The tenants, `default` among them, with ceilings and defaults for their plugins.
@@ -101,6 +105,7 @@ pub fn load(files: &[PathBuf], overrides: &Overrides) -> Result<Config, Problems
     root.derived(&mut reader, "plugins_dir", show(&plugins_dir));
     let logging = log::read_logging(&mut reader, &mut root);
     let log = log::read_log(&mut reader, &mut root);
+    let store = store::read(&mut reader, &mut root, &data_dir);
     let tenants = tenants::read(&mut reader, &mut root);
     let http = http::read(&mut reader, &mut root, &tenants);
     let streams = streams::read(&mut reader, &mut root, &tenants);
@@ -108,7 +113,7 @@ pub fn load(files: &[PathBuf], overrides: &Overrides) -> Result<Config, Problems
 
     let Reader { problems, effective } = reader;
     if problems.is_empty() {
-        Ok(Config { data_dir, plugins_dir, http, log, logging, tenants, streams, effective })
+        Ok(Config { data_dir, plugins_dir, http, log, store, logging, tenants, streams, effective })
     } else {
         Err(Problems(problems))
     }

@@ -116,6 +116,18 @@ impl From<Problems> for Failure {
     }
 }
 
+impl From<phronis_store::Error> for Failure {
+    fn from(error: phronis_store::Error) -> Self {
+        use phronis_store::Error;
+        let exit = match error {
+            Error::Unreachable { .. } => Exit::NotReachable,
+            Error::Refused { .. } | Error::Newer { .. } => Exit::Refused,
+            _ => Exit::CheckFailed,
+        };
+        Self::new(exit, error.to_string()).code(error.code())
+    }
+}
+
 impl From<std::io::Error> for Failure {
     /// Writing to standard output: the reader went away, which is how `| head` ends.
     fn from(error: std::io::Error) -> Self {

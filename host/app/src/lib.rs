@@ -13,5 +13,6 @@ pub mod logging;
 pub mod node;
 pub mod output;
 pub mod signals;
+mod store;
 pub mod survey;
 pub mod topics;

@@ -7,6 +7,7 @@ use phronis_core::contract::Contract;
 use phronis_core::partition::Topics;
 use phronis_core::{PluginId, StreamId, code};
 use phronis_log::Log;
+use phronis_store::Store;
 use tokio::sync::{broadcast, oneshot};
 
 use crate::hosts::{self, Hosts};
@@ -31,6 +32,7 @@ pub(crate) struct Shared {
     pub(crate) mailbox: Mailbox,
     pub(crate) live: broadcast::Sender<Arc<live::Event>>,
     pub(crate) log: Arc<dyn Log>,
+    pub(crate) store: Store,
     pub(crate) gate: Arc<Gate>,
     pub(crate) hosts: Arc<Hosts>,
 }
@@ -155,6 +157,11 @@ impl Handle {
     /// The event log.
     pub fn log(&self) -> Arc<dyn Log> {
         Arc::clone(&self.shared.log)
+    }
+
+    /// What is kept beside the log.
+    pub fn store(&self) -> &Store {
+        &self.shared.store
     }
 
     fn stream_status(&self, stream: &Stream) -> status::Stream {

@@ -13,6 +13,7 @@ use phronis_core::partition::CONFIG_TOPIC;
 use phronis_engine::Engine;
 use phronis_engine::watch::Watcher;
 use phronis_log::{Follower, Log, Sink};
+use phronis_store::Store;
 use tokio::sync::broadcast;
 
 use crate::clock::rest;
@@ -48,6 +49,8 @@ pub struct Options {
     pub plugins_dir: PathBuf,
     /// Where the last good versions are kept.
     pub state_dir: PathBuf,
+    /// What is kept beside the log.
+    pub store: Store,
 }
 
 /// A running pipeline.
@@ -111,7 +114,7 @@ impl Running {
         messages: mpsc::Receiver<Message>,
         woken: mpsc::Receiver<()>,
     ) -> Result<Handle> {
-        let Options { node, roles, topics: policy, streams: wanted, plugins_dir, state_dir } = options;
+        let Options { node, roles, topics: policy, streams: wanted, plugins_dir, state_dir, store } = options;
         let (live, _) = broadcast::channel(live::BACKLOG);
         let board = Arc::new(Board::new(wanted.iter().map(|stream| stream.id.clone())));
         let gate = Arc::new(Gate::new());
@@ -189,7 +192,17 @@ impl Running {
         self.threads.push(lag::watch(Arc::clone(&log), worked, Arc::clone(&self.should_stop)).map_err(Error::Thread)?);
         self.watch(plugins_dir, max_component_bytes)?;
         Ok(Handle {
-            shared: Arc::new(Shared { roles, streams, board, mailbox: self.mailbox.clone(), live, log, gate, hosts }),
+            shared: Arc::new(Shared {
+                roles,
+                streams,
+                board,
+                mailbox: self.mailbox.clone(),
+                live,
+                log,
+                store,
+                gate,
+                hosts,
+            }),
         })
     }
 

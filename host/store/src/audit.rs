@@ -1,5 +1,7 @@
 //! The audit: who changed what, when and why. Rows are added and read; there is no other way, and the databases refuse one.
 
+use std::time::Duration;
+
 use phronis_core::{Name, Time};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -9,6 +11,9 @@ use crate::database::{Begin as _, strange, with};
 use crate::store::Patience;
 use crate::text::{stored, told};
 use crate::{Page, Result, Store};
+
+/// Between two tries to write what could not be written.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// A change that somebody made.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -74,6 +79,27 @@ impl Store {
             }
             tx.commit().await
         })
+    }
+
+    /// Adds an entry now, or as soon as the store takes it: a change that is in force is not taken back
+    /// because it cannot be written down. Until then it is kept in memory, and stands in the host's log.
+    ///
+    /// # Cancel safety
+    /// The entry is added, or lost with the call, unless it was kept already.
+    pub async fn record_audit(&self, entry: Entry) {
+        let Err(error) = self.append_audit(std::slice::from_ref(&entry)).await else { return };
+        let written = serde_json::to_string(&entry).unwrap_or_default();
+        tracing::warn!(code = %error.code(), %error, entry = written, "the audit is written later");
+        let store = self.clone();
+        self.spawn(async move {
+            let mut health = store.watch_health();
+            while let Err(error) = store.append_audit(std::slice::from_ref(&entry)).await {
+                tracing::debug!(%error, "the audit still waits");
+                // Whether it changes or not, the next try is soon enough, and not too soon.
+                drop(tokio::time::timeout(AGAIN, health.changed()).await);
+                tokio::time::sleep(AGAIN).await;
+            }
+        });
     }
 
     /// The entries that are wanted, newest first, from `cursor` (the end of the page before) on.

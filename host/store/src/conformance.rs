@@ -9,9 +9,13 @@ mod letters;
 mod others;
 pub mod server;
 
+use std::path::Path;
 use std::pin::Pin;
+use std::sync::OnceLock;
 
-use crate::Store;
+use tokio::runtime::{Builder, Runtime};
+
+use crate::{Options, Store};
 
 /// Two hosts on one empty store.
 #[derive(Debug, Clone)]
@@ -49,6 +53,13 @@ pub const CASES: &[Case] = cases![
     "the_audit_cannot_be_changed_or_emptied" = others::audit_is_append_only,
     "many_writers_wait_for_each_other" = others::many_writers,
 ];
+
+/// A store in a file of a folder, on a runtime that lives as long as the process: for tests that have none.
+pub fn local(folder: &Path) -> Store {
+    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+    let runtime = RUNTIME.get_or_init(|| Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap());
+    runtime.block_on(Store::open(&Options::Sqlite(folder.join("store.sqlite")))).unwrap()
+}
 
 impl Store {
     /// How SQLite is set.

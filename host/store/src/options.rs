@@ -40,7 +40,15 @@ impl Postgres {
 /// `postgres://user:password@host:port/database?sslmode=verify-full`. Never shows its password.
 #[derive(Clone)]
 pub struct Url {
-    pub(crate) options: PgConnectOptions,
+    pub(crate) options: Box<PgConnectOptions>,
+    has_password: bool,
+}
+
+impl Url {
+    /// Whether the text held a password.
+    pub fn has_password(&self) -> bool {
+        self.has_password
+    }
 }
 
 /// A text that is not a [`Url`]. Does not repeat the text, which may hold a password.
@@ -57,7 +65,7 @@ impl FromStr for Url {
             return Err(InvalidUrl(": it must begin with postgres://".to_owned()));
         }
         match PgConnectOptions::from_str(text) {
-            Ok(options) => Ok(Self { options }),
+            Ok(options) => Ok(Self { options: Box::new(options), has_password: has_password(text) }),
             Err(sqlx::Error::Configuration(reason)) if reason.to_string().contains("ssl_mode") => {
                 let modes = "disable, allow, prefer, require, verify-ca, verify-full";
                 Err(InvalidUrl(format!(": its sslmode is none of {modes}")))
@@ -71,6 +79,14 @@ impl FromStr for Url {
     }
 }
 
+/// Whether there is a `:` in what stands before the host, or a parameter of this name.
+fn has_password(text: &str) -> bool {
+    let rest = text.split_once("://").map_or("", |(_, rest)| rest);
+    let (place, parameters) = rest.split_once('?').unwrap_or((rest, ""));
+    let authority = place.split('/').next().unwrap_or_default();
+    authority.rsplit_once('@').is_some_and(|(user, _)| user.contains(':')) || parameters.contains("password=")
+}
+
 impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let options = &self.options;
@@ -79,7 +95,7 @@ impl fmt::Display for Url {
             Some(socket) => write!(f, "{}", socket.display())?,
             None => write!(f, "{}:{}", options.get_host(), options.get_port())?,
         }
-        write!(f, "/{}", options.get_database().unwrap_or(options.get_username()))
+        write!(f, "/{}", options.get_database().unwrap_or_else(|| options.get_username()))
     }
 }
 
@@ -114,6 +130,8 @@ mod tests {
     fn an_address_never_shows_its_password() {
         let url: Url = "postgres://ops:s3cret@db.example:5433/phronis?sslmode=require".parse().unwrap();
         assert_eq!(url.to_string(), "postgres://ops@db.example:5433/phronis");
+        assert!(url.has_password());
+        assert!(!"postgres://ops@db:5433/phronis?sslmode=require".parse::<Url>().unwrap().has_password());
         assert!(!format!("{url:?} {:?}", Options::Postgres(Postgres::new(url.clone()))).contains("s3cret"));
     }
 

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::postgres::PgPoolOptions;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, PgPool};
 
 use crate::database::{Begin as _, of_postgres};
 use crate::options::Postgres;
-use crate::sqlite::of_migration;
+use crate::sqlite::{NEWEST, of_migration, refuse_newer};
 use crate::{Error, Result};
 
 /// What the server itself cuts off: statements whose host has given up on them, and transactions whose host is gone.
@@ -20,10 +20,7 @@ const LOCK: i64 = 0x0074_7664_7747;
 
 /// Connections that are made when they are needed.
 pub(crate) fn pool(postgres: &Postgres) -> PgPool {
-    let options = postgres
-        .url
-        .options
-        .clone()
+    let options = PgConnectOptions::clone(&postgres.url.options)
         .application_name("phronis")
         .options(SERVER_LIMITS)
         .options([("search_path", postgres.schema.as_str())])
@@ -54,6 +51,20 @@ pub(crate) async fn migrate(postgres: &Postgres, pool: &PgPool) -> Result<()> {
     let migrated = of_postgres().run_direct(None, &mut *transaction, false).await;
     migrated.map_err(|error| of_migration(error, &postgres.url.to_string(), failed))?;
     transaction.commit().await.map_err(failed)
+}
+
+/// Looks whether the database can be used, and makes nothing.
+pub(crate) async fn look(postgres: &Postgres) -> Result<()> {
+    let failed = |error| meaning("looking at the store", error);
+    let pool = pool(postgres);
+    let found: Option<String> =
+        sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations')::text").fetch_one(&pool).await.map_err(failed)?;
+    let mut newest = None;
+    if found.is_some() {
+        newest = sqlx::query_scalar(NEWEST).fetch_one(&pool).await.map_err(failed)?;
+    }
+    pool.close().await;
+    refuse_newer(&postgres.url.to_string(), newest)
 }
 
 /// What an error of PostgreSQL, or of the way to it, means to the store.

@@ -43,6 +43,38 @@ pub(crate) async fn open(path: &Path) -> Result<SqlitePool> {
     Ok(pool)
 }
 
+/// The newest migration that was run.
+pub(crate) const NEWEST: &str = "SELECT max(version) FROM _sqlx_migrations";
+
+/// Looks at the file, and writes nothing.
+pub(crate) async fn look(path: &Path) -> Result<()> {
+    let doing = "looking at the store";
+    let options = SqliteConnectOptions::new().filename(path).read_only(true).busy_timeout(BUSY);
+    let pool = SqlitePoolOptions::new().max_connections(1).acquire_timeout(BUSY).connect_with(options).await;
+    let pool = pool.map_err(|error| meaning(path, doing, error))?;
+    check(path, &pool).await?;
+    let failed = |error| meaning(path, doing, error);
+    // A host that was ended while it made the file has left no tables.
+    let tables: i64 = sqlx::query_scalar("SELECT count(*) FROM sqlite_schema WHERE name = '_sqlx_migrations'")
+        .fetch_one(&pool)
+        .await
+        .map_err(failed)?;
+    let mut found = None;
+    if tables > 0 {
+        found = sqlx::query_scalar(NEWEST).fetch_one(&pool).await.map_err(failed)?;
+    }
+    pool.close().await;
+    refuse_newer(&path.display().to_string(), found)
+}
+
+/// What a newer version made cannot be used.
+pub(crate) fn refuse_newer(place: &str, found: Option<i64>) -> Result<()> {
+    match found.filter(|found| *found > newest()) {
+        Some(found) => Err(Error::Newer { place: place.to_owned(), found, known: newest() }),
+        None => Ok(()),
+    }
+}
+
 /// What it holds belongs to the operator alone; SQLite gives its WAL the same permissions.
 fn prepare(path: &Path) -> std::io::Result<()> {
     if let Some(folder) = path.parent() {

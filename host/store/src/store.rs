@@ -78,6 +78,20 @@ impl Store {
         Ok(store)
     }
 
+    /// Looks whether a store answers and can be used, and makes and changes nothing.
+    ///
+    /// # Errors
+    /// Why it cannot be used.
+    pub async fn look(options: &Options) -> Result<()> {
+        match options {
+            Options::Sqlite(path) => sqlite::look(path).await,
+            Options::Postgres(options) => match timeout(options.patience, postgres::look(options)).await {
+                Ok(outcome) => outcome,
+                Err(_) => Err(Error::Unreachable { reason: "no answer in time".to_owned() }),
+            },
+        }
+    }
+
     /// Whether the store answered when it was last asked; asks nobody.
     ///
     /// # Errors
@@ -117,6 +131,11 @@ impl Store {
     /// Waits for a call, on a thread that is no worker of a runtime.
     pub fn wait<T>(&self, call: impl Future<Output = T>) -> T {
         self.0.runtime.block_on(call)
+    }
+
+    /// Does something beside the caller.
+    pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        drop(self.0.runtime.spawn(work));
     }
 
     /// Where the store is, without secrets.

@@ -92,6 +92,11 @@ impl Host {
         self.log.sink().unwrap().submit(delivery).unwrap().wait().unwrap();
     }
 
+    /// What it keeps beside the log.
+    pub(crate) fn store(&self) -> phronis_store::Store {
+        self.pipeline.as_ref().unwrap().handle().store().clone()
+    }
+
     /// How many records a topic holds.
     pub(crate) fn count(&self, topic: &str) -> i64 {
         let topics = self.log.topics().unwrap();
@@ -139,6 +144,7 @@ fn pipeline(folder: &TempDir, log: &embedded::Log, roles: &[phronis_pipeline::Ro
         streams: streams.into(),
         plugins_dir,
         state_dir: folder.path().join("state"),
+        store: phronis_store::conformance::local(folder.path()),
     };
     Pipeline::start(options, Arc::new(log.clone()), engine).unwrap()
 }

@@ -12,12 +12,13 @@ use crate::survey;
 /// Check a configuration, its contracts and its plugins, without running anything
 ///
 /// Tells every problem, with file, line and what was expected. Exits with 3 when there is one.
-/// With --online it also asks Kafka whether the topics are as configured, and exits with 1 when they are not.
+/// With --online it also asks Kafka whether the topics are as configured, and exits with 1 when they are not,
+/// and the store whether it answers.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
     config: ConfigArgs,
-    /// Contact Kafka too, and compare the topics with the configuration
+    /// Contact Kafka and the store too, and compare the topics with the configuration
     #[arg(long)]
     online: bool,
 }
@@ -40,7 +41,11 @@ pub fn run(args: &Args) -> Outcome {
         let plugins = if plugins.is_empty() { "no plugins".to_owned() } else { plugins.join(", ") };
         writeln!(out, "  {id}: {} partitions, contract {contract}, {plugins}", stream.partitions)?;
     }
-    if args.online { online(&config, &args.config, &mut out) } else { Ok(Exit::Ok) }
+    if args.online {
+        online(&config, &args.config, &mut out)?;
+        writeln!(out, "  store: {}", ask_store(&config)?)?;
+    }
+    Ok(Exit::Ok)
 }
 
 /// Compares the topics in Kafka with the configuration.
@@ -66,6 +71,11 @@ fn online(config: &Config, which: &ConfigArgs, out: &mut impl Write) -> Outcome 
             Err(Failure { message: format!("{}{lines}", failure.message), ..failure })
         }
     }
+}
+
+fn ask_store(config: &Config) -> Result<String, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(crate::store::asked(config))
 }
 
 fn summary(config: &Config, plugins: usize) -> String {

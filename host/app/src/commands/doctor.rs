@@ -18,7 +18,7 @@ use crate::topics::Found;
 
 /// Look at everything that a host needs, and say what to do about what is wrong
 ///
-/// Configuration, data folder, disk, Kafka and its topics, address or running host, plugins, clock. Exits with 1 when something is wrong.
+/// Configuration, data folder, disk, Kafka and its topics, the store, address or running host, plugins, clock. Exits with 1 when something is wrong.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -50,6 +50,7 @@ pub async fn run(args: &Args) -> Outcome {
             findings.push(folder(&config.data_dir));
             findings.push(disk(&config));
             findings.extend(kafka(&config, &args.config));
+            findings.push(store(&config).await);
             findings.extend(host(&config, args).await);
             findings.extend(plugins(&config));
         }
@@ -175,6 +176,18 @@ fn kafka(config: &Config, which: &ConfigArgs) -> Vec<Finding> {
         }
     }
     findings
+}
+
+async fn store(config: &Config) -> Finding {
+    match crate::store::asked(config).await {
+        Ok(what) => finding("store", State::Good, &what, None),
+        Err(failure) => {
+            let what = format!("{}: {}", config.store.options(), failure.message);
+            let next =
+                failure.code.map_or_else(|| "docs/store.md".to_owned(), |code| format!("phronis explain {code}"));
+            finding("store", State::Wrong, &what, Some(&next))
+        }
+    }
 }
 
 fn node(config: &Config) -> Finding {

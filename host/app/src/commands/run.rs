@@ -11,6 +11,7 @@ use std::time::Duration;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use phronis_core::{StreamId, code, time::Time};
 use phronis_pipeline::{Node, Pipeline, Role, TopicPolicy};
+use phronis_store::Store;
 
 use super::{ConfigArgs, wiring};
 use crate::config::{Config, HostFile};
@@ -70,10 +71,12 @@ pub fn run(args: Args) -> Outcome {
     let log = EventLog::open(&config, &node_id)?;
     expect_topics(&config, &log, &args.config.files)?;
     watch_the_end(&runtime, &shutdown, config.data_dir.clone());
-    let pipeline = start_pipeline(&config, &log, node_id, &args.role)?;
+    let store = runtime.block_on(Store::open(&config.store.options()))?;
+    let pipeline = start_pipeline(&config, &log, store.clone(), node_id, &args.role)?;
     let served = serve(&config, &pipeline, metrics, &runtime, &shutdown);
     end_in_time(config.data_dir.clone());
     pipeline.stop();
+    runtime.block_on(store.close());
     log.close();
     HostFile::remove(&config.data_dir);
     match &served {
@@ -159,6 +162,7 @@ fn serve(
     tracing::info!(
         url = %format!("http://{}", host.listen),
         data = %config.data_dir.display(),
+        store = %config.store.options(),
         plugins = %config.plugins_dir.display(),
         streams = %names(config.streams.keys()),
         "phronis {} is up", env!("CARGO_PKG_VERSION"),
@@ -175,12 +179,19 @@ fn serve(
     fatal.map_or(Ok(Exit::Ok), |error| Err(pipeline_failure("the host cannot go on", error)))
 }
 
-fn start_pipeline(config: &Config, log: &EventLog, node_id: String, roles: &[Role]) -> Result<Pipeline, Failure> {
+fn start_pipeline(
+    config: &Config,
+    log: &EventLog,
+    store: Store,
+    node_id: String,
+    roles: &[Role],
+) -> Result<Pipeline, Failure> {
     let makes_topics = config.log.kafka().is_none_or(|kafka| kafka.auto_create);
     let options = phronis_pipeline::Options {
         streams: wiring::streams(config),
         plugins_dir: config.plugins_dir.clone(),
         state_dir: config.data_dir.join("plugins.good"),
+        store,
         node: Node { id: node_id, listen: announced(config.http.listen) },
         roles: if roles.is_empty() { Role::all() } else { roles.iter().copied().collect::<BTreeSet<_>>() },
         topics: if makes_topics { TopicPolicy::Create } else { TopicPolicy::Expect },

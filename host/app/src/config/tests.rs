@@ -48,6 +48,51 @@ fn without_a_file_there_are_two_streams_on_loopback() {
 }
 
 #[test]
+fn the_store_is_a_file_beside_the_log_unless_it_is_said() {
+    let postgres = "[store]\nkind = \"postgres\"\n";
+    let file = |text: &str| format!("{postgres}{text}");
+    check(&[("a.toml", "")], &[], Ok(&[("path = ", "default")]));
+    check(&[("a.toml", "[store]\npath = \"x.db\"")], &[], Ok(&[("path = \"x.db\"", "a.toml:2")]));
+    let url = file("url = \"postgres://ops@db:5433/phronis?sslmode=require\"");
+    check(&[("a.toml", &url)], &[], Ok(&[("url = \"postgres://ops@db:5433/phronis\"", "a.toml:3")]));
+    for (text, parts) in [
+        (file(""), ["store.url", "either `url` or `url_file`"]),
+        (file("url = \"mysql://db\""), ["store.url", "must begin with postgres://"]),
+        (file("url = \"postgres://db/a\"\nurl_file = \"nowhere\""), ["store.url_file", "one of the two"]),
+        (file("url_file = \"nowhere\""), ["store.url_file", "cannot read"]),
+        (file("url = \"postgres://db/a\"\nschema = \"A;\""), ["store.schema", "expected a name"]),
+        (file("url = \"postgres://db/a\"\npath = \"x\""), ["store.path", "belongs to `kind = \"sqlite\"`"]),
+        ("[store]\nurl = \"postgres://db/a\"".to_owned(), ["store.url", "belongs to `kind = \"postgres\"`"]),
+    ] {
+        check(&[("a.toml", &text)], &[], Err(&parts));
+    }
+}
+
+#[test]
+fn the_password_of_the_store_stays_in_its_own_file() {
+    let address = "postgres://ops:hunter2@db/phronis";
+    let folder = tempfile::tempdir().unwrap();
+    let read = |text: &str, env: &[(&str, &str)]| {
+        let path = folder.path().join("a.toml");
+        fs::write(&path, format!("[store]\nkind = \"postgres\"\n{text}")).unwrap();
+        let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        load(&[path], &Overrides { env, flags: Vec::new() })
+    };
+    let refused = read(&format!("url = \"{address}\""), &[]).unwrap_err().to_string();
+    assert!(refused.contains("has a password") && !refused.contains("hunter2"), "{refused}");
+    fs::write(folder.path().join("store.url"), format!("{address}\n")).unwrap();
+    for (text, env) in [("url_file = \"store.url\"", &[][..]), ("", &[("PHRONIS__STORE__URL", address)])] {
+        let config = read(text, env).unwrap();
+        assert_eq!(config.store.options().to_string(), "postgres://ops@db:5432/phronis");
+        let shown = format!("{config:?} {}", show_effective(&config.effective, true));
+        assert!(!shown.contains("hunter2"), "{shown}");
+    }
+    fs::write(folder.path().join("store.url"), "postgres://ops:hunter2@db:port/phronis").unwrap();
+    let wrong = read("url_file = \"store.url\"", &[]).unwrap_err().to_string();
+    assert!(!wrong.contains("hunter2"), "{wrong}");
+}
+
+#[test]
 fn the_built_in_contracts_say_who_and_when() {
     let config = load(&[], &Overrides::default()).unwrap();
     for (name, key, agent, time) in

@@ -56,7 +56,10 @@ pub(super) async fn one_redrive(hosts: Hosts) {
     assert_eq!(loser, Started::Occupied(Box::new(winner.clone())));
     assert_eq!(hosts.one.start_redrive(winner).await.unwrap(), Started::Running, "the same once more is no other");
     assert_eq!(hosts.one.start_redrive(&redrive("r3", "agents")).await.unwrap(), Started::Running);
-    assert_eq!(hosts.one.running_redrives(Some(&winner.stream)).await.unwrap(), [winner.clone()]);
+    assert_eq!(
+        hosts.one.running_redrives(Some(&winner.stream)).await.unwrap().as_slice(),
+        std::slice::from_ref(winner)
+    );
     assert_eq!(hosts.one.running_redrives(None).await.unwrap().len(), 2);
 
     assert!(hosts.other.end_redrive(&winner.id, State::Cancelled, Some("by ops"), Time(9)).await.unwrap());
@@ -109,11 +112,14 @@ pub(super) async fn audit_once(hosts: Hosts) {
     assert_eq!(all.next, None);
 }
 
+/// Whether a filter lets an entry through.
+type Keeps = fn(&Entry) -> bool;
+
 pub(super) async fn audit_filters(hosts: Hosts) {
     let entries: Vec<Entry> = (0..24).map(entry).collect();
     hosts.one.append_audit(&entries).await.unwrap();
     let text = |text: &str| Some(text.to_owned());
-    let filters: [(Filter, fn(&Entry) -> bool); 8] = [
+    let filters: [(Filter, Keeps); 8] = [
         (Filter { actor: text("host\0"), ..Filter::default() }, |e| e.actor == "host\0"),
         (Filter { action: text("agent"), ..Filter::default() }, |e| e.action.starts_with("agent.")),
         (Filter { action: text("agent.halt"), ..Filter::default() }, |e| e.action == "agent.halt"),

@@ -1,0 +1,124 @@
+//! `phronis audit`: who changed what, when and why.
+
+use jiff::{SignedDuration, Timestamp};
+use reqwest::Method;
+use serde_json::Value;
+
+use crate::client::{Client, ClientArgs};
+use crate::config::units::parse_duration;
+use crate::failure::{Exit, Failure, Outcome};
+use crate::output::{self, Column, Format, cell};
+
+/// Show who changed what, when and why, newest first
+///
+/// Asks the running host; a key needs the role admin. `-o jsonl` is for keeping: entries are never changed or deleted.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    client: ClientArgs,
+    /// Not earlier than this: `2h`, `7d`, or a time such as 2026-01-31T12:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    since: Option<String>,
+    /// Earlier than this
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    until: Option<String>,
+    /// By this actor
+    #[arg(long)]
+    actor: Option<String>,
+    /// This action, or all that begin with it and a dot: `agent` stands for `agent.halt` and `agent.reset`
+    #[arg(long)]
+    action: Option<String>,
+    /// About this: a plugin's id, an agent's name
+    #[arg(long)]
+    subject: Option<String>,
+    /// Most entries; all without it
+    #[arg(short = 'n', long, value_name = "N")]
+    limit: Option<usize>,
+    /// How to print the list
+    #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
+    output: Format,
+}
+
+/// Prints the entries.
+pub async fn run(args: &Args) -> Outcome {
+    let entries = entries(&args.client.client()?, args).await?;
+    let columns: [Column<'_>; 6] = [
+        ("AT", &|item| cell(item, "/at")),
+        ("ACTOR", &|item| cell(item, "/actor")),
+        ("ACTION", &|item| cell(item, "/action")),
+        ("SUBJECT", &|item| cell(item, "/subject")),
+        ("REASON", &|item| cell(item, "/reason")),
+        ("FACTS", &|item| cell(item, "/facts")),
+    ];
+    output::list(&entries, args.output, &columns)?;
+    Ok(Exit::Ok)
+}
+
+async fn entries(client: &Client, args: &Args) -> Result<Vec<Value>, Failure> {
+    let mut found = Vec::new();
+    let mut cursor: Option<String> = None;
+    loop {
+        let left = args.limit.map_or(usize::MAX, |limit| limit.saturating_sub(found.len()));
+        let limit = left.min(1000).to_string();
+        let given = [
+            ("from", args.since.as_deref()),
+            ("until", args.until.as_deref()),
+            ("actor", args.actor.as_deref()),
+            ("action", args.action.as_deref()),
+            ("subject", args.subject.as_deref()),
+            ("cursor", cursor.as_deref()),
+            ("limit", Some(limit.as_str())),
+        ];
+        let query: Vec<String> =
+            given.iter().filter_map(|(name, value)| Some(format!("{name}={}", escaped((*value)?)))).collect();
+        let request = client.request(Method::GET, &format!("/v1/audit?{}", query.join("&")));
+        let page: Value = client.checked(request).await?.json().await.map_err(|error| client.unreachable(&error))?;
+        found.extend(page.get("items").and_then(Value::as_array).cloned().unwrap_or_default());
+        cursor = page.get("next").and_then(Value::as_str).map(str::to_owned);
+        if cursor.is_none() || args.limit.is_some_and(|limit| found.len() >= limit) {
+            return Ok(found);
+        }
+    }
+}
+
+/// A value in a query.
+fn escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => escaped.push(char::from(byte)),
+            _ => escaped.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    escaped
+}
+
+/// A moment, or how long ago it was.
+fn parse_time(text: &str) -> Result<String, String> {
+    if let Ok(at) = text.parse::<Timestamp>() {
+        return Ok(at.to_string());
+    }
+    let ago = parse_duration(text).map_err(|_| "expected `2h`, `7d`, or a time such as 2026-01-31T12:00:00Z")?;
+    let ago = SignedDuration::try_from(ago).map_err(|error| error.to_string())?;
+    Ok((Timestamp::now() - ago).to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_moments_or_durations() {
+        assert_eq!(parse_time("2026-01-31T12:00:00+01:00").as_deref(), Ok("2026-01-31T11:00:00Z"));
+        assert!(parse_time("2h").is_ok_and(|at| at.starts_with("20")));
+        for bad in ["", "yesterday", "2"] {
+            assert!(parse_time(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn whatever_is_in_a_value_stays_in_it() {
+        assert_eq!(escaped("a1-._~"), "a1-._~");
+        assert_eq!(escaped("a&b=c d+%ü/"), "a%26b%3Dc%20d%2B%25%C3%BC%2F");
+    }
+}

@@ -1,0 +1,89 @@
+//! A host whose store is a real PostgreSQL that comes and goes: events never wait for it.
+
+use phronis_tests::host::{Host, Room, run};
+use phronis_tests::plugins::plugin;
+use phronis_tests::postgres::{PASSWORD, Server};
+use serde_json::{Value, json};
+
+use crate::reading;
+
+const ID: &str = "default/sensors/threshold";
+
+fn warns_of_the_store(host: &Host) -> anyhow::Result<bool> {
+    let answer = host.get("/readyz")?;
+    assert_eq!(answer.status, 200, "the host stays ready: {}", answer.text);
+    Ok(answer.json.pointer("/warnings/0/name") == Some(&Value::from("store")))
+}
+
+#[test]
+fn changes_are_in_the_audit_also_those_made_while_the_store_was_away() -> anyhow::Result<()> {
+    let server = Server::start()?;
+    let room = Room::with("[store]\nkind = \"postgres\"\nurl_file = \"store.url\"\n")?;
+    std::fs::write(room.folder().join("store.url"), server.url())?;
+    room.install(ID, &plugin("threshold")?, "[params]\nhigh = 50.0\n")?;
+    let (code, told, said) = run(room.command(&["check", "--online"])?)?;
+    assert!(code == Some(0) && told.contains("store: postgres://phronis@127.0.0.1:"), "{told}{said}");
+
+    let mut host = Host::start(&room)?;
+    host.plugin_is(ID, "active")?;
+    assert!(!warns_of_the_store(&host)?);
+    let change = |high: f64, reason: &str| {
+        let headers =
+            [("x-phronis", "1"), ("x-reason", reason), ("x-actor", "ada"), ("content-type", "application/json")];
+        let body = json!({ "high": high }).to_string().into_bytes();
+        host.ask(reqwest::Method::PUT, &format!("/v1/plugins/{ID}/params"), &headers, body)
+    };
+    assert_eq!(change(60.0, "too loud")?.status, 200);
+
+    server.kill()?;
+    assert_eq!(change(70.0, "still too loud")?.status, 200, "a change does not wait for the store");
+    host.until("readyz warns of the store", warns_of_the_store)?;
+    let away = host.get("/v1/audit")?;
+    assert_eq!((away.status, away.str("/code")), (503, "PH5001"), "{}", away.text);
+    assert!(host.post("sensors", reading("S01", 1, 71.0))?.is_taken());
+    host.drained("sensors")?;
+    let (code, told, said) = run(room.command(&["doctor"])?)?;
+    assert!(code == Some(1) && told.contains("PH5001"), "{told}{said}");
+
+    server.launch()?;
+    host.until("both changes are in the audit", |host| {
+        let items = host.get("/v1/audit?action=plugin")?.json.get("items").and_then(Value::as_array).cloned();
+        Ok(items.is_some_and(|items| items.len() == 2))
+    })?;
+    host.until("readyz warns no more", |host| Ok(!warns_of_the_store(host)?))?;
+    let (code, told, said) = run(room.command(&["audit", "--subject", ID, "--since", "1h", "-o", "jsonl"])?)?;
+    assert_eq!(code, Some(0), "{said}");
+    let rows: Vec<Value> = told.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    let facts = |row: &Value| (row.pointer("/reason").cloned(), row.pointer("/facts/value/high").cloned());
+    let wanted = |reason: &str, high: f64| (Some(Value::from(reason)), Some(Value::from(high)));
+    let told: Vec<_> = rows.iter().map(facts).collect();
+    assert_eq!(told, [wanted("still too loud", 70.0), wanted("too loud", 60.0)], "{rows:?}");
+    assert!(rows.iter().all(|row| row.get("actor") == Some(&Value::from("ada"))), "{rows:?}");
+    host.end()?;
+    assert!(!host.said().contains(PASSWORD), "{}", host.said());
+    Ok(())
+}
+
+#[test]
+fn a_host_starts_without_its_store_and_not_with_a_damaged_one() -> anyhow::Result<()> {
+    let server = Server::start()?;
+    server.stop()?;
+    let room = Room::with("[store]\nkind = \"postgres\"\nurl_file = \"store.url\"\n")?;
+    std::fs::write(room.folder().join("store.url"), server.url())?;
+    let host = Host::start(&room)?;
+    assert!(warns_of_the_store(&host)?);
+    assert!(host.post("sensors", reading("S01", 1, 1.0))?.is_taken());
+    host.drained("sensors")?;
+    server.launch()?;
+    host.until("the audit can be read", |host| Ok(host.get("/v1/audit")?.status == 200))?;
+    assert!(host.stop()?.success());
+
+    let room = Room::new()?;
+    std::fs::write(room.data().join("store.sqlite"), [0x42; 8192])?;
+    for command in ["run", "doctor"] {
+        let (code, told, said) = run(room.command(&[command])?)?;
+        assert_eq!(code, Some(1), "{told}{said}");
+        assert!(format!("{told}{said}").contains("PH5004"), "{told}{said}");
+    }
+    Ok(())
+}
