@@ -115,6 +115,12 @@ codes! {
     QUARANTINED = 2304, "the event made the whole host crash";
     WAITS_BEHIND = 2305, "the event waits behind an earlier one with the same key";
 
+    // 24xx: the index of letters, and what people do about letters
+    REDRIVE_RUNNING = 2401, "another redrive of the stream is under way";
+    LETTER_VERSION_GONE = 2402, "the version that was asked for is not there any more";
+    NO_LETTER_MEANT = 2403, "no outstanding letter is meant";
+    LETTER_EVENT_GONE = 2404, "the letter's event is not there any more";
+
     // 30xx: the log
     LOG_FULL = 3001, "the log is full";
     OFFSET_OUT_OF_RANGE = 3002, "the offset is not in the log any more";

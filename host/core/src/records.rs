@@ -211,6 +211,11 @@ impl HeadersBuilder {
         &self.block
     }
 
+    /// The headers so far.
+    pub fn headers(&self) -> Headers<'_> {
+        Headers { rest: &self.block }
+    }
+
     /// Forgets all headers, keeps the memory.
     pub fn clear(&mut self) {
         self.block.clear();

@@ -14,6 +14,7 @@ use crate::hosts::{self, Hosts};
 use crate::ingest::{self, Ingest};
 use crate::plugins::{self, Board, Mailbox, Message};
 use crate::readiness::Gate;
+use crate::retry::Letters;
 use crate::stream::{Stream, lag};
 use crate::{Error, Role, live, status};
 
@@ -35,6 +36,8 @@ pub(crate) struct Shared {
     pub(crate) store: Store,
     pub(crate) gate: Arc<Gate>,
     pub(crate) hosts: Arc<Hosts>,
+    /// The letters of each stream, as far as this host owns them.
+    pub(crate) letters: BTreeMap<StreamId, Arc<Letters>>,
 }
 
 impl Handle {

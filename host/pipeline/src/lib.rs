@@ -1,7 +1,7 @@
 //! The pipeline: takes records through their stages, and plugins through their lives.
 //!
 //! [`Pipeline::start`] brings up the branches that share nothing but the log:
-//! workers a stream (`worker`), the control of plugins (`plugins`), and the alert branch (`live`).
+//! workers a stream (`worker`), the control of plugins (`plugins`), the alert branch (`live`), and the retry branch (`retry`).
 //! They begin when the log is ready for them (`opening`, `readiness`); [`hosts`] are the others that share it.
 //! [`Handle`] is what the faces see of it.
 
@@ -11,11 +11,13 @@ mod error;
 mod handle;
 pub mod hosts;
 pub mod ingest;
+pub mod letters;
 pub mod live;
 mod meters;
 mod opening;
 pub mod plugins;
 mod readiness;
+pub mod retry;
 mod roles;
 mod stage;
 pub mod status;

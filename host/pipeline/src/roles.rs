@@ -25,11 +25,13 @@ pub enum Role {
     Alert,
     /// Takes events over HTTP.
     Serve,
+    /// Keeps time for letters, and moves them.
+    Retry,
 }
 
 impl Role {
     /// All of them: what a host does unless told otherwise.
-    pub const ALL: [Self; 3] = [Self::Process, Self::Alert, Self::Serve];
+    pub const ALL: [Self; 4] = [Self::Process, Self::Alert, Self::Serve, Self::Retry];
 
     /// The word for it.
     pub fn as_str(self) -> &'static str {
@@ -37,6 +39,7 @@ impl Role {
             Self::Process => "process",
             Self::Alert => "alert",
             Self::Serve => "serve",
+            Self::Retry => "retry",
         }
     }
 
@@ -81,6 +84,6 @@ mod tests {
             assert_eq!(role.to_string().parse(), Ok(role));
         }
         let error = "archive".parse::<Role>().unwrap_err().to_string();
-        assert_eq!(error, "there is no role `archive`: use process, alert, serve, with commas between");
+        assert_eq!(error, "there is no role `archive`: use process, alert, serve, retry, with commas between");
     }
 }

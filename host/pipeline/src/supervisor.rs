@@ -24,6 +24,7 @@ use crate::ingest::partitions::{self, Partitions};
 use crate::opening::{Opening, say_for_workers};
 use crate::plugins::{self, Board, Mailbox, Message};
 use crate::readiness::Gate;
+use crate::retry::{self, Letters};
 use crate::stream::{self, Stream, lag};
 use crate::worker::Worker;
 use crate::{Error, Node, Result, Role, TopicPolicy, live, status, topics};
@@ -189,6 +190,7 @@ impl Running {
         for stream in &worked {
             self.work(stream, &board, &log, &gate)?;
         }
+        let letters = self.keep_time(&streams, &log, &gate, &roles)?;
         self.threads.push(lag::watch(Arc::clone(&log), worked, Arc::clone(&self.should_stop)).map_err(Error::Thread)?);
         self.watch(plugins_dir, max_component_bytes)?;
         Ok(Handle {
@@ -202,6 +204,7 @@ impl Running {
                 store,
                 gate,
                 hosts,
+                letters,
             }),
         })
     }
@@ -255,6 +258,33 @@ impl Running {
             })?;
         }
         Ok(())
+    }
+
+    /// Starts the retry branch of each stream; it waits at the gate. The answer is what it shares with the handle.
+    fn keep_time(
+        &mut self,
+        streams: &BTreeMap<StreamId, (Arc<Stream>, Option<Ingest>)>,
+        log: &Arc<dyn Log>,
+        gate: &Arc<Gate>,
+        roles: &BTreeSet<Role>,
+    ) -> Result<BTreeMap<StreamId, Arc<Letters>>> {
+        let mut all = BTreeMap::new();
+        for (id, (stream, _)) in streams {
+            let letters = Arc::new(Letters::new(id.clone()));
+            all.insert(id.clone(), Arc::clone(&letters));
+            if !roles.contains(&Role::Retry) {
+                continue;
+            }
+            let (stream, log, should_stop) = (Arc::clone(stream), Arc::clone(log), Arc::clone(&self.should_stop));
+            let parts = retry::Parts { stream, letters, log, is_open: Arc::new(|_| false), should_stop };
+            let gate = Arc::clone(gate);
+            self.spawn(&format!("{id}-retry"), move || {
+                if gate.wait(&parts.should_stop) {
+                    retry::keep_time(&parts);
+                }
+            })?;
+        }
+        Ok(all)
     }
 
     fn watch(&mut self, dir: PathBuf, max_component_bytes: usize) -> Result<()> {

@@ -29,8 +29,8 @@ pub fn topics(streams: &[stream::Options]) -> Vec<TopicSpec> {
     need(&CONFIG_TOPIC.into(), 1, compacted);
     need(&CONTROL_TOPIC.into(), 1, compacted);
     for stream in streams {
-        let Topics { raw, processed, alerts, dlq, state, .. } = &stream.topics;
-        for name in [raw, processed, alerts] {
+        let Topics { raw, processed, alerts, dlq, retry, state } = &stream.topics;
+        for name in [raw, processed, alerts, retry] {
             need(name, stream.partitions, stream.retention);
         }
         need(dlq, stream.partitions, stream.letters_retention);

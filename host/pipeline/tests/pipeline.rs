@@ -15,6 +15,8 @@ mod away;
 mod hosts;
 #[path = "pipeline/large.rs"]
 mod large;
+#[path = "pipeline/letters.rs"]
+mod letters;
 #[path = "pipeline/opening.rs"]
 mod opening;
 #[path = "pipeline/room.rs"]

@@ -399,7 +399,7 @@ impl<'a> Marks<'a> {
     }
 }
 
-fn code_of(kind: FailureKind) -> Code {
+pub(crate) fn code_of(kind: FailureKind) -> Code {
     match kind {
         FailureKind::Row => code::ROW_FAILED,
         FailureKind::Error => code::PLUGIN_ERROR,

@@ -1,0 +1,232 @@
+//! What would become of a letter now: its record goes through the plugins once more, off the data path, and nothing is written.
+//!
+//! The plugins are instances of its own: what they say or fail at here is counted nowhere, and no breaker hears of it.
+
+use std::sync::Arc;
+
+use phronis_core::decode::Decoder;
+use phronis_core::letter::{Letter, Stage};
+use phronis_core::plugin::Severity;
+use phronis_core::records::{Records, RecordsBuilder};
+use phronis_core::{Code, Name, StreamId, code};
+
+use super::{At, Detail, Place};
+use crate::Handle;
+use crate::clock::now_us;
+use crate::crew::Crew;
+use crate::plugins::{Lineup, Placed, Version};
+use crate::stage::deliver::code_of;
+use crate::stage::{Judged, Leaving, Times, detect, enrich};
+
+/// What would become of a letter.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DryRun {
+    /// In one word.
+    pub verdict: Verdict,
+    /// What would be found.
+    pub findings: Vec<Finding>,
+    /// What would fail.
+    pub problems: Vec<Problem>,
+    /// The versions that were asked: name, version, digest.
+    pub asked: Vec<(Name, String, String)>,
+}
+
+/// What would become of a letter, in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// The event would be judged, or delivered: the letter would be settled.
+    Good,
+    /// A rule would drop the event.
+    Dropped,
+    /// It would fail again.
+    Fails,
+}
+
+/// What a detector would find.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Finding {
+    /// Which.
+    pub plugin: Name,
+    /// Which rule fires.
+    pub rule: String,
+    /// How bad it is.
+    pub severity: Severity,
+    /// One sentence for a person.
+    pub message: String,
+}
+
+/// What would fail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The plugin, unless it is the gate.
+    pub plugin: Option<Name>,
+    /// The stable code.
+    pub code: Code,
+    /// Why, in words.
+    pub message: String,
+}
+
+/// Why nothing can be said.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Impossible {
+    /// No such letter.
+    #[error("there is no letter there")]
+    Unknown,
+    /// The plugin, or the version that was asked for, does not run and is not kept.
+    #[error("{0}")]
+    Gone(String),
+    /// The letter does not keep its record's bytes, and they are not in raw any more.
+    #[error("the letter does not keep the whole record")]
+    Omitted,
+    /// A fault of the host.
+    #[error("{0}")]
+    Host(String),
+    /// The log does not answer.
+    #[error(transparent)]
+    Log(#[from] phronis_log::Error),
+}
+
+impl Handle {
+    /// Shows a letter's record to the plugins that run, or to the one of them with this digest.
+    ///
+    /// # Errors
+    /// Nothing can be said.
+    pub fn dry_run(&self, stream: &StreamId, place: Place, digest: Option<&str>) -> Result<DryRun, Impossible> {
+        let At::Letter(detail) = self.letter(stream, place)? else { return Err(Impossible::Unknown) };
+        let (running, _) = self.letters_of(stream).ok_or(Impossible::Unknown)?;
+        let letter = &detail.found.letter;
+        let lineup = chosen(&self.shared.board.lineup(stream), letter, digest)?;
+        let records = match letter.code == code::BREAKER_OPEN {
+            true => self.first_of_range(letter)?,
+            false => original(&detail)?,
+        };
+        let contract = Arc::clone(&running.options.contract);
+        run(Decoder::new(Arc::clone(&contract)), Crew::new(contract).map_err(Impossible::Host)?, lineup, records)
+    }
+
+    /// The first record that a range letter is about: it stands for the others.
+    fn first_of_range(&self, letter: &Letter) -> Result<Records, Impossible> {
+        let origin = &letter.origin;
+        let mut record = None;
+        let log = self.shared.log.as_ref();
+        crate::retry::read_letters(log, &origin.topic, origin.partition, &[origin.offset], |records, row| {
+            record = Some(records.slice(row, 1));
+        })?;
+        record.ok_or(Impossible::Omitted)
+    }
+}
+
+/// The record that a letter keeps, as it stood in raw.
+fn original(detail: &Detail) -> Result<Records, Impossible> {
+    let (letter, body) = (&detail.found.letter, &detail.found.record.body);
+    if letter.omitted.value.is_some() || letter.omitted.key.is_some() {
+        return Err(Impossible::Omitted);
+    }
+    let mut records = RecordsBuilder::default();
+    records.push(letter.origin.timestamp, body.key(0), body.value(0), detail.original.as_bytes());
+    let origin = &letter.origin;
+    Ok(Records {
+        topic: Arc::clone(&origin.topic),
+        partition: origin.partition,
+        offsets: vec![origin.offset].into(),
+        body: records.finish(),
+    })
+}
+
+/// The plugins that the letter concerns, with counters of their own.
+fn chosen(lineup: &Lineup, letter: &Letter, digest: Option<&str>) -> Result<Lineup, Impossible> {
+    let all = || lineup.enrichers.iter().chain(&lineup.detectors);
+    if let Some(digest) = digest
+        && !all().any(|placed| placed.version.component.digest() == digest)
+    {
+        return Err(Impossible::Gone(format!("no version with the digest {digest} runs in this stream or is kept")));
+    }
+    let name = letter.plugin.as_ref().map(|plugin| &plugin.name);
+    if let Some(name) = name.filter(|name| !all().any(|placed| placed.version.id.name == **name)) {
+        return Err(Impossible::Gone(format!("the plugin `{name}` does not run in this stream any more")));
+    }
+    // A detector's letter concerns that detector alone; the others have judged the event.
+    let wants = |placed: &&Placed| letter.stage != Stage::Detect || Some(&placed.version.id.name) == name;
+    Ok(Lineup {
+        enrichers: lineup.enrichers.iter().map(uncounted).collect(),
+        detectors: lineup.detectors.iter().filter(wants).map(uncounted).collect(),
+        added: lineup.added.clone(),
+        bypassed: lineup.bypassed.clone(),
+        is_ready: true,
+        is_held: false,
+    })
+}
+
+fn uncounted(placed: &Placed) -> Placed {
+    let Version { id, component, params, limits, fields, adds, may_halt, .. } = &*placed.version;
+    let version = Version {
+        id: id.clone(),
+        component: component.clone(),
+        params: params.clone(),
+        limits: *limits,
+        fields: Arc::clone(fields),
+        adds: Arc::clone(adds),
+        may_halt: *may_halt,
+        counters: Arc::default(),
+    };
+    Placed { version: Arc::new(version), columns: Arc::clone(&placed.columns) }
+}
+
+fn run(mut decoder: Decoder, mut crew: Crew, lineup: Lineup, records: Records) -> Result<DryRun, Impossible> {
+    let checked = decoder.check(records);
+    if let Some(rejection) = checked.rejected.first() {
+        let field = rejection.field.as_ref().map(|field| format!("{field}: ")).unwrap_or_default();
+        let message = format!("{field}{}", rejection.message);
+        let problem = Problem { plugin: None, code: rejection.code, message };
+        return Ok(DryRun {
+            verdict: Verdict::Fails,
+            findings: Vec::new(),
+            problems: vec![problem],
+            asked: Vec::new(),
+        });
+    }
+    let version = |placed: &Placed| {
+        let component = &placed.version.component;
+        (placed.version.id.name.clone(), component.manifest().version.clone(), component.digest().to_owned())
+    };
+    let asked = lineup.enrichers.iter().chain(&lineup.detectors).map(version).collect();
+    crew.follow(Arc::new(lineup)).map_err(Impossible::Host)?;
+    let mut judged = Judged::new(checked, now_us(), Times::default());
+    let fault = |error: crate::Error| Impossible::Host(error.to_string());
+    for enricher in &mut crew.enrichers {
+        enrich::enrich(&mut judged, enricher).map_err(fault)?;
+    }
+    for detector in &mut crew.detectors {
+        detect::detect(&mut judged, detector).map_err(fault)?;
+    }
+    Ok(said(judged, asked))
+}
+
+fn said(judged: Judged, asked: Vec<(Name, String, String)>) -> DryRun {
+    let mut problems: Vec<Problem> = Vec::new();
+    let mut problem = |plugin: &Version, failure: phronis_core::plugin::RowFailure| {
+        let plugin = Some(plugin.id.name.clone());
+        problems.push(Problem { plugin, code: code_of(failure.kind), message: failure.message });
+    };
+    let mut is_dropped = false;
+    for leaving in judged.leaving.into_values() {
+        match leaving {
+            Leaving::Dropped { .. } => is_dropped = true,
+            Leaving::Failed { plugin, failure } => problem(&plugin, failure),
+        }
+    }
+    judged.debts.into_iter().for_each(|debt| problem(&debt.plugin, debt.failure));
+    let findings = judged.found.into_iter().map(|found| Finding {
+        plugin: found.by.version.id.name.clone(),
+        rule: found.finding.rule,
+        severity: found.finding.severity,
+        message: found.finding.message,
+    });
+    let verdict = match (problems.is_empty(), is_dropped) {
+        (false, _) => Verdict::Fails,
+        (true, true) => Verdict::Dropped,
+        (true, false) => Verdict::Good,
+    };
+    DryRun { verdict, findings: findings.collect(), problems, asked }
+}

@@ -1,0 +1,409 @@
+//! The retry branch: keeps time for letters, and moves those whose time has come to the retry topic. It judges nothing.
+//!
+//! One thread a stream. It owns partitions of dlq by a consumer group of its own, and with each the same partition of retry;
+//! what it reads there it folds into the index of letters (`phronis_core::letter::index`), which it alone writes.
+//! Before it moves the first letter of a partition it has read both topics to their ends, so that a letter that was moved
+//! before a crash is not moved again. Due times stand in the letters: a restart loses none.
+//!
+//! A letter that cannot be written stops its partition, and says so; it is never skipped.
+
+mod bodies;
+mod jobs;
+mod letters;
+mod owned;
+mod pace;
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use metrics::{counter, gauge};
+use phronis_core::delivery::{Append, Commit, Delivery};
+use phronis_core::letter::Returned;
+use phronis_core::letter::due::{Due, Next};
+use phronis_core::letter::index::{Entry, Partition, State, moved_from};
+use phronis_core::records::{HeadersBuilder, Records, RecordsBuilder, TopicName};
+use phronis_core::{PluginId, Time};
+use phronis_log::{Error as LogError, Log, Member, PollLimits, Polled, Result, Sink, Source, Start, Subscription};
+
+pub(crate) use self::bodies::read_letters;
+pub use self::jobs::{Action, Job, JobState, MOST_PLACES, Progress, Selection};
+pub(crate) use self::jobs::{append, discard_append, fresh_id, runs};
+pub use self::letters::Condition;
+pub(crate) use self::letters::Letters;
+use self::owned::Owned;
+use self::pace::Pace;
+use crate::clock::{now_us, rest};
+use crate::stream::Stream;
+use crate::whole::settled;
+
+/// Whether a plugin's breaker is open: its letters wait.
+pub(crate) type IsOpen = Arc<dyn Fn(&PluginId) -> bool + Send + Sync>;
+
+/// Bounds of one read: some milliseconds of folding.
+const READ: PollLimits = PollLimits { records: 1024, bytes: 4 << 20 };
+
+/// With room for nothing, a member only keeps its place.
+const NOTHING: PollLimits = PollLimits { records: 0, bytes: 0 };
+
+/// Longest wait of a poll: how soon a redrive begins, a closed breaker is noticed, and the thread stops.
+const WAIT: Duration = Duration::from_millis(100);
+
+/// Due times in memory, a few dozen bytes each; what is more is read again when its time comes.
+const DUE_TIMES: usize = 200_000;
+
+/// Letters a second that come back by themselves: far more than fail in good times, and little beside what a worker does.
+const DUE_RATE: u32 = 5_000;
+
+/// Letters, and bytes of them, in one delivery to retry.
+const BATCH: (usize, usize) = (500, 1 << 20);
+
+/// How often the group's offsets follow.
+const COMMIT_EVERY: Duration = Duration::from_secs(1);
+
+/// First and longest pause after a failure.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
+
+/// What the branch of one stream is made of.
+#[derive(Clone)]
+pub(crate) struct Parts {
+    pub(crate) stream: Arc<Stream>,
+    pub(crate) letters: Arc<Letters>,
+    pub(crate) log: Arc<dyn Log>,
+    pub(crate) is_open: IsOpen,
+    pub(crate) should_stop: Arc<AtomicBool>,
+}
+
+/// Runs the branch of a stream until told to stop; a new one when it fails.
+pub(crate) fn keep_time(parts: &Parts) {
+    let mut pause = BACKOFF.0;
+    while !parts.should_stop.load(Ordering::Relaxed) {
+        let begun = Instant::now();
+        let outcome = catch_unwind(AssertUnwindSafe(|| Branch::join(parts).and_then(Branch::run)));
+        parts.letters.lose_all();
+        let detail = match outcome {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => format!("{error} ({})", error.code()),
+            Err(_) => "it panicked; this is a fault of the host".to_owned(),
+        };
+        if begun.elapsed() > BACKOFF.1 {
+            pause = BACKOFF.0;
+        }
+        tracing::warn!(stream = %parts.stream.options.id, %detail, "letters cannot come back, trying again");
+        parts.letters.set_trouble(Some(detail));
+        rest(pause, &parts.should_stop);
+        pause = (pause * 2).min(BACKOFF.1);
+    }
+}
+
+struct Branch<'a> {
+    parts: &'a Parts,
+    group: Arc<str>,
+    source: Box<dyn Source>,
+    sink: Box<dyn Sink>,
+    owned: BTreeMap<i32, Owned>,
+    due: Due,
+    pace: Pace,
+    /// The rate of the redrive that runs.
+    redrive_pace: Option<(String, Pace)>,
+    committed_at: Instant,
+}
+
+impl<'a> Branch<'a> {
+    fn join(parts: &'a Parts) -> Result<Self> {
+        let options = &parts.stream.options;
+        let group: Arc<str> = format!("phronis.{}.{}.retry", options.id.tenant, options.id.stream).into();
+        let Member { source, sink } = parts.log.join(&Subscription {
+            group: Arc::clone(&group),
+            topics: vec![Arc::clone(&options.topics.dlq), Arc::clone(&options.topics.retry)],
+            member: 0,
+            members: 1,
+            start: Start::Earliest,
+            exactly_once: false,
+        })?;
+        Ok(Self {
+            parts,
+            group,
+            source,
+            sink,
+            owned: BTreeMap::new(),
+            due: Due::new(DUE_TIMES),
+            pace: Pace::new(DUE_RATE),
+            redrive_pace: None,
+            committed_at: Instant::now(),
+        })
+    }
+
+    fn run(mut self) -> Result<()> {
+        while !self.parts.should_stop.load(Ordering::Relaxed) {
+            self.step()?;
+        }
+        self.commit();
+        Ok(())
+    }
+
+    fn step(&mut self) -> Result<()> {
+        let is_catching_up = self.owned.values().any(|owned| !owned.is_ready());
+        let (limits, wait) = if is_catching_up { (NOTHING, Duration::ZERO) } else { (READ, self.wait()) };
+        match self.source.poll(limits, wait) {
+            Ok(Polled::Assigned(partitions)) => self.take_over(&partitions),
+            Ok(Polled::Revoked(partitions)) => {
+                self.commit();
+                self.let_go(&partitions);
+            }
+            Ok(Polled::Lost(partitions)) => self.let_go(&partitions),
+            Ok(Polled::Records(records)) => self.fold(&records),
+            Ok(Polled::Idle) => {}
+            // Retention overtook the group: the partition is read again from what is left.
+            Err(LogError::OutOfRange { topic, partition, .. }) => {
+                self.commit();
+                drop(self.source.rewind(&topic, partition));
+                self.begin_again(partition);
+                rest(BACKOFF.0, &self.parts.should_stop);
+            }
+            Err(error) => return Err(error),
+        }
+        self.catch_up()?;
+        for plugin in self.due.held() {
+            let id = PluginId { stream: self.parts.stream.options.id.clone(), name: plugin };
+            if !(self.parts.is_open)(&id) {
+                self.due.release(&id.name);
+            }
+        }
+        self.move_due();
+        self.redrive();
+        if self.committed_at.elapsed() >= COMMIT_EVERY {
+            self.commit();
+            self.measure();
+        }
+        Ok(())
+    }
+
+    /// How long the poll may wait for records.
+    fn wait(&self) -> Duration {
+        let until_due = self.due.next().map(|due| due.0.saturating_sub(now_us()));
+        let until_due = until_due.map(|micros| Duration::from_micros(u64::try_from(micros).unwrap_or(0)));
+        // Behind its rate, it does not spin.
+        until_due.unwrap_or(WAIT).clamp(Duration::from_millis(1), WAIT)
+    }
+
+    /// Folds records of one partition of dlq or retry into the index.
+    fn fold(&mut self, records: &Records) {
+        let is_dlq = records.topic == self.parts.stream.options.topics.dlq;
+        let due = &mut self.due;
+        self.parts.letters.change(records.partition, |index| fold(index, due, records, is_dlq));
+    }
+
+    /// Moves letters whose time has come.
+    fn move_due(&mut self) {
+        let now = Time(now_us());
+        let mut room = self.pace.allows(BATCH.0);
+        let mut ready: BTreeMap<i32, Vec<i64>> = BTreeMap::new();
+        while room > 0 {
+            match self.due.pop(now) {
+                None => break,
+                Some(Next::Rescan(partition)) => self.rescan(partition),
+                Some(Next::Letter((partition, offset))) => {
+                    let Some((State::Waiting, plugin)) = self.parts.letters.state(partition, offset) else { continue };
+                    let Some(owned) = self.owned.get(&partition) else { continue };
+                    if let Some(later) = owned.not_before() {
+                        self.due.add(Time(now.0.saturating_add(later)), (partition, offset));
+                        // The others of the partition are as late; they are looked at in the next round.
+                        room -= 1;
+                        continue;
+                    }
+                    if let Some(plugin) = plugin
+                        && (self.parts.is_open)(&plugin)
+                    {
+                        self.due.hold(&plugin.name, (partition, offset));
+                        continue;
+                    }
+                    ready.entry(partition).or_default().push(offset);
+                    room -= 1;
+                }
+            }
+        }
+        for (partition, mut offsets) in ready {
+            offsets.sort_unstable();
+            self.pace.spend(offsets.len());
+            if let Err(error) = self.send(partition, &offsets, None) {
+                self.stand_still(partition, &error);
+                for offset in offsets {
+                    self.due.add(now, (partition, offset));
+                }
+            }
+        }
+    }
+
+    /// Appends letters to retry, as they are, with where they stand in dlq.
+    fn send(&mut self, partition: i32, offsets: &[i64], redrive: Option<&str>) -> Result<u64> {
+        let topics = &self.parts.stream.options.topics;
+        let mut batch = Batch::default();
+        let mut batches = Vec::new();
+        let gone = read_letters(self.parts.log.as_ref(), &topics.dlq, partition, offsets, |records, row| {
+            batch.push(records, row, redrive);
+            if batch.is_full() {
+                batches.push(std::mem::take(&mut batch));
+            }
+        })?;
+        batches.push(batch);
+        let mut moved = 0;
+        for Batch { records, offsets, .. } in batches.into_iter().filter(|batch| !batch.offsets.is_empty()) {
+            let append = Append { topic: Arc::clone(&topics.retry), partition, records: records.finish() };
+            let ticket = self.sink.submit(Delivery { appends: vec![append], commits: Vec::new() })?;
+            settled(ticket, &self.parts.should_stop)?;
+            moved += offsets.len() as u64;
+            self.parts.letters.change(partition, |index| offsets.iter().for_each(|offset| index.moved(*offset)));
+        }
+        if !gone.is_empty() {
+            tracing::warn!(stream = %self.parts.stream.options.id, partition, letters = gone.len(), "letters that were due are not in the log any more");
+            self.parts.letters.change(partition, |index| gone.iter().for_each(|offset| index.moved(*offset)));
+        }
+        let why = if redrive.is_some() { "redrive" } else { "due" };
+        counter!("phronis_letters_moved_total", "stream" => self.parts.stream.options.id.to_string(), "why" => why)
+            .increment(moved);
+        if let Some(owned) = self.owned.get_mut(&partition)
+            && owned.goes_well()
+        {
+            self.parts.letters.set_condition(partition, Condition::Ready);
+            tracing::info!(stream = %self.parts.stream.options.id, partition, "letters come back again");
+        }
+        Ok(moved)
+    }
+
+    /// A letter could not be written: its partition stands still for a while, and is read to its end before the next try.
+    fn stand_still(&mut self, partition: i32, error: &LogError) {
+        let Some(owned) = self.owned.get_mut(&partition) else { return };
+        let detail = format!("letters of partition {partition} do not come back: {error}");
+        tracing::error!(stream = %self.parts.stream.options.id, partition, code = %error.code(), "{detail}");
+        owned.failed();
+        self.parts.letters.set_condition(partition, Condition::Blocked { code: error.code(), detail });
+    }
+
+    /// Adds all that wait in a partition to the due times.
+    fn rescan(&mut self, partition: i32) {
+        let Self { parts, due, .. } = self;
+        let dlq = &parts.stream.options.topics.dlq;
+        let mut from = 0;
+        loop {
+            let offsets = parts.letters.select(partition, from, READ.records, &[State::Waiting], |_| true);
+            let Some(last) = offsets.last() else { return };
+            from = last.saturating_add(1);
+            let read = read_letters(parts.log.as_ref(), dlq, partition, &offsets, |records, row| {
+                if let Some(offset) = records.offsets.values().get(row)
+                    && let Entry::Letter { due_at: Some(at), .. } = entry(records, row)
+                {
+                    due.add(at, (partition, *offset));
+                }
+            });
+            match read {
+                Ok(gone) => {
+                    parts.letters.change(partition, |index| gone.iter().for_each(|offset| index.moved(*offset)));
+                }
+                Err(error) => {
+                    due.forget(partition, Time(now_us().saturating_add(1_000_000)));
+                    self.stand_still(partition, &error);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Lets the group's offsets follow what is folded. Nothing depends on them but what retention may delete.
+    fn commit(&mut self) {
+        self.committed_at = Instant::now();
+        let topics = &self.parts.stream.options.topics;
+        let mut commits = Vec::new();
+        for (partition, owned) in self.owned.iter().filter(|(_, owned)| owned.is_ready()) {
+            let Some(now) = self.parts.letters.positions(*partition) else { continue };
+            for (topic, from, next) in
+                [(&topics.dlq, owned.committed.dlq, now.dlq), (&topics.retry, owned.committed.retry, now.retry)]
+            {
+                if next > from {
+                    let (group, topic) = (Arc::clone(&self.group), Arc::clone(topic));
+                    commits.push(Commit { group, topic, partition: *partition, from, next });
+                }
+            }
+        }
+        if commits.is_empty() {
+            return;
+        }
+        let delivery = Delivery { appends: Vec::new(), commits: commits.clone() };
+        let committed = self.sink.submit(delivery).and_then(|ticket| settled(ticket, &self.parts.should_stop));
+        if let Err(error) = committed {
+            tracing::debug!(stream = %self.parts.stream.options.id, %error, "the offsets of the retry branch were not taken");
+            return;
+        }
+        for Commit { topic, partition, next, .. } in commits {
+            if let Some(owned) = self.owned.get_mut(&partition) {
+                let committed = if topic == topics.dlq { &mut owned.committed.dlq } else { &mut owned.committed.retry };
+                *committed = next;
+            }
+        }
+    }
+
+    fn measure(&self) {
+        let stream = self.parts.stream.options.id.to_string();
+        let (waiting, parked) = self.parts.letters.outstanding();
+        for (state, count) in [("waiting", waiting), ("parked", parked)] {
+            #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+            gauge!("phronis_letters", "stream" => stream.clone(), "state" => state).set(count as f64);
+        }
+        let blocked = self.owned.values().filter(|owned| owned.not_before().is_some() && owned.is_ready()).count();
+        gauge!("phronis_letters_blocked_partitions", "stream" => stream)
+            .set(f64::from(u32::try_from(blocked).unwrap_or(u32::MAX)));
+    }
+}
+
+/// Folds records of one partition into its index, and notes when letters are due.
+pub(crate) fn fold(index: &mut Partition, due: &mut Due, records: &Records, is_dlq: bool) {
+    for (row, offset) in records.offsets.values().iter().enumerate() {
+        if !is_dlq {
+            index.take_retry(*offset, moved_from(records.body.headers(row)));
+        } else if *offset >= index.positions().dlq
+            && let Some(at) = index.take_dlq(*offset, &entry(records, row))
+        {
+            due.add(at, (records.partition, *offset));
+        }
+    }
+}
+
+/// What a record of dlq says.
+pub(crate) fn entry(records: &Records, row: usize) -> Entry {
+    let timestamp = records.body.timestamps.values().get(row).copied().unwrap_or_default();
+    Entry::read(records.body.headers(row), records.body.value(row), timestamp)
+}
+
+/// Letters on their way to retry.
+#[derive(Default)]
+struct Batch {
+    records: RecordsBuilder,
+    offsets: Vec<i64>,
+    bytes: usize,
+    headers: HeadersBuilder,
+}
+
+impl Batch {
+    fn push(&mut self, letters: &Records, row: usize, redrive: Option<&str>) {
+        let Some(offset) = letters.offsets.values().get(row).copied() else { return };
+        let (body, headers) = (&letters.body, &mut self.headers);
+        headers.clear();
+        Returned::write(body.headers(row), offset, redrive, headers);
+        let timestamp = body.timestamps.values().get(row).copied().unwrap_or_default();
+        let (key, value) = (body.key(row), body.value(row));
+        self.bytes += headers.as_bytes().len() + key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len);
+        self.records.push(timestamp, key, value, headers.as_bytes());
+        self.offsets.push(offset);
+    }
+
+    fn is_full(&self) -> bool {
+        self.offsets.len() >= BATCH.0 || self.bytes >= BATCH.1
+    }
+}
+
+/// The topics of the branch, for those who ask which is which.
+fn is_dlq(branch: &Branch<'_>, topic: &TopicName) -> bool {
+    *topic == branch.parts.stream.options.topics.dlq
+}

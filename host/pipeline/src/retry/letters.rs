@@ -1,0 +1,164 @@
+//! What the branch of a stream and the faces share: the index of the partitions that this host owns, and the jobs.
+//!
+//! The branch alone changes the index; others look at it for moments.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use phronis_core::letter::index::{Class, Partition, Positions, State, Summary};
+use phronis_core::{Code, PluginId, StreamId};
+
+use super::jobs::Jobs;
+
+/// What the branch does in a partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Condition {
+    /// Reads what was missed; nothing is moved yet.
+    Reading,
+    /// Moves letters when their time comes.
+    Ready,
+    /// Letters cannot be written: they wait.
+    Blocked {
+        /// The stable code.
+        code: Code,
+        /// Why, in words.
+        detail: String,
+    },
+}
+
+/// The letters of a stream, as this host knows them.
+#[derive(Debug)]
+pub(crate) struct Letters {
+    stream: StreamId,
+    partitions: Mutex<BTreeMap<i32, Known>>,
+    trouble: Mutex<Option<String>>,
+    jobs: Mutex<Jobs>,
+}
+
+#[derive(Debug)]
+struct Known {
+    index: Partition,
+    condition: Condition,
+}
+
+impl Letters {
+    pub(crate) fn new(stream: StreamId) -> Self {
+        Self { stream, partitions: Mutex::default(), trouble: Mutex::default(), jobs: Mutex::default() }
+    }
+
+    /// Why no letter comes back, when the branch as a whole cannot work.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        lock(&self.trouble).clone()
+    }
+
+    pub(super) fn set_trouble(&self, trouble: Option<String>) {
+        *lock(&self.trouble) = trouble;
+    }
+
+    /// The partitions that this host owns, and what it does there.
+    pub(crate) fn conditions(&self) -> Vec<(i32, Condition)> {
+        let partitions = lock(&self.partitions);
+        partitions.iter().map(|(partition, known)| (*partition, known.condition.clone())).collect()
+    }
+
+    pub(super) fn set_condition(&self, partition: i32, condition: Condition) {
+        if let Some(known) = lock(&self.partitions).get_mut(&partition) {
+            known.condition = condition;
+        }
+    }
+
+    pub(super) fn take_over(&self, partition: i32) {
+        let new = || Known { index: Partition::default(), condition: Condition::Reading };
+        lock(&self.partitions).entry(partition).or_insert_with(new);
+    }
+
+    pub(super) fn let_go(&self, partition: i32) {
+        lock(&self.partitions).remove(&partition);
+    }
+
+    pub(super) fn lose_all(&self) {
+        lock(&self.partitions).clear();
+    }
+
+    pub(super) fn reset(&self, partition: i32) {
+        self.change(partition, |index| *index = Partition::default());
+    }
+
+    /// Changes the index of a partition.
+    pub(super) fn change(&self, partition: i32, change: impl FnOnce(&mut Partition)) {
+        if let Some(known) = lock(&self.partitions).get_mut(&partition) {
+            change(&mut known.index);
+        }
+    }
+
+    pub(super) fn positions(&self, partition: i32) -> Option<Positions> {
+        lock(&self.partitions).get(&partition).map(|known| known.index.positions())
+    }
+
+    /// How far dlq is folded.
+    pub(crate) fn dlq_position(&self, partition: i32) -> i64 {
+        self.positions(partition).unwrap_or_default().dlq
+    }
+
+    /// What a letter waits for, and its plugin.
+    pub(crate) fn state(&self, partition: i32, offset: i64) -> Option<(State, Option<PluginId>)> {
+        let partitions = lock(&self.partitions);
+        let (state, class) = partitions.get(&partition)?.index.state(offset)?;
+        let plugin = class.plugin_name().cloned();
+        Some((state, plugin.map(|name| PluginId { stream: self.stream.clone(), name })))
+    }
+
+    /// Offsets of outstanding letters of a partition, as [`Partition::select`].
+    pub(crate) fn select(
+        &self,
+        partition: i32,
+        from: i64,
+        most: usize,
+        states: &[State],
+        wants: impl Fn(&Class) -> bool,
+    ) -> Vec<i64> {
+        let partitions = lock(&self.partitions);
+        partitions.get(&partition).map_or_else(Vec::new, |known| known.index.select(from, most, states, wants))
+    }
+
+    /// How many letters there are before an offset, as [`Partition::count_below`].
+    pub(crate) fn count_below(
+        &self,
+        partition: i32,
+        below: i64,
+        states: &[State],
+        wants: impl Fn(&Class) -> bool,
+    ) -> u64 {
+        let partitions = lock(&self.partitions);
+        partitions.get(&partition).map_or(0, |known| known.index.count_below(below, states, wants))
+    }
+
+    /// All classes of the partitions that this host owns, with what is outstanding of each partition added up.
+    pub(crate) fn classes(&self) -> BTreeMap<Class, Summary> {
+        let mut classes: BTreeMap<Class, Summary> = BTreeMap::new();
+        for known in lock(&self.partitions).values() {
+            for (class, summary) in known.index.classes() {
+                match classes.get_mut(class) {
+                    Some(sum) => sum.add(&summary),
+                    None => drop(classes.insert(class.clone(), summary)),
+                }
+            }
+        }
+        classes
+    }
+
+    /// Letters that wait, and that are parked.
+    pub(crate) fn outstanding(&self) -> (u64, u64) {
+        let classes = self.classes();
+        classes.values().fold((0, 0), |(waiting, parked), sum| (waiting + sum.waiting, parked + sum.parked))
+    }
+
+    /// The jobs of the stream.
+    pub(crate) fn jobs(&self) -> MutexGuard<'_, Jobs> {
+        lock(&self.jobs)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

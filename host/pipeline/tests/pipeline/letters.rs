@@ -1,0 +1,212 @@
+//! Letters come back when their time comes, across restarts, and people redrive, discard and edit them.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use phronis_core::delivery::{Append, Delivery};
+use phronis_core::letter::index::{Filter, State};
+use phronis_core::letter::{Letter, Origin, Outcome, Plugin, Returned, Settlement, Stage};
+use phronis_core::records::{Headers, HeadersBuilder, Records, RecordsBuilder};
+use phronis_core::{Time, code};
+use phronis_log::{Log, PollLimits, Start};
+use phronis_pipeline::letters::{Action, At, Edit, JobState, Order, Refused, Selection};
+use phronis_pipeline::{Handle, Options, Pipeline, Role};
+
+use crate::room::{Room, eventually, sensors};
+
+const CLASS: &str = "detect/PH2003/hot@1.0";
+
+fn now() -> Time {
+    Time(i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros()).unwrap())
+}
+
+/// A letter about the raw record at an offset.
+fn letter(about: i64, due_at: Option<Time>, previous: Option<i64>) -> Letter {
+    let plugin = Plugin { name: "hot".parse().unwrap(), version: "1.0".into(), digest: "ab".into() };
+    let origin = Origin { topic: "phronis.raw.events".into(), partition: 0, offset: about, timestamp: 7 };
+    let first = Letter::new(
+        &sensors(),
+        Stage::Detect,
+        Some(plugin),
+        origin,
+        code::PLUGIN_TRAP,
+        "it crashed",
+        Headers::default(),
+        Time(1_000_000),
+    );
+    Letter { due_at, previous, attempt: if previous.is_some() { 2 } else { 1 }, ..first }
+}
+
+/// Writes records into dlq, in one delivery.
+fn write(room: &Room, letters: &[Letter]) {
+    let (mut headers, mut records) = (HeadersBuilder::default(), RecordsBuilder::default());
+    for letter in letters {
+        headers.clear();
+        letter.write(Headers::default(), &mut headers);
+        records.push(9, Some(b"S1"), Some(br#"{"sensor_id":"S1","value":99}"#), headers.as_bytes());
+    }
+    append(room, records);
+}
+
+fn settle(room: &Room, letter: &Letter, at: i64) {
+    let (mut headers, mut records) = (HeadersBuilder::default(), RecordsBuilder::default());
+    Settlement::of(letter, at, Outcome::Judged, None).write(&mut headers);
+    records.push(9, None, None, headers.as_bytes());
+    append(room, records);
+}
+
+fn append(room: &Room, records: RecordsBuilder) {
+    let append = Append { topic: "phronis.dlq".into(), partition: 0, records: records.finish() };
+    let sink = room.away.log.sink().unwrap();
+    sink.submit(Delivery { appends: vec![append], commits: Vec::new() }).unwrap().wait().unwrap();
+}
+
+/// What stands in retry, in order.
+fn returned(room: &Room) -> Vec<Returned> {
+    let mut follower = room.away.log.follow(&["phronis.retry".into()], Start::Earliest).unwrap();
+    let mut all = Vec::new();
+    while let Some(records) = follower.next(PollLimits { records: 4096, bytes: 8 << 20 }, Duration::ZERO).unwrap() {
+        let read = |records: &Records, row| Returned::read(records.body.headers(row)).unwrap();
+        all.extend((0..records.len()).map(|row| read(&records, row)));
+    }
+    all
+}
+
+fn places(room: &Room) -> Vec<i64> {
+    returned(room).into_iter().map(|letter| letter.at).collect()
+}
+
+/// A host that keeps time and judges nothing.
+fn keeper(room: &Room) -> Options {
+    Options { roles: BTreeSet::from([Role::Retry]), ..room.options("a") }
+}
+
+fn start(room: &Room) -> Pipeline {
+    let host = room.start(keeper(room));
+    eventually("the letters are read", || {
+        let branch = host.handle().letter_branch(&sensors()).unwrap();
+        !branch.partitions.is_empty()
+            && branch.partitions.iter().all(|(_, condition)| *condition == phronis_pipeline::letters::Condition::Ready)
+    });
+    host
+}
+
+fn counts(handle: &Handle) -> (u64, u64) {
+    let classes = handle.letter_classes(&sensors()).unwrap();
+    classes
+        .iter()
+        .fold((0, 0), |(waiting, parked), class| (waiting + class.summary.waiting, parked + class.summary.parked))
+}
+
+fn order(action: Action, selection: Selection, rate: u32) -> Order {
+    Order { action, stream: sensors(), selection, rate, actor: "ann".into(), reason: "tests".into() }
+}
+
+fn of_class() -> Selection {
+    Selection::Filter(Filter { class: Some(CLASS.parse().unwrap()), ..Filter::default() })
+}
+
+#[test]
+fn letters_come_back_at_their_time_once_and_nobody_waits_behind_a_long_delay() {
+    let room = Room::new();
+    let host = start(&room);
+    let late = Time(now().0 + 3_600_000_000);
+    let soon = Time(now().0 + 400_000);
+    write(&room, &[letter(0, Some(late), None), letter(1, Some(soon), None), letter(2, None, None)]);
+    eventually("the short delay is over", || places(&room) == [1]);
+    assert!(now() >= soon);
+    eventually("the index says so", || counts(&host.handle()) == (1, 1));
+    // Settled while it waits: it does not come.
+    write(&room, &[letter(3, Some(Time(now().0 + 500_000)), None)]);
+    settle(&room, &letter(3, None, None), 3);
+    // Another attempt takes the place of the one before.
+    write(&room, &[letter(1, Some(Time(now().0 + 100_000)), Some(1))]);
+    eventually("the second attempt comes", || places(&room) == [1, 5]);
+    host.stop();
+
+    // While nobody keeps time, a letter's time comes.
+    write(&room, &[letter(6, Some(Time(now().0 - 1)), None)]);
+    let host = start(&room);
+    eventually("what was due comes, and nothing twice", || places(&room) == [1, 5, 6]);
+    assert_eq!(counts(&host.handle()), (1, 1));
+    host.stop();
+    let all = returned(&room);
+    assert!(all.iter().all(|letter| letter.redrive.is_none() && letter.letter.origin.offset < 7));
+}
+
+#[test]
+fn a_class_is_redriven_at_its_rate_one_at_a_time_and_a_cancelled_one_goes_no_further() {
+    let room = Room::new();
+    let letters: Vec<Letter> = (0..3000).map(|about| letter(about, None, None)).collect();
+    let host = {
+        let host = start(&room);
+        write(&room, &letters);
+        host
+    };
+    let handle = host.handle();
+    eventually("all are parked", || counts(&handle) == (0, 3000));
+    let slow = handle.start_job(order(Action::Redrive, of_class(), 10)).unwrap();
+    assert_eq!(slow.total, 3000);
+    match handle.start_job(order(Action::Redrive, of_class(), 10)) {
+        Err(Refused::Occupied(running)) => assert_eq!(running.id, slow.id),
+        other => panic!("{other:?}"),
+    }
+    eventually("some were moved", || handle.job(&slow.id).unwrap().moved() > 0);
+    let cancelled = handle.cancel_job(&slow.id).unwrap();
+    assert_eq!(cancelled.state, JobState::Cancelled);
+    eventually("the rest is parked", || counts(&handle).1 + places(&room).len() as u64 == 3000);
+    assert!(places(&room).len() < 1000);
+
+    let fast = handle.start_job(order(Action::Redrive, of_class(), 100_000)).unwrap();
+    eventually("all were moved", || handle.job(&fast.id).unwrap().state == JobState::Done);
+    let all = returned(&room);
+    assert_eq!(all.iter().map(|letter| letter.at).collect::<BTreeSet<_>>().len(), 3000);
+    assert_eq!(all.len(), 3000, "none twice");
+    assert_eq!(all.last().unwrap().redrive.as_ref(), Some(&fast.id));
+    assert_eq!(counts(&handle), (0, 0));
+    assert!(matches!(handle.start_job(order(Action::Redrive, of_class(), 1)), Err(Refused::Nothing)));
+    host.stop();
+}
+
+#[test]
+fn letters_are_listed_shown_with_their_attempts_given_up_and_edited() {
+    let room = Room::new();
+    let host = start(&room);
+    let handle = host.handle();
+    write(&room, &[letter(0, None, None), letter(1, None, None), letter(0, None, Some(0)), letter(2, None, None)]);
+    eventually("three are parked", || counts(&handle) == (0, 3));
+    let all = Filter::default();
+    let (first, next) = handle.list_letters(&sensors(), &all, None, 2).unwrap();
+    assert_eq!(first.iter().map(|found| found.place).collect::<Vec<_>>(), [(0, 1), (0, 2)]);
+    let (rest, end) = handle.list_letters(&sensors(), &all, next, 2).unwrap();
+    assert_eq!((rest.iter().map(|found| found.place).collect::<Vec<_>>(), end), (vec![(0, 3)], None));
+    let At::Letter(detail) = handle.letter(&sensors(), (0, 2)).unwrap() else { panic!("no letter") };
+    assert_eq!(
+        detail.attempts.iter().map(|attempt| (attempt.offset, attempt.attempt)).collect::<Vec<_>>(),
+        [(0, 1), (2, 2)]
+    );
+    assert_eq!((detail.found.state, detail.is_cut), (Some(State::Parked), false));
+    assert!(matches!(handle.letter(&sensors(), (0, 99)).unwrap(), At::Nothing));
+
+    let one = Selection::Places(BTreeSet::from([(0, 1)]));
+    let (_, count) = handle.discard(&order(Action::Discard, one.clone(), 1)).unwrap();
+    assert_eq!(count, 1);
+    eventually("it is given up", || counts(&handle) == (0, 2));
+    assert!(matches!(handle.discard(&order(Action::Discard, one, 1)), Err(Refused::Nothing)));
+
+    let value = br#"{"sensor_id":"S1","value":1}"#.to_vec();
+    let edit = Edit { stream: sensors(), place: (0, 2), value, actor: "ann".into(), reason: "unit".into() };
+    assert_eq!(handle.edit(&edit).unwrap(), 0);
+    eventually("its letter is given up", || counts(&handle) == (0, 1));
+    assert_eq!(room.values("phronis.raw.events"), [Some(r#"{"sensor_id":"S1","value":1}"#.to_owned())]);
+    assert!(matches!(handle.edit(&edit), Err(Refused::Unknown { .. })));
+
+    handle.discard(&order(Action::Discard, of_class(), 1)).unwrap();
+    eventually("the class is given up", || counts(&handle) == (0, 0));
+    host.stop();
+    // A discard holds after a restart, too.
+    let host = start(&room);
+    assert_eq!(counts(&host.handle()), (0, 0));
+    host.stop();
+    assert_eq!(places(&room), [] as [i64; 0]);
+}
