@@ -24,6 +24,7 @@ use crate::streams;
         (name = "streams", description = "what flows"),
         (name = "plugins", description = "what judges, and its settings"),
         (name = "audit", description = "who changed what, when and why"),
+        (name = "letters", description = "what failed, and what is done about it"),
         (name = "topics", description = "what is in the log"),
         (name = "health", description = "how the host is, and which others there are"),
     ),

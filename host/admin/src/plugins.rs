@@ -346,7 +346,7 @@ fn source_of(headers: &HeaderMap) -> &'static str {
 }
 
 /// The key's name, which is known, before the name that the request gives itself, which is not.
-fn actor_of(caller: &Caller, headers: &HeaderMap) -> Option<String> {
+pub(crate) fn actor_of(caller: &Caller, headers: &HeaderMap) -> Option<String> {
     match (caller.name(), text_of(headers, "x-actor")) {
         (Some(key), Some(given)) => Some(format!("{key} ({given})")),
         (Some(key), None) => Some(key.to_owned()),
@@ -354,7 +354,7 @@ fn actor_of(caller: &Caller, headers: &HeaderMap) -> Option<String> {
     }
 }
 
-fn text_of(headers: &HeaderMap, name: &str) -> Option<String> {
+pub(crate) fn text_of(headers: &HeaderMap, name: &str) -> Option<String> {
     let text = String::from_utf8_lossy(headers.get(name)?.as_bytes()).into_owned();
     // Long enough for a sentence and a link to a ticket.
     Some(text.chars().filter(|c| !c.is_control()).take(500).collect())

@@ -290,6 +290,10 @@ fn usual_status(code: Code) -> StatusCode {
         (code::PARAMS_REFUSED, StatusCode::UNPROCESSABLE_ENTITY),
         (code::SETTINGS_INVALID, StatusCode::UNPROCESSABLE_ENTITY),
         (code::CEILING_EXCEEDED, StatusCode::UNPROCESSABLE_ENTITY),
+        (code::REDRIVE_RUNNING, StatusCode::CONFLICT),
+        (code::LETTER_VERSION_GONE, StatusCode::GONE),
+        (code::NO_LETTER_MEANT, StatusCode::CONFLICT),
+        (code::LETTER_EVENT_GONE, StatusCode::GONE),
     ];
     TABLE.iter().find(|(known, _)| *known == code).map_or(StatusCode::BAD_REQUEST, |(_, status)| *status)
 }

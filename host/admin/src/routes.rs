@@ -12,8 +12,8 @@ use utoipa_axum::routes;
 use crate::problem::Problem;
 use crate::state::App;
 use crate::{
-    access, audit, browser, events, health, home, hosts, live, observe, openapi, pages, plugins, problem, records,
-    streams, topics,
+    access, audit, browser, events, health, home, hosts, letters, live, observe, openapi, pages, plugins, problem,
+    records, redrives, streams, topics,
 };
 
 /// Routes that look themselves at who asks: nothing in them holds bytes of events.
@@ -41,6 +41,12 @@ fn read() -> OpenApiRouter<App> {
         .routes(routes!(topics::list))
         .routes(routes!(records::read))
         .routes(routes!(live::follow))
+        .routes(routes!(letters::classes))
+        .routes(routes!(letters::list))
+        .routes(routes!(letters::show))
+        .routes(routes!(letters::dry_run))
+        .routes(routes!(redrives::list))
+        .routes(routes!(redrives::show))
         .route_layer(from_fn(access::needs_read))
 }
 
@@ -56,6 +62,10 @@ fn admin() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(plugins::put_params))
         .routes(routes!(plugins::put_limits))
+        .routes(routes!(redrives::start))
+        .routes(routes!(redrives::cancel))
+        .routes(routes!(redrives::discard))
+        .routes(routes!(redrives::edit))
         .route_layer(from_fn(access::needs_admin))
 }
 

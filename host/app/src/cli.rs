@@ -43,6 +43,7 @@ enum Command {
     Topics(commands::topics::Args),
     Plugin(commands::plugin::Args),
     Audit(commands::audit::Args),
+    Letters(commands::letters::Args),
     Explain(commands::explain::Args),
     #[command(hide = true)]
     CompileComponent,
@@ -95,6 +96,7 @@ impl Command {
             Self::Topics(args) => commands::topics::run(&args),
             Self::Plugin(args) => block_on(commands::plugin::run(args)),
             Self::Audit(args) => block_on(commands::audit::run(&args)),
+            Self::Letters(args) => block_on(commands::letters::run(args)),
             Self::Explain(args) => commands::explain::run(&args),
             Self::CompileComponent => commands::compile_component::run(),
         }

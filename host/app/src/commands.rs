@@ -6,6 +6,7 @@ pub mod compile_component;
 pub mod config;
 pub mod doctor;
 pub mod explain;
+pub mod letters;
 pub mod load;
 pub mod plugin;
 mod progress;

@@ -43,7 +43,7 @@ pub struct Args {
     /// Which configuration.
     #[command(flatten)]
     pub config: ConfigArgs,
-    /// Run only these parts of a host: process, alert, serve. On Kafka alone; the embedded log has one process
+    /// Run only these parts of a host: process, alert, serve, retry. On Kafka alone; the embedded log has one process
     #[arg(long, value_name = "ROLE", value_delimiter = ',')]
     pub role: Vec<Role>,
 }

@@ -1,0 +1,614 @@
+//! Letters: `GET /v1/letter_classes`, `GET /v1/letters…`, and what would become of one now.
+//!
+//! What changes something about them is in `redrives`.
+
+use axum::extract::{Extension, Path, Query, State};
+use axum::response::Json;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use phronis_core::letter::Letter;
+use phronis_core::letter::Stage;
+use phronis_core::letter::index::{Class, Filter};
+use phronis_core::records::Headers;
+use phronis_core::text::nearest;
+use phronis_core::{Code, Name, StreamId, Time, code};
+use phronis_pipeline::letters::{At, Attempt, ClassStatus, Condition, Detail, Found, Impossible, Place, Verdict};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use crate::access::Caller;
+use crate::problem::{Document, Problem};
+use crate::records::Line;
+use crate::state::App;
+
+/// Of which stream.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct OfStream {
+    /// The stream; all that the key opens unless said.
+    pub(crate) stream: Option<String>,
+}
+
+/// Which letters.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Which {
+    /// The stream.
+    stream: String,
+    /// Exactly this class, as `/v1/letter_classes` names it.
+    class: Option<String>,
+    /// The step that refused the record: `gate`, `enrich`, `detect`, `deliver`.
+    stage: Option<String>,
+    /// The code, like `PH2003`.
+    code: Option<String>,
+    /// The plugin that failed.
+    plugin: Option<String>,
+    /// Its version.
+    version: Option<String>,
+    /// Failed for the first time then or later (RFC 3339).
+    since: Option<String>,
+    /// Failed for the first time before (RFC 3339).
+    until: Option<String>,
+    /// Most letters, 1 to 1000; 100 unless said.
+    limit: Option<usize>,
+    /// `next` of the piece before.
+    cursor: Option<String>,
+}
+
+/// The classes of letters.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Classes {
+    /// By stream and class.
+    items: Vec<ClassItem>,
+    /// What keeps letters from coming back, by stream.
+    trouble: Vec<Trouble>,
+}
+
+/// Letters that failed in the same way.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ClassItem {
+    /// The stream.
+    stream: String,
+    /// Its name: stage, code, and plugin and version where it was one.
+    #[schema(example = "detect/PH2003/threshold@1.2.0")]
+    class: String,
+    /// What the code means.
+    title: &'static str,
+    /// Letters that were ever written, each attempt for itself.
+    count: u64,
+    /// Letters that will be tried again by themselves.
+    waiting: u64,
+    /// Letters that wait for a person.
+    parked: u64,
+    /// When a record of the class failed for the first time.
+    #[schema(value_type = String)]
+    first: Time,
+    /// When the last letter of the class was written.
+    #[schema(value_type = String)]
+    last: Time,
+    /// When the oldest outstanding letter failed for the first time, or a little before.
+    #[schema(value_type = Option<String>)]
+    oldest: Option<Time>,
+    /// First seen within the last hour.
+    is_new: bool,
+    /// Link to the page of the code.
+    help: String,
+}
+
+/// Why letters do not come back.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Trouble {
+    /// The stream.
+    stream: String,
+    /// The partition; none when it is about all of them.
+    partition: Option<i32>,
+    /// The stable code, where there is one.
+    #[schema(value_type = Option<String>)]
+    code: Option<Code>,
+    /// Why.
+    detail: String,
+}
+
+/// Some letters.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Letters {
+    /// By place.
+    items: Vec<Item>,
+    /// The cursor of the next piece, if there is one.
+    next: Option<String>,
+}
+
+/// A letter, without its event.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Item {
+    /// The stream.
+    stream: String,
+    /// Where it stands: partition and offset in dlq.
+    #[schema(example = "3-42")]
+    place: String,
+    /// `waiting` or `parked`; none when nobody waits for it any more.
+    state: Option<&'static str>,
+    /// The same for all attempts.
+    id: String,
+    /// Its class.
+    class: String,
+    /// The step that refused the record.
+    stage: &'static str,
+    /// The stable code.
+    #[schema(value_type = String)]
+    code: Code,
+    /// Why, in words.
+    message: String,
+    /// The plugin.
+    plugin: Option<Plugin>,
+    /// How often it was tried.
+    attempt: u32,
+    /// When it failed for the first time.
+    #[schema(value_type = String)]
+    first_failed_at: Time,
+    /// When this letter was written.
+    #[schema(value_type = String)]
+    written_at: Time,
+    /// When it is tried again.
+    #[schema(value_type = Option<String>)]
+    due_at: Option<Time>,
+    /// Where the record was first read.
+    origin: Origin,
+    /// The trace of the record.
+    trace_id: Option<String>,
+    /// Bytes of the record's value.
+    value_bytes: usize,
+}
+
+/// The plugin that failed.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Plugin {
+    name: String,
+    version: String,
+    digest: String,
+}
+
+/// Where the record was first read.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Origin {
+    topic: String,
+    partition: i32,
+    offset: i64,
+}
+
+/// A letter with its event and all attempts.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Shown<'a> {
+    /// The letter.
+    letter: Item,
+    /// The record of dlq: key, value and headers, ours after its own.
+    record: Line<'a>,
+    /// The record's own headers: names and values; bytes that are not text are base64.
+    headers: Vec<Header>,
+    /// All attempts up to this one, the first one first.
+    attempts: Vec<AttemptItem>,
+    /// The first attempts are not in dlq any more.
+    is_cut: bool,
+    /// Link to the page of the code.
+    help: String,
+}
+
+/// A header.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Header {
+    name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    base64: Option<String>,
+}
+
+/// One attempt.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct AttemptItem {
+    /// Where its letter stands.
+    place: String,
+    /// Its number, from 1.
+    attempt: u32,
+    /// When it failed.
+    #[schema(value_type = String)]
+    at: Time,
+    /// The stable code.
+    #[schema(value_type = String)]
+    code: Code,
+    /// Why.
+    message: String,
+    /// The plugin's version.
+    version: Option<String>,
+}
+
+/// Which version to ask.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Asked {
+    /// `installed`, or the digest (SHA-256, hex) of a version that runs or is kept.
+    #[schema(example = "installed")]
+    plugin: Option<String>,
+}
+
+/// What would become of a letter now. Nothing was changed.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct DryRun {
+    /// `good` (the letter would be settled), `dropped` (a rule would drop the event), `fails`.
+    verdict: &'static str,
+    /// What would be found.
+    findings: Vec<FindingItem>,
+    /// What would fail.
+    problems: Vec<ProblemItem>,
+    /// The versions that were asked.
+    asked: Vec<Plugin>,
+}
+
+/// What a detector would find.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct FindingItem {
+    plugin: String,
+    rule: String,
+    severity: String,
+    message: String,
+}
+
+/// What would fail.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ProblemItem {
+    /// The plugin; none when it is the contract.
+    plugin: Option<String>,
+    /// The stable code.
+    #[schema(value_type = String)]
+    code: Code,
+    /// Why.
+    message: String,
+}
+
+/// Classes of letters, with what is outstanding.
+#[utoipa::path(
+    get, path = "/v1/letter_classes", tag = "letters", params(OfStream),
+    responses((status = 200, description = "the classes", body = Classes), (status = 404, description = "no such stream", body = Document)),
+    security(("key" = []), ("bearer" = [])),
+)]
+pub(crate) async fn classes(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    Query(query): Query<OfStream>,
+) -> Result<Json<Classes>, Problem> {
+    let streams = match &query.stream {
+        Some(stream) => vec![stream_of(&app, &caller, stream)?],
+        None => visible(&app, &caller),
+    };
+    let mut all = Classes { items: Vec::new(), trouble: Vec::new() };
+    for stream in streams {
+        let classes = app.pipeline.letter_classes(&stream).unwrap_or_default();
+        all.items.extend(classes.into_iter().map(|class| ClassItem::of(&stream, class)));
+        all.trouble.extend(trouble(&app, &stream));
+    }
+    Ok(Json(all))
+}
+
+/// Outstanding letters, by place.
+#[utoipa::path(
+    get, path = "/v1/letters", tag = "letters", params(Which),
+    responses(
+        (status = 200, description = "the letters", body = Letters),
+        (status = 400, description = "a parameter is not valid", body = Document),
+        (status = 404, description = "no such stream", body = Document),
+    ),
+    security(("key" = []), ("bearer" = [])),
+)]
+pub(crate) async fn list(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    Query(query): Query<Which>,
+) -> Result<Json<Letters>, Problem> {
+    let stream = stream_of(&app, &caller, &query.stream)?;
+    let filter = query.filter()?;
+    let after = query.cursor.as_deref().map(place).transpose()?;
+    let limit = query.limit.unwrap_or(100).clamp(1, 1000);
+    let asked = stream.clone();
+    let (found, next) = app.ask(move |pipeline| pipeline.list_letters(&asked, &filter, after, limit)).await??;
+    let items = found.iter().map(|found| Item::of(&stream, found)).collect();
+    Ok(Json(Letters { items, next: next.map(place_text) }))
+}
+
+/// One letter: its event, its headers, and every attempt.
+#[utoipa::path(
+    get, path = "/v1/letters/{stream}/{place}", tag = "letters",
+    params(("stream" = String, Path), ("place" = String, Path, description = "partition and offset in dlq: `3-42`")),
+    responses(
+        (status = 200, description = "the letter", body = Shown<'static>),
+        (status = 404, description = "no letter stands there", body = Document),
+    ),
+    security(("key" = []), ("bearer" = [])),
+)]
+pub(crate) async fn show(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    Path((stream, at)): Path<(String, String)>,
+) -> Result<Json<serde_json::Value>, Problem> {
+    let (stream, at) = (stream_of(&app, &caller, &stream)?, place(&at)?);
+    let asked = stream.clone();
+    match app.ask(move |pipeline| pipeline.letter(&asked, at)).await?? {
+        At::Letter(detail) => shown(&stream, &detail),
+        At::Settlement(outcome, previous) => Err(unknown(&stream, at).hint(format!(
+            "at this place stands the end of the letter {}: it was {}",
+            place_text((at.0, previous)),
+            outcome.as_str()
+        ))),
+        At::Nothing => Err(unknown(&stream, at)),
+    }
+}
+
+/// Shows a letter's event to the plugins once more, off the data path: what would become of it now. Changes nothing.
+#[utoipa::path(
+    post, path = "/v1/letters/{stream}/{place}/dry_run", tag = "letters",
+    params(("stream" = String, Path), ("place" = String, Path)),
+    request_body(content = Asked),
+    responses(
+        (status = 200, description = "what would become of it", body = DryRun),
+        (status = 404, description = "no letter stands there", body = Document),
+        (status = 410, description = "the version, or the event, is not there any more", body = Document),
+    ),
+    security(("key" = []), ("bearer" = [])),
+)]
+pub(crate) async fn dry_run(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    Path((stream, at)): Path<(String, String)>,
+    body: Option<Json<Asked>>,
+) -> Result<Json<DryRun>, Problem> {
+    let (stream, at) = (stream_of(&app, &caller, &stream)?, place(&at)?);
+    let digest = body.and_then(|Json(asked)| asked.plugin).filter(|plugin| plugin != "installed");
+    let place_of_work = std::sync::Arc::clone(&app.ingests).try_acquire_owned();
+    let working = place_of_work.map_err(|_| Problem::busy("too many requests are being judged"))?;
+    let asked = stream.clone();
+    let ran = app.ask(move |pipeline| pipeline.dry_run(&asked, at, digest.as_deref())).await?;
+    drop(working);
+    let ran = ran.map_err(|error| match error {
+        Impossible::Unknown => unknown(&stream, at),
+        Impossible::Gone(detail) => Problem::new(code::LETTER_VERSION_GONE, detail),
+        Impossible::Omitted => Problem::new(code::LETTER_EVENT_GONE, error.to_string()),
+        Impossible::Log(error) => error.into(),
+        other => Problem::internal("the dry run", &other),
+    })?;
+    Ok(Json(DryRun {
+        verdict: match ran.verdict {
+            Verdict::Good => "good",
+            Verdict::Dropped => "dropped",
+            Verdict::Fails => "fails",
+        },
+        findings: ran
+            .findings
+            .into_iter()
+            .map(|found| FindingItem {
+                plugin: found.plugin.to_string(),
+                rule: found.rule,
+                severity: found.severity.to_string(),
+                message: found.message,
+            })
+            .collect(),
+        problems: ran
+            .problems
+            .into_iter()
+            .map(|found| ProblemItem {
+                plugin: found.plugin.map(String::from),
+                code: found.code,
+                message: found.message,
+            })
+            .collect(),
+        asked: ran
+            .asked
+            .into_iter()
+            .map(|(name, version, digest)| Plugin { name: name.into(), version, digest })
+            .collect(),
+    }))
+}
+
+/// The stream of this name, if the caller may know of it.
+pub(crate) fn stream_of(app: &App, caller: &Caller, name: &str) -> Result<StreamId, Problem> {
+    let all = visible(app, caller);
+    let known = name.parse::<StreamId>().ok().filter(|id| all.contains(id));
+    known.ok_or_else(|| {
+        let problem = Problem::not_found(format_args!("stream `{name}`"));
+        let names: Vec<String> = all.iter().map(ToString::to_string).collect();
+        match nearest(name, names.iter().map(String::as_str)) {
+            Some(near) => problem.hint(format!("did you mean `{near}`?")),
+            None => problem.hint("`GET /v1/streams` lists the streams"),
+        }
+    })
+}
+
+fn visible(app: &App, caller: &Caller) -> Vec<StreamId> {
+    let streams = app.pipeline.topics().into_iter().map(|(stream, _)| stream);
+    streams.filter(|stream| caller.sees(&stream.tenant)).collect()
+}
+
+pub(crate) fn unknown(stream: &StreamId, at: Place) -> Problem {
+    Problem::not_found(format_args!("letter {} in the stream `{stream}`", place_text(at)))
+        .hint("`GET /v1/letters` lists the outstanding letters")
+}
+
+/// A place as it is written.
+pub(crate) fn place_text((partition, offset): Place) -> String {
+    format!("{partition}-{offset}")
+}
+
+/// Reads a place.
+pub(crate) fn place(text: &str) -> Result<Place, Problem> {
+    let parsed = text.split_once('-').and_then(|(partition, offset)| {
+        let (partition, offset) = (partition.parse().ok()?, offset.parse().ok()?);
+        (partition >= 0 && offset >= 0).then_some((partition, offset))
+    });
+    parsed.ok_or_else(|| {
+        Problem::new(code::BAD_REQUEST, format!("`{text}` is not the place of a letter"))
+            .hint("a place is a partition and an offset of dlq, like 3-42")
+    })
+}
+
+fn trouble(app: &App, stream: &StreamId) -> Vec<Trouble> {
+    let Some(branch) = app.pipeline.letter_branch(stream) else { return Vec::new() };
+    let name = stream.to_string();
+    let whole = branch.trouble.map(|detail| Trouble { stream: name.clone(), partition: None, code: None, detail });
+    let blocked = branch.partitions.into_iter().filter_map(|(partition, condition)| match condition {
+        Condition::Blocked { code, detail } => {
+            Some(Trouble { stream: name.clone(), partition: Some(partition), code: Some(code), detail })
+        }
+        _ => None,
+    });
+    whole.into_iter().chain(blocked).collect()
+}
+
+fn shown(stream: &StreamId, detail: &Detail) -> Result<Json<serde_json::Value>, Problem> {
+    let Detail { found, attempts, is_cut, .. } = detail;
+    let record = Line::of(&found.record, 0).ok_or_else(|| unknown(stream, found.place))?;
+    let attempt = |attempt: &Attempt| AttemptItem {
+        place: place_text((found.place.0, attempt.offset)),
+        attempt: attempt.attempt,
+        at: attempt.at,
+        code: attempt.code,
+        message: attempt.message.clone(),
+        version: attempt.version.clone(),
+    };
+    let shown = Shown {
+        letter: Item::of(stream, found),
+        record,
+        headers: headers(detail.original.headers()),
+        attempts: attempts.iter().map(attempt).collect(),
+        is_cut: *is_cut,
+        help: format!("/errors/{}", found.letter.code),
+    };
+    let shown = serde_json::to_value(shown).map_err(|error| Problem::internal("showing the letter", &error))?;
+    Ok(Json(shown))
+}
+
+fn headers(headers: Headers<'_>) -> Vec<Header> {
+    let header = |(name, value): (&str, &[u8])| {
+        let text = str::from_utf8(value).ok().map(str::to_owned);
+        let base64 = text.is_none().then(|| STANDARD.encode(value));
+        Header { name: name.to_owned(), value: text, base64 }
+    };
+    headers.map(header).collect()
+}
+
+impl ClassItem {
+    fn of(stream: &StreamId, status: ClassStatus) -> Self {
+        let ClassStatus { class, summary, is_new } = status;
+        Self {
+            stream: stream.to_string(),
+            class: class.to_string(),
+            title: class.code.title(),
+            count: summary.count,
+            waiting: summary.waiting,
+            parked: summary.parked,
+            first: summary.first,
+            last: summary.last,
+            oldest: summary.oldest,
+            is_new,
+            help: format!("/errors/{}", class.code),
+        }
+    }
+}
+
+impl Item {
+    fn of(stream: &StreamId, found: &Found) -> Self {
+        let Letter { id, origin, plugin, stage, code, message, attempt, first_failed_at, due_at, trace_id, .. } =
+            &found.letter;
+        let class = Class {
+            stage: *stage,
+            code: *code,
+            plugin: plugin.as_ref().map(|plugin| (plugin.name.clone(), plugin.version.as_str().into())),
+        };
+        Self {
+            stream: stream.to_string(),
+            place: place_text(found.place),
+            state: found.state.map(|state| match state {
+                phronis_core::letter::index::State::Waiting => "waiting",
+                phronis_core::letter::index::State::Parked => "parked",
+            }),
+            id: id.to_string(),
+            class: class.to_string(),
+            stage: stage.as_str(),
+            code: *code,
+            message: message.clone(),
+            plugin: plugin.as_ref().map(|plugin| Plugin {
+                name: plugin.name.to_string(),
+                version: plugin.version.clone(),
+                digest: plugin.digest.clone(),
+            }),
+            attempt: *attempt,
+            first_failed_at: *first_failed_at,
+            written_at: found.written_at,
+            due_at: *due_at,
+            origin: Origin { topic: origin.topic.to_string(), partition: origin.partition, offset: origin.offset },
+            trace_id: trace_id.clone(),
+            value_bytes: found.record.body.value(0).map_or(0, <[u8]>::len),
+        }
+    }
+}
+
+impl Which {
+    fn filter(&self) -> Result<Filter, Problem> {
+        let wanted = Wanted {
+            class: self.class.clone(),
+            stage: self.stage.clone(),
+            code: self.code.clone(),
+            plugin: self.plugin.clone(),
+            version: self.version.clone(),
+            since: self.since.clone(),
+            until: self.until.clone(),
+        };
+        wanted.filter()
+    }
+}
+
+/// Which letters are meant, as texts.
+#[derive(Debug, Default, Clone, Deserialize, Serialize, ToSchema)]
+#[serde(default)]
+pub(crate) struct Wanted {
+    /// Exactly this class.
+    #[schema(example = "detect/PH2003/threshold@1.2.0")]
+    pub(crate) class: Option<String>,
+    /// `gate`, `enrich`, `detect`, `deliver`.
+    pub(crate) stage: Option<String>,
+    /// Like `PH2003`.
+    pub(crate) code: Option<String>,
+    /// The plugin that failed.
+    pub(crate) plugin: Option<String>,
+    /// Its version.
+    pub(crate) version: Option<String>,
+    /// Failed for the first time then or later (RFC 3339).
+    pub(crate) since: Option<String>,
+    /// Failed for the first time before (RFC 3339).
+    pub(crate) until: Option<String>,
+}
+
+impl Wanted {
+    /// Whether anything is said.
+    pub(crate) fn is_empty(&self) -> bool {
+        let Self { class, stage, code, plugin, version, since, until } = self;
+        [class, stage, code, plugin, version, since, until].into_iter().all(Option::is_none)
+    }
+
+    /// The filter that is meant.
+    pub(crate) fn filter(&self) -> Result<Filter, Problem> {
+        fn read<T>(name: &str, text: Option<&String>, parse: impl Fn(&str) -> Option<T>) -> Result<Option<T>, Problem> {
+            let Some(text) = text else { return Ok(None) };
+            let refused = || Problem::new(code::BAD_REQUEST, format!("`{name}` is not valid: `{text}`"));
+            parse(text).map(Some).ok_or_else(refused)
+        }
+        // A `+` of a zone that was not escaped arrives as a space.
+        let time = |text: &str| text.replace(' ', "+").parse::<Time>().ok();
+        Ok(Filter {
+            class: read("class", self.class.as_ref(), |text| text.parse::<Class>().ok())?,
+            stage: read("stage", self.stage.as_ref(), Stage::parse)?,
+            code: read("code", self.code.as_ref(), Code::parse)?,
+            plugin: read("plugin", self.plugin.as_ref(), |text| text.parse::<Name>().ok())?,
+            version: self.version.clone(),
+            since: read("since", self.since.as_ref(), time)?,
+            until: read("until", self.until.as_ref(), time)?,
+        })
+    }
+}

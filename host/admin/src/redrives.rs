@@ -1,0 +1,342 @@
+//! What people do about letters: `/v1/redrives`, `/v1/discards`, and an edited copy of a letter's event.
+
+use std::collections::BTreeSet;
+
+use axum::body::Body;
+use axum::extract::{Extension, Path, Query, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Json;
+use phronis_core::{StreamId, Time, code};
+use phronis_pipeline::letters::{Action, Edit, Job, JobState, MOST_PLACES, Order, Refused, Selection};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::access::Caller;
+use crate::body;
+use crate::letters::{OfStream, Wanted, place, place_text, stream_of, unknown};
+use crate::plugins::{actor_of, text_of};
+use crate::problem::{Document, Problem};
+use crate::state::App;
+
+/// Letters a second that a redrive moves unless it says otherwise.
+const RATE: u32 = 500;
+
+/// The fastest redrive.
+const MOST_RATE: u32 = 100_000;
+
+/// Which letters, and what to do with them.
+#[derive(Debug, Deserialize, ToSchema)]
+pub(crate) struct Request {
+    /// The stream.
+    stream: String,
+    /// These letters, by place.
+    #[serde(default)]
+    #[schema(example = json!(["3-42"]))]
+    letters: Vec<String>,
+    /// All outstanding letters that fulfil this.
+    #[serde(flatten)]
+    wanted: Wanted,
+    /// Means all outstanding letters of the stream, when nothing else is said.
+    #[serde(default)]
+    all: bool,
+    /// Letters a second; 500 unless said.
+    rate: Option<u32>,
+    /// Why, for the audit; the header `X-Reason` says the same.
+    reason: Option<String>,
+}
+
+/// A redrive, or a discard that looks at each letter.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct JobItem {
+    /// What it is called.
+    id: String,
+    /// The stream.
+    stream: String,
+    /// `redrive` or `discard`.
+    action: &'static str,
+    /// `running`, `done` or `cancelled`.
+    state: &'static str,
+    /// Why it does not get on, when it does not.
+    detail: Option<String>,
+    /// Which letters.
+    #[schema(value_type = Object)]
+    selection: serde_json::Value,
+    /// At most so many a second.
+    rate: u32,
+    /// Letters that were outstanding and meant when it began.
+    total: u64,
+    /// Letters that were moved.
+    moved: u64,
+    /// Letters that were gone, or outside of the times.
+    skipped: u64,
+    /// Who asked for it.
+    actor: String,
+    /// Why.
+    reason: String,
+    /// When it was asked for.
+    #[schema(value_type = String)]
+    created_at: Time,
+    /// When it ended.
+    #[schema(value_type = Option<String>)]
+    ended_at: Option<Time>,
+}
+
+/// All redrives.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Jobs {
+    /// By stream, the newest first.
+    items: Vec<JobItem>,
+}
+
+/// What a discard did.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Discarded {
+    /// What it is called.
+    id: String,
+    /// Letters that were outstanding and meant.
+    letters: u64,
+    /// The job that goes on, when each letter must be looked at.
+    job: Option<JobItem>,
+}
+
+/// The edited copy.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Edited {
+    /// The partition of raw that it stands in.
+    partition: i32,
+    /// The letter that was given up for it.
+    letter: String,
+}
+
+/// Tries letters again: by place, by class, or by a filter, at a capped rate. One at a time a stream.
+#[utoipa::path(
+    post, path = "/v1/redrives", tag = "letters", request_body(content = Request),
+    params(("X-Reason" = Option<String>, Header, description = "why, for the audit"), ("X-Actor" = Option<String>, Header, description = "who, for the audit")),
+    responses(
+        (status = 202, description = "it begins", body = JobItem),
+        (status = 400, description = "the request is not valid", body = Document),
+        (status = 404, description = "no such stream", body = Document),
+        (status = 409, description = "another one of the stream runs (`running` has its id), or no letter is meant", body = Document),
+    ),
+    security(("key" = []), ("bearer" = [])),
+)]
+pub(crate) async fn start(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+    Json(request): Json<Request>,
+) -> Result<(StatusCode, Json<JobItem>), Problem> {
+    let order = order(&app, &caller, &headers, request, Action::Redrive)?;
+    let job = app.ask(move |pipeline| pipeline.start_job(order)).await?.map_err(refused)?;
+    Ok((StatusCode::ACCEPTED, Json(JobItem::of(job))))
+}
+
+/// All redrives that are remembered.
+#[utoipa::path(
+    get, path = "/v1/redrives", tag = "letters", params(OfStream),
+    responses((status = 200, description = "the redrives", body = Jobs)),
+    security(("key" = []), ("bearer" = [])),
+)]
+pub(crate) async fn list(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    Query(query): Query<OfStream>,
+) -> Result<Json<Jobs>, Problem> {
+    let streams: Vec<StreamId> = match &query.stream {
+        Some(stream) => vec![stream_of(&app, &caller, stream)?],
+        None => {
+            app.pipeline.topics().into_iter().map(|(stream, _)| stream).filter(|id| caller.sees(&id.tenant)).collect()
+        }
+    };
+    let jobs =
+        app.ask(move |pipeline| streams.iter().flat_map(|stream| pipeline.jobs(stream)).collect::<Vec<_>>()).await?;
+    Ok(Json(Jobs { items: jobs.into_iter().map(JobItem::of).collect() }))
+}
+
+/// One redrive.
+#[utoipa::path(
+    get, path = "/v1/redrives/{id}", tag = "letters", params(("id" = String, Path)),
+    responses((status = 200, description = "the redrive", body = JobItem), (status = 404, description = "no such redrive", body = Document)),
+    security(("key" = []), ("bearer" = [])),
+)]
+pub(crate) async fn show(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+) -> Result<Json<JobItem>, Problem> {
+    known(&app, &caller, &id).await.map(|job| Json(JobItem::of(job)))
+}
+
+/// Stops a redrive. What was moved stays moved; one that is over stays as it is.
+#[utoipa::path(
+    delete, path = "/v1/redrives/{id}", tag = "letters", params(("id" = String, Path)),
+    responses((status = 200, description = "how it is now", body = JobItem), (status = 404, description = "no such redrive", body = Document)),
+    security(("key" = []), ("bearer" = [])),
+)]
+pub(crate) async fn cancel(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+) -> Result<Json<JobItem>, Problem> {
+    known(&app, &caller, &id).await?;
+    let asked = id.clone();
+    let job = app.ask(move |pipeline| pipeline.cancel_job(&asked)).await?;
+    job.map(|job| Json(JobItem::of(job))).ok_or_else(|| no_job(&id))
+}
+
+/// Gives letters up for good: nobody waits for them any more. They stay in dlq.
+#[utoipa::path(
+    post, path = "/v1/discards", tag = "letters", request_body(content = Request),
+    params(("X-Reason" = Option<String>, Header, description = "why, for the audit"), ("X-Actor" = Option<String>, Header, description = "who, for the audit")),
+    responses(
+        (status = 202, description = "they are given up; with a filter of times, a job does so", body = Discarded),
+        (status = 400, description = "the request is not valid, or gives no reason", body = Document),
+        (status = 409, description = "no letter is meant, or a job of the stream runs", body = Document),
+    ),
+    security(("key" = []), ("bearer" = [])),
+)]
+pub(crate) async fn discard(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+    Json(request): Json<Request>,
+) -> Result<(StatusCode, Json<Discarded>), Problem> {
+    let order = order(&app, &caller, &headers, request, Action::Discard)?;
+    if order.reason.is_empty() {
+        let detail = "a discard needs a reason: what is given up should say why";
+        return Err(Problem::new(code::BAD_REQUEST, detail).hint("send `reason` or the header X-Reason"));
+    }
+    let is_job = matches!(&order.selection, Selection::Filter(filter) if filter.has_time());
+    if is_job {
+        let job = app.ask(move |pipeline| pipeline.start_job(order)).await?.map_err(refused)?;
+        let (id, letters) = (job.id.clone(), job.total);
+        return Ok((StatusCode::ACCEPTED, Json(Discarded { id, letters, job: Some(JobItem::of(job)) })));
+    }
+    let (id, letters) = app.ask(move |pipeline| pipeline.discard(&order)).await?.map_err(refused)?;
+    Ok((StatusCode::ACCEPTED, Json(Discarded { id, letters, job: None })))
+}
+
+/// Posts an edited copy of a letter's event as a new event (header `phronis-edited-from`), and gives the letter up.
+#[utoipa::path(
+    post, path = "/v1/letters/{stream}/{place}/edit", tag = "letters",
+    params(
+        ("stream" = String, Path), ("place" = String, Path),
+        ("X-Reason" = Option<String>, Header, description = "why, for the audit"),
+        ("X-Actor" = Option<String>, Header, description = "who, for the audit"),
+    ),
+    request_body(content = serde_json::Value, description = "the new event, byte for byte"),
+    responses(
+        (status = 202, description = "posted", body = Edited),
+        (status = 404, description = "no outstanding letter stands there", body = Document),
+    ),
+    security(("key" = []), ("bearer" = [])),
+)]
+pub(crate) async fn edit(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    Path((stream, at)): Path<(String, String)>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<(StatusCode, Json<Edited>), Problem> {
+    let (stream, at) = (stream_of(&app, &caller, &stream)?, place(&at)?);
+    let held = body::read(&app, &headers, body).await?;
+    let (actor, reason) = who(&caller, &headers);
+    let edit = Edit { stream, place: at, value: held.bytes.to_vec(), actor, reason: reason.unwrap_or_default() };
+    let partition = app.ask(move |pipeline| pipeline.edit(&edit)).await?.map_err(refused)?;
+    Ok((StatusCode::ACCEPTED, Json(Edited { partition, letter: place_text(at) })))
+}
+
+fn order(app: &App, caller: &Caller, headers: &HeaderMap, request: Request, action: Action) -> Result<Order, Problem> {
+    let stream = stream_of(app, caller, &request.stream)?;
+    let selection = match (request.letters.is_empty(), request.wanted.is_empty()) {
+        (false, true) if request.letters.len() <= MOST_PLACES => {
+            let places = request.letters.iter().map(|text| place(text)).collect::<Result<BTreeSet<_>, _>>()?;
+            Selection::Places(places)
+        }
+        (false, true) => {
+            let detail = format!("more than {MOST_PLACES} letters by name: name their class, or a filter");
+            return Err(Problem::new(code::BAD_REQUEST, detail));
+        }
+        (false, false) => {
+            return Err(Problem::new(code::BAD_REQUEST, "`letters` and a filter do not go together"));
+        }
+        (true, true) if !request.all => {
+            return Err(Problem::new(code::BAD_REQUEST, "the request does not say which letters")
+                .hint("send `letters`, `class`, another filter, or `all: true`"));
+        }
+        (true, _) => Selection::Filter(request.wanted.filter()?),
+    };
+    let (actor, header_reason) = who(caller, headers);
+    let reason = request.reason.map(|reason| reason.chars().filter(|c| !c.is_control()).take(500).collect());
+    Ok(Order {
+        action,
+        stream,
+        selection,
+        rate: request.rate.unwrap_or(RATE).clamp(1, MOST_RATE),
+        actor,
+        reason: reason.or(header_reason).unwrap_or_default(),
+    })
+}
+
+fn who(caller: &Caller, headers: &HeaderMap) -> (String, Option<String>) {
+    (actor_of(caller, headers).unwrap_or_else(|| "somebody".to_owned()), text_of(headers, "x-reason"))
+}
+
+async fn known(app: &App, caller: &Caller, id: &str) -> Result<Job, Problem> {
+    let asked = id.to_owned();
+    let job = app.ask(move |pipeline| pipeline.job(&asked)).await?;
+    job.filter(|job| caller.sees(&job.stream.tenant)).ok_or_else(|| no_job(id))
+}
+
+fn no_job(id: &str) -> Problem {
+    Problem::not_found(format_args!("redrive `{id}`")).hint("`GET /v1/redrives` lists them")
+}
+
+fn refused(error: Refused) -> Problem {
+    match error {
+        Refused::Occupied(running) => {
+            Problem::new(code::REDRIVE_RUNNING, Refused::Occupied(running.clone()).to_string())
+                .members(&serde_json::json!({ "running": running.id }))
+        }
+        Refused::Unknown { stream, at } => unknown(&stream, at),
+        Refused::UnknownStream(stream) => Problem::not_found(format_args!("stream `{stream}`")),
+        Refused::Nothing => Problem::new(code::NO_LETTER_MEANT, error.to_string()),
+        Refused::Range => Problem::new(code::BAD_REQUEST, error.to_string()),
+        Refused::Log(error) => error.into(),
+        other => Problem::internal("changing letters", &other),
+    }
+}
+
+impl JobItem {
+    fn of(job: Job) -> Self {
+        Self {
+            moved: job.moved(),
+            skipped: job.skipped(),
+            action: match job.action {
+                Action::Redrive => "redrive",
+                Action::Discard => "discard",
+            },
+            state: match job.state {
+                JobState::Running => "running",
+                JobState::Done => "done",
+                JobState::Cancelled => "cancelled",
+            },
+            selection: match &job.selection {
+                Selection::Places(places) => {
+                    let places: Vec<String> = places.iter().map(|place| place_text(*place)).collect();
+                    serde_json::json!({ "letters": places })
+                }
+                Selection::Filter(filter) => serde_json::to_value(filter).unwrap_or_default(),
+            },
+            id: job.id,
+            stream: job.stream.to_string(),
+            detail: job.detail,
+            rate: job.rate,
+            total: job.total,
+            actor: job.actor,
+            reason: job.reason,
+            created_at: job.created_at,
+            ended_at: job.ended_at,
+        }
+    }
+}
