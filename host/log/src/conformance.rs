@@ -52,6 +52,8 @@ pub const CASES: &[Case] = &[
     ("a_group_goes_on_where_it_committed", groups_go_on),
     ("a_new_group_starts_where_it_says", groups_start),
     ("the_members_of_a_group_share_its_partitions", groups_split),
+    ("partitions_beside_come_and_go_with_those_of_the_first_topic", beside_follows),
+    ("partitions_beside_are_read_committed_and_rewound_like_others", beside_is_read),
     ("partitions_take_turns", partitions_take_turns),
     ("a_rewound_partition_starts_again_at_the_commit", rewinding),
     ("a_reader_starts_by_position", positions),
@@ -131,9 +133,23 @@ pub fn member(
     start: Start,
 ) -> (Member, Assigned) {
     let topics = topics.iter().map(|topic| Arc::clone(topic)).collect();
+    joined(subject, &subscription(subject, group, topics, Vec::new(), (number, members), start))
+}
+
+fn subscription(
+    subject: &Subject<'_>,
+    group: &TopicName,
+    topics: Vec<TopicName>,
+    beside: Vec<TopicName>,
+    (member, members): (i32, i32),
+    start: Start,
+) -> Subscription {
     let exactly_once = subject.exactly_once;
-    let subscription = Subscription { group: Arc::clone(group), topics, member: number, members, start, exactly_once };
-    let mut member = subject.log.join(&subscription).unwrap();
+    Subscription { group: Arc::clone(group), topics, beside, member, members, start, exactly_once }
+}
+
+fn joined(subject: &Subject<'_>, subscription: &Subscription) -> (Member, Assigned) {
+    let mut member = subject.log.join(subscription).unwrap();
     match member.source.poll(ALL, LONG).unwrap() {
         Polled::Assigned(assigned) => (member, assigned),
         other => panic!("the first poll must bring the assignment, not {other:?}"),
@@ -374,24 +390,10 @@ fn groups_split(subject: &Subject<'_>) {
     }
     let (first, assigned) = member(subject, &group, &[&topic], (0, 2), Start::Earliest);
     let mut owned = [assigned, Vec::new()];
-    let exactly_once = subject.exactly_once;
     let topics = vec![Arc::clone(&topic)];
-    let group = Arc::clone(&group);
-    let second = Subscription { group, topics, member: 1, members: 2, start: Start::Earliest, exactly_once };
+    let second = subscription(subject, &group, topics, Vec::new(), (1, 2), Start::Earliest);
     let mut members = [first, log.join(&second).unwrap()];
-    let until = Instant::now() + LONG;
-    while owned.iter().any(Vec::is_empty) || owned.iter().map(Vec::len).sum::<usize>() != 5 {
-        assert!(Instant::now() < until, "the partitions are not shared: {owned:?}");
-        for (member, owned) in members.iter_mut().zip(&mut owned) {
-            let none = PollLimits { records: 0, bytes: 0 };
-            match member.source.poll(none, Duration::from_millis(20)).unwrap() {
-                Polled::Assigned(more) => owned.extend(more),
-                Polled::Revoked(gone) => owned.retain(|(_, partition, _)| !gone.iter().any(|(_, p)| p == partition)),
-                Polled::Idle => {}
-                other => panic!("nothing was asked for, and {other:?} came"),
-            }
-        }
-    }
+    until_shared(&mut members, &mut owned, 5);
     let mut all: Vec<i32> = owned.iter().flatten().map(|(_, partition, _)| *partition).collect();
     all.sort_unstable();
     assert_eq!(all, [0, 1, 2, 3, 4], "each partition has one member");
@@ -402,6 +404,119 @@ fn groups_split(subject: &Subject<'_>) {
             seen.extend(std::iter::repeat_n(records.partition, records.len()));
         }
         assert!(seen.iter().all(|partition| owned.iter().any(|(_, mine, _)| mine == partition)));
+    }
+}
+
+/// Polls two members until they share this many partitions.
+fn until_shared(members: &mut [Member; 2], owned: &mut [Assigned; 2], partitions: usize) {
+    let until = Instant::now() + LONG;
+    while owned.iter().any(Vec::is_empty) || owned.iter().map(Vec::len).sum::<usize>() != partitions {
+        assert!(Instant::now() < until, "the partitions are not shared: {owned:?}");
+        for (member, owned) in members.iter_mut().zip(&mut *owned) {
+            let none = PollLimits { records: 0, bytes: 0 };
+            match member.source.poll(none, Duration::from_millis(20)).unwrap() {
+                Polled::Assigned(more) => owned.extend(more),
+                Polled::Revoked(gone) => owned.retain(|(topic, p, _)| !gone.contains(&(Arc::clone(topic), *p))),
+                Polled::Idle => {}
+                other => panic!("nothing was asked for, and {other:?} came"),
+            }
+        }
+    }
+}
+
+/// Whether the partitions of a topic that a member owns are the same as those of the topic beside it.
+fn is_beside(owned: &Assigned, lead: &TopicName, beside: &TopicName) -> bool {
+    let of = |name: &TopicName| -> Vec<i32> {
+        let mut numbers: Vec<i32> = owned.iter().filter(|(topic, ..)| topic == name).map(|(_, p, _)| *p).collect();
+        numbers.sort_unstable();
+        numbers
+    };
+    of(lead) == of(beside)
+}
+
+fn beside_follows(subject: &Subject<'_>) {
+    let log = subject.log;
+    let (lead, beside, group) = (topic(log, 5), topic(log, 5), fresh("group"));
+    for partition in 0..5 {
+        deliver(log, append(&lead, partition, numbers(0..2))).unwrap();
+        deliver(log, append(&beside, partition, numbers(10..13))).unwrap();
+    }
+    let wish = |member| {
+        let topics = (vec![Arc::clone(&lead)], vec![Arc::clone(&beside)]);
+        subscription(subject, &group, topics.0, topics.1, (member, 2), Start::Earliest)
+    };
+    let (first, assigned) = joined(subject, &wish(0));
+    assert!(is_beside(&assigned, &lead, &beside), "{assigned:?}");
+    let mut members = [first, log.join(&wish(1)).unwrap()];
+    let mut owned = [assigned, Vec::new()];
+    until_shared(&mut members, &mut owned, 10);
+    for (member, owned) in members.iter_mut().zip(&owned) {
+        assert!(is_beside(owned, &lead, &beside), "{owned:?}");
+        let mut left: Vec<(TopicName, i32)> = owned.iter().map(|(topic, p, _)| (Arc::clone(topic), *p)).collect();
+        while !left.is_empty() {
+            let records = polled(&mut *member.source, ALL);
+            let place = (Arc::clone(&records.topic), records.partition);
+            assert!(left.contains(&place), "{place:?} came and {left:?} is expected");
+            left.retain(|expected| {
+                *expected != place || records.next_offset() != Some(if place.0 == lead { 2 } else { 3 })
+            });
+        }
+        for (topic, partition, _) in owned {
+            step(member, commit(&group, topic, *partition, 0, if *topic == lead { 2 } else { 3 }));
+        }
+    }
+    // One leaves; on logs with a coordinator the other gets all of it, where it was committed.
+    let [first, second] = members;
+    drop((first, second));
+    let all =
+        subscription(subject, &group, vec![Arc::clone(&lead)], vec![Arc::clone(&beside)], (0, 1), Start::Earliest);
+    let mut alone = log.join(&all).unwrap();
+    let (mut owned, until) = (Assigned::new(), Instant::now() + LONG);
+    while owned.len() < 10 {
+        assert!(Instant::now() < until, "only {owned:?}");
+        if let Polled::Assigned(more) = alone.source.poll(ALL, Duration::from_millis(20)).unwrap() {
+            owned.extend(more);
+        }
+    }
+    assert!(owned.iter().all(|(topic, _, at)| *at == if *topic == lead { 2 } else { 3 }), "{owned:?}");
+}
+
+fn beside_is_read(subject: &Subject<'_>) {
+    let log = subject.log;
+    let (lead, beside, group) = (topic(log, 2), topic(log, 2), fresh("group"));
+    let wish =
+        subscription(subject, &group, vec![Arc::clone(&lead)], vec![Arc::clone(&beside)], (0, 1), Start::Earliest);
+    let (mut member, mut assigned) = joined(subject, &wish);
+    assigned.sort();
+    let mut expected: Assigned =
+        [&lead, &beside].iter().flat_map(|topic| (0..2).map(|p| (Arc::clone(topic), p, 0))).collect();
+    expected.sort();
+    assert_eq!(assigned, expected);
+    deliver(log, append(&beside, 1, numbers(0..6))).unwrap();
+    let four = PollLimits { records: 4, bytes: 1 << 20 };
+    let records = polled(&mut *member.source, four);
+    assert_eq!((&records.topic, records.partition, read(&records)), (&beside, 1, vec![0, 1, 2, 3]));
+    // Its step, and one of the first topic, with what follows from both.
+    deliver(log, append(&lead, 1, numbers(0..3))).unwrap();
+    let mut delivery = append(&lead, 0, numbers(7..8));
+    delivery.commits = vec![commit(&group, &beside, 1, 0, 4), commit(&group, &lead, 1, 0, 3)];
+    member.sink.submit(delivery).unwrap().wait().unwrap();
+    let mut seen = Vec::new();
+    while seen.len() < 6 {
+        let records = polled(&mut *member.source, ALL);
+        seen.extend(read(&records).into_iter().map(|n| (Arc::clone(&records.topic), records.partition, n)));
+    }
+    assert_eq!(member.source.rewind(&beside, 1).unwrap(), 4);
+    let again = polled(&mut *member.source, ALL);
+    assert_eq!((&again.topic, read(&again)), (&beside, vec![4, 5]));
+    assert!(member.source.rewind(&beside, 7).is_err());
+    let stale = Delivery { appends: Vec::new(), commits: vec![commit(&group, &beside, 1, 3, 6)] };
+    let refused = member.sink.submit(stale).and_then(Ticket::wait).unwrap_err();
+    assert!(matches!(refused, Error::Fenced { .. }), "{refused}");
+    drop(member);
+    let (_member, assigned) = joined(subject, &wish);
+    for (topic, partition, at) in [(&lead, 1, 3), (&beside, 1, 4), (&lead, 0, 0), (&beside, 0, 0)] {
+        assert!(assigned.contains(&(Arc::clone(topic), partition, at)), "{assigned:?}");
     }
 }
 

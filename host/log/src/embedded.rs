@@ -214,7 +214,8 @@ impl crate::Log for Log {
 
     fn join(&self, subscription: &Subscription) -> Result<Member> {
         let mine = registry::mine(&self.0.shared.catalog, subscription)?;
-        let (group, topics, start) = (Arc::clone(&subscription.group), subscription.topics.clone(), subscription.start);
+        let (group, start) = (Arc::clone(&subscription.group), subscription.start);
+        let topics: Vec<_> = subscription.topics.iter().chain(&subscription.beside).cloned().collect();
         self.0.shared.call(move |writer| registry::register(writer, &group, &topics, start))?;
         let shared = &self.0.shared;
         let stands = |partition: Arc<Partition>| {

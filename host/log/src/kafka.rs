@@ -130,7 +130,7 @@ impl crate::Log for Log {
     }
 
     fn join(&self, subscription: &Subscription) -> Result<Member> {
-        let Subscription { group, topics, member, members, start, exactly_once } = subscription;
+        let Subscription { group, topics, beside, member, members, start, exactly_once } = subscription;
         let Open { clients, asker, .. } = &*self.0;
         let (inbox, gate) = (Arc::new(Inbox::default()), Gate::new(*exactly_once));
         // The group's name, the host's and the member's number: stable over restarts, and nobody else's.
@@ -155,7 +155,9 @@ impl crate::Log for Log {
                 transactional_id: exactly_once.then_some(instance),
             }),
         )?;
-        let source = member::Member::new(consumer, inbox, Arc::clone(asker), gate, Arc::clone(group), topics, *start)?;
+        let beside = member::Beside::new(topics, beside);
+        let source =
+            member::Member::new(consumer, inbox, Arc::clone(asker), gate, Arc::clone(group), topics, beside, *start)?;
         Ok(Member { source: Box::new(source), sink: Box::new(sink) })
     }
 

@@ -130,6 +130,9 @@ pub struct Subscription {
     pub group: Arc<str>,
     /// The topics, all with the same number of partitions.
     pub topics: Vec<TopicName>,
+    /// Topics whose partition `p` belongs to whoever owns `p` of the first topic: it comes, goes, and is committed with it.
+    /// They have as many partitions.
+    pub beside: Vec<TopicName>,
     /// Which member this is, from 0; for logs without a coordinator.
     pub member: i32,
     /// How many members there are; for logs without a coordinator.

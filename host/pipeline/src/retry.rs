@@ -118,6 +118,7 @@ impl<'a> Branch<'a> {
         let Member { source, sink } = parts.log.join(&Subscription {
             group: Arc::clone(&group),
             topics: vec![Arc::clone(&options.topics.dlq), Arc::clone(&options.topics.retry)],
+            beside: Vec::new(),
             member: 0,
             members: 1,
             start: Start::Earliest,

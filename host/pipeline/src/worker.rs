@@ -86,6 +86,7 @@ impl Worker {
         let Member { source, sink } = log.join(&Subscription {
             group: Arc::clone(&stream.group),
             topics: vec![Arc::clone(&options.topics.raw)],
+            beside: Vec::new(),
             member,
             members: options.workers.min(options.partitions),
             start: Start::Earliest,

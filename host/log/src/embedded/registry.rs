@@ -104,7 +104,7 @@ pub(super) fn mine(catalog: &Catalog, subscription: &Subscription) -> Result<Vec
         return Err(Error::Invalid(format!("member {member} of a group of {members}: they are counted from 0")));
     }
     let mut topics = Vec::with_capacity(subscription.topics.len());
-    for name in &subscription.topics {
+    for name in subscription.topics.iter().chain(&subscription.beside) {
         topics.push(catalog.topic(name)?);
     }
     let count = topics.first().map_or(0, |topic| topic.partitions.len());

@@ -78,6 +78,11 @@ impl Lanes {
         })
     }
 
+    /// Whether a partition is open.
+    pub(super) fn has(&self, topic: &TopicName, partition: i32) -> bool {
+        self.places.contains_key(&(Arc::clone(topic), partition))
+    }
+
     /// Opens a partition, before it is assigned.
     pub(super) fn open(&mut self, topic: &TopicName, partition: i32, position: i64) -> Result<()> {
         self.close(topic, partition);

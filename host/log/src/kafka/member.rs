@@ -3,7 +3,7 @@
 //! Rebalances are told to the worker before they are answered: a revoked partition is given back at the poll after it was told,
 //! when the worker has finished and its offsets are committed; a lost one is dropped at once.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,6 +24,9 @@ use crate::{Error, PollLimits, Polled, Result, Source, Start};
 
 /// How long a member may take to leave its group.
 const LEAVE: Duration = Duration::from_secs(10);
+
+/// How often a member looks for partitions that should be there.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// What Kafka told, and is not answered yet.
 #[derive(Debug, Default)]
@@ -69,13 +72,39 @@ pub(super) struct Member {
     gate: Arc<Gate>,
     group: Arc<str>,
     start: Start,
+    beside: Beside,
     /// Revoked partitions that the worker was told of.
     leaving: Option<TopicPartitionList>,
     /// Partitions that stopped because their offset is gone.
     stopped: BTreeSet<(TopicName, i32)>,
 }
 
+/// Topics that are not the group's business: their partitions come and go with those of a topic that is.
+#[derive(Debug)]
+pub(super) struct Beside {
+    lead: Option<TopicName>,
+    topics: Vec<TopicName>,
+    /// Partitions that are this member's and not there yet: a topic that grew after the first one.
+    missing: Vec<(TopicName, i32)>,
+    looked: Instant,
+}
+
+impl Beside {
+    /// Topics beside the first of those that are subscribed to.
+    pub(super) fn new(subscribed: &[TopicName], topics: &[TopicName]) -> Self {
+        let (lead, topics) = (subscribed.first().cloned(), topics.to_vec());
+        Self { lead, topics, missing: Vec::new(), looked: Instant::now() }
+    }
+
+    /// What follows the partitions that Kafka names.
+    fn followers(&self, partitions: &TopicPartitionList) -> Vec<(TopicName, i32)> {
+        let named = names(partitions).into_iter().filter(|(topic, _)| Some(topic) == self.lead.as_ref());
+        named.flat_map(|(_, partition)| self.topics.iter().map(move |topic| (Arc::clone(topic), partition))).collect()
+    }
+}
+
 impl Member {
+    #[expect(clippy::too_many_arguments, reason = "each is a part of its own, made by the log")]
     pub(super) fn new(
         consumer: Arc<Consumer>,
         inbox: Arc<Inbox>,
@@ -83,12 +112,13 @@ impl Member {
         gate: Arc<Gate>,
         group: Arc<str>,
         topics: &[TopicName],
+        beside: Beside,
         start: Start,
     ) -> Result<Self> {
         let lanes = Lanes::new(&consumer)?;
         let names: Vec<&str> = topics.iter().map(|topic| &**topic).collect();
         consumer.subscribe(&names).map_err(|error| failed("subscribing", error))?;
-        Ok(Self { consumer, inbox, lanes, asker, gate, group, start, leaving: None, stopped: BTreeSet::new() })
+        Ok(Self { consumer, inbox, lanes, asker, gate, group, start, beside, leaving: None, stopped: BTreeSet::new() })
     }
 
     /// Lets librdkafka's callbacks run; also says that this member is alive, so it asks even when nothing waits.
@@ -121,9 +151,9 @@ impl Member {
         if let Some(leaving) = self.leaving.take() {
             self.give_back(&leaving)?;
         }
-        let Some(next) = self.take_rebalance() else { return Ok(None) };
+        let Some(next) = self.take_rebalance() else { return self.look_for_missing() };
         match next {
-            Rebalance::Assign(partitions) => match self.take_over(&partitions) {
+            Rebalance::Assign(partitions) => match self.take_over_all(&partitions) {
                 Ok(assigned) => Ok((!assigned.is_empty()).then_some(Polled::Assigned(assigned))),
                 Err(error) => {
                     // Asked again at the next poll: the group waits meanwhile.
@@ -132,11 +162,13 @@ impl Member {
                 }
             },
             Rebalance::Revoke(partitions, true) => {
+                let partitions = self.leaving(&partitions);
                 let lost = names(&partitions);
                 self.drop_partitions(&partitions)?;
                 Ok((!lost.is_empty()).then_some(Polled::Lost(lost)))
             }
             Rebalance::Revoke(partitions, false) => {
+                let partitions = self.leaving(&partitions);
                 let revoked = names(&partitions);
                 if revoked.is_empty() {
                     self.give_back(&partitions)?;
@@ -155,6 +187,75 @@ impl Member {
     fn put_back(&self, rebalance: Rebalance) {
         self.inbox.rebalances.lock().unwrap_or_else(PoisonError::into_inner).push_front(rebalance);
         self.lanes.ring_events();
+    }
+
+    /// Takes over what Kafka names, and what follows it as far as it is there.
+    fn take_over_all(&mut self, partitions: &TopicPartitionList) -> Result<Vec<Place>> {
+        let mut all = partitions.clone();
+        let (there, missing) = self.sorted_by_presence(self.beside.followers(partitions))?;
+        for (topic, partition) in &there {
+            all.add_partition(topic, *partition);
+        }
+        let taken = self.take_over(&all)?;
+        for (topic, partition) in &missing {
+            tracing::warn!(group = %self.group, %topic, partition, "the topic has no such partition yet: `phronis topics check` tells what is missing");
+        }
+        self.beside.missing.extend(missing);
+        Ok(taken)
+    }
+
+    /// Partitions that are there, and those that are not.
+    #[expect(clippy::type_complexity, reason = "two lists of the same")]
+    fn sorted_by_presence(
+        &self,
+        partitions: Vec<(TopicName, i32)>,
+    ) -> Result<(Vec<(TopicName, i32)>, Vec<(TopicName, i32)>)> {
+        let mut counts: BTreeMap<TopicName, i32> = BTreeMap::new();
+        for topic in &self.beside.topics {
+            let last = partitions.iter().filter(|(name, _)| name == topic).map(|(_, partition)| *partition).max();
+            // What is known may be older than the partitions.
+            if self.asker.partitions(topic).is_ok_and(|known| last >= Some(known)) {
+                self.asker.forget(topic);
+            }
+            let count = match self.asker.partitions(topic) {
+                Err(Error::UnknownTopic(_)) => 0,
+                other => other?,
+            };
+            counts.insert(Arc::clone(topic), count);
+        }
+        Ok(partitions.into_iter().partition(|(topic, partition)| counts.get(topic).is_some_and(|n| partition < n)))
+    }
+
+    /// Takes over partitions that were missing, once they are there.
+    fn look_for_missing(&mut self) -> Result<Option<Polled>> {
+        if self.beside.missing.is_empty() || self.beside.looked.elapsed() < LOOK_EVERY {
+            return Ok(None);
+        }
+        self.beside.looked = Instant::now();
+        self.beside.topics.iter().for_each(|topic| self.asker.forget(topic));
+        let (there, missing) = self.sorted_by_presence(self.beside.missing.clone())?;
+        if there.is_empty() {
+            return Ok(None);
+        }
+        let mut found = TopicPartitionList::new();
+        for (topic, partition) in &there {
+            found.add_partition(topic, *partition);
+        }
+        let taken = self.take_over(&found)?;
+        self.beside.missing = missing;
+        Ok(Some(Polled::Assigned(taken)))
+    }
+
+    /// What goes when Kafka takes these partitions: with them what follows them and was taken over.
+    fn leaving(&mut self, partitions: &TopicPartitionList) -> TopicPartitionList {
+        let mut all = partitions.clone();
+        for (topic, partition) in self.beside.followers(partitions) {
+            self.beside.missing.retain(|missing| *missing != (Arc::clone(&topic), partition));
+            if self.lanes.has(&topic, partition) && all.find_partition(&topic, partition).is_none() {
+                all.add_partition(&topic, partition);
+            }
+        }
+        all
     }
 
     /// Opens the partitions where the group stands.
@@ -225,7 +326,10 @@ impl Member {
                 };
                 taken.map_err(|error| failed("taking over partitions", error))
             }
-            Rebalance::Revoke(partitions, _) => self.drop_partitions(partitions),
+            Rebalance::Revoke(partitions, _) => {
+                let partitions = self.leaving(partitions);
+                self.drop_partitions(&partitions)
+            }
         };
         if let Err(error) = answered {
             tracing::debug!(group = %self.group, %error, "leaving");
