@@ -163,6 +163,68 @@ fn every_way_to_be_unsound_is_found() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Another attempt of the letter at `previous`, or its settlement.
+fn after(mut letter: Record, previous: &str, settled: Option<&str>) -> Record {
+    letter.headers.push(("phronis-previous", previous.to_owned()));
+    if let Some(outcome) = settled {
+        letter.headers.push(("phronis-settled", outcome.to_owned()));
+    }
+    letter
+}
+
+/// The gate's letter failed again and was then delivered, the detector's was judged at once.
+fn came_back() -> Left {
+    let values = [r#"{"seq":0}"#, r#"{"seq":1}"#, r#"{"seq":2}"#, r#"{"seq":3}"#, r#"{"seq":4}"#];
+    let (gate, detect) =
+        (letter("a", "1", "gate", "", r#"{"seq":1}"#), letter("b", "2", "detect", "d", r#"{"seq":2}"#));
+    let dlq = vec![
+        gate.clone(),
+        detect.clone(),
+        after(gate.clone(), "0", None),
+        after(detect, "1", Some("judged")),
+        after(gate, "2", Some("delivered")),
+    ];
+    let mut left = Left { raw: values.iter().map(|value| record("k", value, &[])).collect(), dlq, ..Left::sound() };
+    left.processed.push(record("k", r#"{"seq":1}"#, &[("phronis-origin-offset", "1")]));
+    left.alerts.push(alert("2", 2));
+    left
+}
+
+#[test]
+fn letters_that_came_back_are_followed_to_their_end() -> anyhow::Result<()> {
+    let report = check(&came_back(), Expect::default())?.must_hold()?;
+    assert_eq!((report.delivered, report.gate_letters, report.settled), (4, 0, 2), "{report}");
+    assert_eq!(report.letters.len(), 0, "{report}");
+    assert_eq!(report.detectors["d"].letters, 0, "{report}");
+
+    let mut range = Left::sound();
+    range.dlq[1].headers.push(("phronis-range", "1".to_owned()));
+    range.dlq[1].value = r#"{"offsets":[[2,3]]}"#.to_owned();
+    let report = check(&range, Expect::default())?.must_hold()?;
+    assert_eq!(report.detectors["d"].letters, 1, "{report}");
+
+    type Break = fn(&mut Left);
+    let breaks: &[(Break, &str)] = &[
+        (|left| drop(left.processed.pop()), "0/1 is lost"),
+        (|left| drop(left.dlq.pop()), "0/1 is GateLetter and Delivered"),
+        (
+            |left| left.dlq[4].headers.retain(|(name, _)| *name != "phronis-previous"),
+            "settles a letter that is not there",
+        ),
+        (|left| left.dlq[4].headers[6].1 = "1".to_owned(), "settles a letter that is not there"),
+        (|left| left.dlq[2].headers[6].1 = "9".to_owned(), "follows a letter that is not there"),
+        (|left| left.dlq.push(left.dlq[4].clone()), "settles as delivered what is delivered"),
+        (|left| drop(left.dlq.remove(3)), "0/2 was not judged by d and has its alert"),
+    ];
+    for (unsound, words) in breaks {
+        let mut left = came_back();
+        unsound(&mut left);
+        let report = check(&left, Expect::default())?;
+        assert!(!report.holds() && report.to_string().contains(words), "`{words}` is not in\n{report}");
+    }
+    Ok(())
+}
+
 #[test]
 fn a_second_delivery_must_say_the_same_as_the_first() -> anyhow::Result<()> {
     type Break = fn(&mut Left);

@@ -3,10 +3,11 @@
 //! It trusts no counter and shares no code with the pipeline. Of the embedded log it uses the log's own reader,
 //! of Kafka a client of its own; the names of headers stand here a second time on purpose.
 //! What it verifies: every raw record has exactly one terminal outcome; for each detector
-//! delivered = judged + skipped + letters; order; letters byte for byte; alerts once and with an origin that exists.
+//! delivered = judged + skipped + letters, where a letter that came back and went through is none any more; order; letters byte for byte; alerts once and with an origin that exists.
 //! Where a delivery may happen twice ([`Expect::may_repeat`]), what comes again must say the same as the first time.
 
 mod alerts;
+mod chains;
 mod judge;
 mod letters;
 mod processed;

@@ -1,90 +1,92 @@
 //! Dead letters and drops: the outcomes that are not `processed`, and the debts of detectors.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use phronis_core::StreamId;
 use phronis_core::partition::Topics;
 use phronis_log::embedded::{self, Options};
 
+use super::chains::{Chain, Chains};
 use super::raw::{Outcome, Raw};
-use super::{Embedded, Kafka, Report, Source};
+use super::{Embedded, Kafka, Record, Report, Source};
 
-/// Letters of detectors whose event was not seen yet: partition, offset, detector.
-pub(super) type Debts = BTreeSet<(i32, i64, String)>;
-
-/// Reads the letters: each has an origin, keeps its bytes and has an id of its own.
-pub(super) fn read(source: &impl Source, topics: &Topics, raw: &mut Raw, report: &mut Report) -> anyhow::Result<Debts> {
-    let mut debts = Debts::new();
-    // Who has which id: a letter that comes again has the same one.
-    let mut ids = HashMap::new();
-    source.each(&topics.dlq, |letter| {
-        let place = format!("letter {}/{}", letter.partition, letter.offset);
-        let stage = letter.text("phronis-stage");
-        let code = letter.text("phronis-code");
-        let origin = (letter.number("phronis-origin-partition"), letter.number("phronis-origin-offset"));
-        let (Some(partition), Some(offset)) = (origin.0.and_then(|p| i32::try_from(p).ok()), origin.1) else {
-            *report.letters.entry((stage, code)).or_default() += 1;
-            return report.wrong(|| format!("{place} has no origin"));
-        };
-        if !code.starts_with("PH") {
-            report.wrong(|| format!("{place} has no code"));
-        }
-        match raw.get(partition, offset) {
-            None => report.wrong(|| format!("{place} comes from {partition}/{offset}, which is not in raw")),
-            Some((key, value)) if key != letter.key || value != letter.value => {
-                report.wrong(|| format!("{place} does not keep the bytes of {partition}/{offset}"));
-            }
-            Some(_) => {}
-        }
-        let plugin = letter.text("phronis-plugin");
-        let owner = (partition, offset, stage.clone(), plugin.clone());
-        if let Some(before) = ids.insert(letter.text("phronis-id"), owner.clone())
-            && !(raw.may_repeat() && before == owner)
-        {
-            report.wrong(|| format!("{place} has the id of another letter"));
-        }
-        let counts = match stage.as_str() {
-            "gate" => {
-                let counts = raw.note(partition, offset, Outcome::GateLetter, report);
-                report.gate_letters += u64::from(counts);
-                counts
-            }
-            "enrich" => {
-                let counts = raw.note(partition, offset, Outcome::EnrichLetter, report);
-                report.enrich_letters += u64::from(counts);
-                counts
-            }
-            // Judged, and too large for its topic with what was added to it.
-            "deliver" => {
-                let counts = raw.note(partition, offset, Outcome::DeliverLetter, report);
-                report.deliver_letters += u64::from(counts);
-                counts
-            }
-            "detect" => owed(&mut debts, (partition, offset, plugin), raw.may_repeat(), report),
-            other => {
-                report.wrong(|| format!("{place} is of no known stage: `{other}`"));
-                true
-            }
-        };
-        *report.letters.entry((stage, code)).or_default() += u64::from(counts);
-    })?;
-    Ok(debts)
+/// What letters mean for their events.
+pub(super) struct Debts {
+    /// Events that a detector owed a judgement at some time: partition, offset, detector.
+    pub(super) all: BTreeSet<(i32, i64, String)>,
+    /// Those of them that it has given since.
+    pub(super) paid: BTreeSet<(i32, i64, String)>,
+    /// Events that were letters and went through since: they come after later ones.
+    pub(super) returned: BTreeSet<(i32, i64)>,
 }
 
-/// Notes a detector's letter and says whether it counts.
-fn owed(debts: &mut Debts, debt: (i32, i64, String), may_repeat: bool, report: &mut Report) -> bool {
-    let (partition, offset, plugin) = debt.clone();
-    let is_first = debts.insert(debt);
-    if !is_first && may_repeat {
-        report.repeated += 1;
-        return false;
+/// Reads the letters: each has an origin, keeps its bytes and has an id of its own; attempts and settlements name what they follow.
+pub(super) fn read(source: &impl Source, topics: &Topics, raw: &mut Raw, report: &mut Report) -> anyhow::Result<Debts> {
+    let mut chains = Chains::default();
+    source.each(&topics.dlq, |letter| {
+        keeps_its_record(&letter, raw, report);
+        chains.add(&letter, raw.may_repeat(), report);
+    })?;
+    let mut owed = BTreeSet::new();
+    let mut returned = BTreeSet::new();
+    for chain in &chains.all {
+        let (partition, _, _, plugin) = &chain.owner;
+        let mut counts = !chain.is_over();
+        for offset in &chain.offsets {
+            let place = (*partition, *offset);
+            let outcome = match chain.stage.as_str() {
+                _ if chain.is_debt() => {
+                    if !chain.is_over() && !owed.insert((place.0, place.1, plugin.clone())) && !chain.is_range {
+                        report.wrong(|| format!("{}/{offset} has two letters of {plugin}", place.0));
+                    }
+                    continue;
+                }
+                _ if chain.is_over() => {
+                    returned.insert(place);
+                    continue;
+                }
+                "gate" => (Outcome::GateLetter, &mut report.gate_letters),
+                "enrich" => (Outcome::EnrichLetter, &mut report.enrich_letters),
+                // Judged, and too large for its topic with what was added to it.
+                "deliver" => (Outcome::DeliverLetter, &mut report.deliver_letters),
+                other => {
+                    report.wrong(|| format!("a letter about {}/{offset} is of no known stage: `{other}`", place.0));
+                    continue;
+                }
+            };
+            *outcome.1 += 1;
+            counts &= raw.note(place.0, place.1, outcome.0, report);
+        }
+        *report.letters.entry((chain.stage.clone(), chain.code.clone())).or_default() += u64::from(counts);
     }
-    if !is_first {
-        report.wrong(|| format!("{partition}/{offset} has two letters of {plugin}"));
+    report.letters.retain(|_, count| *count > 0);
+    for (_, _, plugin) in &owed {
+        report.detectors.entry(plugin.clone()).or_default().letters += 1;
     }
-    report.detectors.entry(plugin).or_default().letters += 1;
-    true
+    report.settled = chains.all.iter().filter(|chain| chain.is_over()).count() as u64;
+    let paid = chains.debts.difference(&owed).cloned().collect();
+    Ok(Debts { all: chains.debts, paid, returned })
+}
+
+/// A letter about one record has its bytes.
+fn keeps_its_record(letter: &Record<'_>, raw: &Raw, report: &mut Report) {
+    let place = format!("letter {}/{}", letter.partition, letter.offset);
+    if ["phronis-settled", "phronis-discard", "phronis-range"].iter().any(|name| !letter.text(name).is_empty()) {
+        return;
+    }
+    if !letter.text("phronis-code").starts_with("PH") {
+        report.wrong(|| format!("{place} has no code"));
+    }
+    let origin = (letter.number("phronis-origin-partition"), letter.number("phronis-origin-offset"));
+    let (Some(partition), Some(offset)) = (origin.0.and_then(|p| i32::try_from(p).ok()), origin.1) else { return };
+    match raw.get(partition, offset) {
+        None => report.wrong(|| format!("{place} comes from {partition}/{offset}, which is not in raw")),
+        Some((key, value)) if key != letter.key || value != letter.value => {
+            report.wrong(|| format!("{place} does not keep the bytes of {partition}/{offset}"));
+        }
+        Some(_) => {}
+    }
 }
 
 /// Reads the drops from the state topic.
@@ -104,7 +106,7 @@ pub(super) fn read_drops(
     })
 }
 
-/// A letter, as it stands in the topic.
+/// A letter that is not settled, as its last attempt stands in the topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Letter {
     /// Who refused it: `gate`, `enrich`, `detect` or `deliver`.
@@ -140,15 +142,12 @@ pub fn all_on_kafka(bootstrap: &str, stream: &str) -> anyhow::Result<Vec<Letter>
 
 fn collect(source: &impl Source, stream: &str) -> anyhow::Result<Vec<Letter>> {
     let topics = Topics::of(&stream.parse::<StreamId>()?);
-    let mut letters = Vec::new();
-    source.each(&topics.dlq, |letter| {
-        letters.push(Letter {
-            stage: letter.text("phronis-stage"),
-            code: letter.text("phronis-code"),
-            plugin: letter.text("phronis-plugin"),
-            message: letter.text("phronis-message"),
-            value: letter.value.unwrap_or_default().to_vec(),
-        });
-    })?;
-    Ok(letters)
+    let mut chains = Chains::default();
+    source.each(&topics.dlq, |letter| chains.add(&letter, true, &mut Report::default()))?;
+    let open = chains.all.into_iter().filter(|chain| !chain.is_over());
+    let letters = open.map(|chain| {
+        let Chain { stage, code, plugin, message, value, .. } = chain;
+        Letter { stage, code, plugin, message, value }
+    });
+    Ok(letters.collect())
 }

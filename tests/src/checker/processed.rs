@@ -20,7 +20,7 @@ pub(super) fn read(
     report: &mut Report,
 ) -> anyhow::Result<()> {
     let mut order = Order::default();
-    let mut unpaid = debts.clone();
+    let mut unpaid = debts.all.clone();
     source.each(&topics.processed, |record| {
         let partition = record.partition;
         let Some(offset) = record.number("phronis-origin-offset") else {
@@ -33,11 +33,11 @@ pub(super) fn read(
             return report.wrong(|| format!("processed {partition}/{} is not JSON", record.offset));
         };
         keeps_the_original(&record, &event, offset, raw, report);
-        let (skipped, unjudged) = (record.names("phronis-skipped"), record.names("phronis-unjudged"));
+        let (skipped, mut unjudged) = (record.names("phronis-skipped"), record.names("phronis-unjudged"));
         for name in &unjudged {
             let debt = (partition, offset, name.clone());
             // A second event pays for the same letter only where one may come twice.
-            if !unpaid.remove(&debt) && (is_first || !debts.contains(&debt)) {
+            if !unpaid.remove(&debt) && (is_first || !debts.all.contains(&debt)) {
                 report.wrong(|| format!("{partition}/{offset} is unjudged by {name} and there is no letter"));
             }
         }
@@ -45,7 +45,11 @@ pub(super) fn read(
         if !is_first {
             return;
         }
-        order.follow(&record, &event, offset, expect.may_resend, report);
+        if !debts.returned.contains(&(partition, offset)) {
+            order.follow(&record, &event, offset, expect.may_resend, report);
+        }
+        // Judged later, when its letter came back.
+        unjudged.retain(|name| !debts.paid.contains(&(partition, offset, name.clone())));
         let mine = of(alerts, partition, offset);
         for name in &skipped {
             report.detectors.entry(name.clone()).or_default().skipped += 1;

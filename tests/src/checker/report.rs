@@ -25,7 +25,9 @@ pub struct Report {
     pub dropped: u64,
     /// What each detector did.
     pub detectors: BTreeMap<String, Detector>,
-    /// Letters by stage and code.
+    /// Letters that came back, and whose event went through or whose detector has judged.
+    pub settled: u64,
+    /// Letters that are not settled, by stage and code.
     pub letters: BTreeMap<(String, String), u64>,
     /// Keys seen in processed.
     pub keys: u64,
@@ -145,6 +147,9 @@ impl fmt::Display for Report {
                 write!(f, " + {bypassed} while it had no good version")?;
             }
             writeln!(f, " = {delivered} delivered; {alerts} alerts")?;
+        }
+        if self.settled > 0 {
+            writeln!(f, "{} letters came back and are settled", self.settled)?;
         }
         for ((stage, code), count) in &self.letters {
             writeln!(f, "letters of {stage} with {code}: {count}")?;
