@@ -8,6 +8,8 @@ mod conformance;
 mod hosts;
 #[path = "kafka/interop.rs"]
 mod interop;
+#[path = "kafka/letters.rs"]
+mod letters;
 #[path = "kafka/security.rs"]
 mod security;
 

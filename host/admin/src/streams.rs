@@ -68,6 +68,13 @@ pub(crate) struct Counts {
     pub(crate) dropped: u64,
     /// Alerts.
     pub(crate) alerts: u64,
+    /// Letters that were tried again.
+    pub(crate) retries: u64,
+    /// Events that were letters and were delivered or dropped since:
+    /// received = delivered + dropped + letters of gate, enrichers and delivery - settled.
+    pub(crate) settled: u64,
+    /// Events that their detector has judged since, whose letter said that it could not.
+    pub(crate) settled_debts: u64,
 }
 
 /// What a stream has still to do.
@@ -196,6 +203,9 @@ impl From<status::Stream> for Stream {
                 deliver_letters: counts.deliver_letters,
                 dropped: counts.dropped,
                 alerts: counts.alerts,
+                retries: counts.retries,
+                settled: counts.settled,
+                settled_debts: counts.settled_debts,
             },
             lag: Lag { records: lag_records, seconds: lag_seconds },
         }

@@ -6,6 +6,7 @@ use metrics::{Counter, Histogram, counter, gauge, histogram};
 use phronis_core::StreamId;
 
 use crate::status::StreamCounts;
+use crate::stream::condition::Spot;
 
 /// Handles of a stream's metrics, looked up once a worker.
 #[derive(Debug)]
@@ -18,6 +19,10 @@ pub(crate) struct Meters {
     deliver: Counter,
     dropped: Counter,
     alerts: Counter,
+    retries: Counter,
+    settled: Counter,
+    settled_debts: Counter,
+    ignored: Counter,
     checked: Histogram,
     judged: Histogram,
     submitted: Histogram,
@@ -27,6 +32,8 @@ pub(crate) struct Meters {
 impl Meters {
     pub(crate) fn new(stream: &StreamId) -> Self {
         let stream = stream.to_string();
+        let settled =
+            |of: &'static str| counter!("phronis_letters_settled_total", "stream" => stream.clone(), "of" => of);
         let letters = |stage: &'static str| counter!("phronis_letters_written_total", "stream" => stream.clone(), "stage" => stage);
         let stage = |stage: &'static str| histogram!("phronis_stage_duration_seconds", "stream" => stream.clone(), "stage" => stage);
         Self {
@@ -38,6 +45,10 @@ impl Meters {
             deliver: letters("deliver"),
             dropped: counter!("phronis_events_dropped_total", "stream" => stream.clone()),
             alerts: counter!("phronis_alerts_total", "stream" => stream.clone()),
+            retries: counter!("phronis_letters_retried_total", "stream" => stream.clone()),
+            settled: settled("events"),
+            settled_debts: settled("debts"),
+            ignored: counter!("phronis_retry_records_ignored_total", "stream" => stream.clone()),
             checked: stage("checked"),
             judged: stage("judged"),
             submitted: stage("submitted"),
@@ -60,8 +71,13 @@ impl Meters {
         self.submitted.record(elapsed);
     }
 
-    /// The delivery is durable; age of its newest record in milliseconds.
-    pub(crate) fn delivered(&self, tally: &StreamCounts, age_ms: i64) {
+    /// Records of the retry topic that are no letters.
+    pub(crate) fn ignored(&self, records: u64) {
+        self.ignored.increment(records);
+    }
+
+    /// The delivery is durable; age of its newest record in milliseconds, unless it is one of letters that came back.
+    pub(crate) fn delivered(&self, tally: &StreamCounts, age_ms: Option<i64>) {
         self.received.increment(tally.received);
         self.delivered.increment(tally.delivered);
         self.gate.increment(tally.gate_letters);
@@ -70,12 +86,18 @@ impl Meters {
         self.deliver.increment(tally.deliver_letters);
         self.dropped.increment(tally.dropped);
         self.alerts.increment(tally.alerts);
-        self.end_to_end.record(Duration::from_millis(u64::try_from(age_ms).unwrap_or(0)));
+        self.retries.increment(tally.retries);
+        self.settled.increment(tally.settled);
+        self.settled_debts.increment(tally.settled_debts);
+        if let Some(age) = age_ms {
+            self.end_to_end.record(Duration::from_millis(u64::try_from(age).unwrap_or(0)));
+        }
     }
 }
 
 /// A partition stands still (1), or does not (0).
-pub(crate) fn partition_stopped(stream: &StreamId, partition: i32, is_stopped: bool) {
-    let labels = [("stream", stream.to_string()), ("partition", partition.to_string())];
+pub(crate) fn partition_stopped(stream: &StreamId, (partition, is_retry): Spot, is_stopped: bool) {
+    let partition = if is_retry { format!("retry-{partition}") } else { partition.to_string() };
+    let labels = [("stream", stream.to_string()), ("partition", partition)];
     gauge!("phronis_stream_partition_stopped", &labels).set(f64::from(u8::from(is_stopped)));
 }

@@ -3,6 +3,8 @@
 //! A stage takes one of these and makes the next. It does not know its neighbours; `worker.rs` names the order.
 //! `Raw` is [`Records`](phronis_core::records::Records), `Checked` is [`Checked`], the last two stand in `phronis_core::delivery`.
 
+pub(crate) mod again;
+pub(crate) mod course;
 pub(crate) mod deduplicate;
 pub(crate) mod deliver;
 pub(crate) mod detect;

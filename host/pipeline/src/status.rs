@@ -79,6 +79,46 @@ pub struct StreamCounts {
     pub dropped: u64,
     /// Alerts.
     pub alerts: u64,
+    /// Letters that were tried again.
+    pub retries: u64,
+    /// Events that were letters and were delivered or dropped since.
+    /// received = delivered + dropped + letters of gate, enrichers and delivery − settled.
+    pub settled: u64,
+    /// Events that their detector has judged since, whose letter said that it could not.
+    pub settled_debts: u64,
+}
+
+impl std::ops::AddAssign for StreamCounts {
+    fn add_assign(&mut self, other: Self) {
+        let Self {
+            received,
+            delivered,
+            gate_letters,
+            enrich_letters,
+            detect_letters,
+            deliver_letters,
+            dropped,
+            alerts,
+            retries,
+            settled,
+            settled_debts,
+        } = other;
+        for (sum, more) in [
+            (&mut self.received, received),
+            (&mut self.delivered, delivered),
+            (&mut self.gate_letters, gate_letters),
+            (&mut self.enrich_letters, enrich_letters),
+            (&mut self.detect_letters, detect_letters),
+            (&mut self.deliver_letters, deliver_letters),
+            (&mut self.dropped, dropped),
+            (&mut self.alerts, alerts),
+            (&mut self.retries, retries),
+            (&mut self.settled, settled),
+            (&mut self.settled_debts, settled_debts),
+        ] {
+            *sum += more;
+        }
+    }
 }
 
 /// A plugin, at one moment.

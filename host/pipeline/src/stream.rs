@@ -5,17 +5,19 @@ pub(crate) mod lag;
 pub(crate) mod limits;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use phronis_core::contract::Contract;
+use phronis_core::letter::backoff::Policy;
 use phronis_core::partition::Topics;
 use phronis_core::plugin::Limits;
 use phronis_core::{Name, StreamId};
 use phronis_log::{PollLimits, Retention};
 
-use self::condition::Conditions;
+use self::condition::{Conditions, Spot};
 use self::lag::{Progress, Tracker};
 use self::limits::TopicLimits;
 use crate::{meters, status};
@@ -41,6 +43,8 @@ pub struct Options {
     pub retention: Retention,
     /// What may be deleted of letters; by default nothing.
     pub letters_retention: Retention,
+    /// When letters are tried again.
+    pub retry: Policy,
     /// Whether a plugin that never had a good version stops the stream.
     pub holds_when_missing: bool,
     /// Plugins whose findings may halt an agent.
@@ -64,6 +68,7 @@ impl Options {
             batch: PollLimits { records: 8192, bytes: 4 << 20 },
             retention: Retention { age: Some(Duration::from_secs(7 * 24 * 3600)), bytes: None, compact: false },
             letters_retention: Retention::default(),
+            retry: Policy::default(),
             holds_when_missing: false,
             may_halt: BTreeSet::new(),
             limits_default: Limits::default(),
@@ -85,6 +90,8 @@ pub(crate) struct Stream {
     pub(crate) counts: Counts,
     /// How large a record of an output topic may be.
     pub(crate) limits: TopicLimits,
+    /// Where it is noted at which offsets this host began.
+    pub(crate) starts: Option<PathBuf>,
     conditions: Mutex<Conditions>,
     /// Of the partitions that this host owns. Workers hold this lock for moments only.
     progress: Mutex<BTreeMap<i32, Progress>>,
@@ -103,6 +110,9 @@ pub(crate) struct Counts {
     pub(crate) deliver_letters: AtomicU64,
     pub(crate) dropped: AtomicU64,
     pub(crate) alerts: AtomicU64,
+    pub(crate) retries: AtomicU64,
+    pub(crate) settled: AtomicU64,
+    pub(crate) settled_debts: AtomicU64,
 }
 
 impl Counts {
@@ -121,6 +131,9 @@ impl Counts {
         add(&self.deliver_letters, tally.deliver_letters);
         add(&self.dropped, tally.dropped);
         add(&self.alerts, tally.alerts);
+        add(&self.retries, tally.retries);
+        add(&self.settled, tally.settled);
+        add(&self.settled_debts, tally.settled_debts);
     }
 
     pub(crate) fn snapshot(&self) -> status::StreamCounts {
@@ -134,6 +147,9 @@ impl Counts {
             deliver_letters: get(&self.deliver_letters),
             dropped: get(&self.dropped),
             alerts: get(&self.alerts),
+            retries: get(&self.retries),
+            settled: get(&self.settled),
+            settled_debts: get(&self.settled_debts),
         }
     }
 }
@@ -144,11 +160,18 @@ impl Stream {
             group: options.group(),
             counts: Counts::default(),
             limits: TopicLimits::default(),
+            starts: None,
             conditions: Mutex::new(Conditions::of(options.workers.min(options.partitions))),
             progress: Mutex::default(),
             lag: Mutex::default(),
             options,
         }
+    }
+
+    /// The same, with notes of its starts in a folder of its own in this one.
+    pub(crate) fn noting_starts_in(mut self, folder: &Path) -> Self {
+        self.starts = Some(folder.join(self.options.id.to_string()));
+        self
     }
 
     /// What the stream as a whole does.
@@ -163,8 +186,8 @@ impl Stream {
 
     /// A worker ends, whatever the reason: what it knew of its partitions holds no more.
     pub(crate) fn forget_worker(&self, worker: i32, partitions: impl IntoIterator<Item = i32>) {
-        for partition in lock(&self.conditions).forget(worker) {
-            meters::partition_stopped(&self.options.id, partition, false);
+        for spot in lock(&self.conditions).forget(worker) {
+            meters::partition_stopped(&self.options.id, spot, false);
         }
         let mut progress = lock(&self.progress);
         for partition in partitions {
@@ -173,15 +196,15 @@ impl Stream {
     }
 
     /// A partition stands still until someone does something.
-    pub(crate) fn stop_partition(&self, worker: i32, partition: i32, why: String) {
-        lock(&self.conditions).stop(worker, partition, why);
-        meters::partition_stopped(&self.options.id, partition, true);
+    pub(crate) fn stop_partition(&self, worker: i32, spot: Spot, why: String) {
+        lock(&self.conditions).stop(worker, spot, why);
+        meters::partition_stopped(&self.options.id, spot, true);
     }
 
     /// A stopped partition goes on, or is another's now.
-    pub(crate) fn partition_goes_on(&self, partition: i32) {
-        lock(&self.conditions).go_on(partition);
-        meters::partition_stopped(&self.options.id, partition, false);
+    pub(crate) fn partition_goes_on(&self, spot: Spot) {
+        lock(&self.conditions).go_on(spot);
+        meters::partition_stopped(&self.options.id, spot, false);
     }
 
     /// A worker has the next records of a partition in its hands.

@@ -151,7 +151,10 @@ impl Running {
                 }
                 false => None,
             };
-            streams.insert(options.id.clone(), (Arc::new(Stream::new(options)), ingest));
+            streams.insert(
+                options.id.clone(),
+                (Arc::new(Stream::new(options).noting_starts_in(&state_dir.join("starts"))), ingest),
+            );
         }
         let followed = roles.contains(&Role::Alert).then(|| alerts.keys().cloned().collect::<Vec<_>>());
         let (opened, waiting) = mpsc::channel();

@@ -5,8 +5,11 @@
 //! and the partition is read again from its committed offset: nothing is skipped, and nothing is delivered twice
 //! where outputs and offsets become durable together.
 
+mod again;
 mod in_flight;
+mod lane;
 mod partitions;
+mod poison;
 mod recovery;
 #[cfg(test)]
 mod tests;
@@ -17,18 +20,22 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use phronis_core::decode::{Checked, Decoder};
+use phronis_core::delivery::{Commit, Delivery};
 use phronis_core::records::Records;
 use phronis_log::{Error as LogError, Log, Member, Polled, Sink, Source, Start, Subscription};
 
 use self::in_flight::{Delivered, InFlight, Settled};
+use self::lane::{Input, Lane};
 use self::partitions::Partition;
+use self::poison::Watch;
 use crate::clock::{now_ms, now_us};
 use crate::crew::Crew;
 use crate::meters::Meters;
 use crate::plugins::Board;
+use crate::stage::course::Course;
 use crate::stage::deduplicate::deduplicate;
 use crate::stage::{Judged, Times, deliver, detect, enrich};
-use crate::status::StreamState;
+use crate::status::{StreamCounts, StreamState};
 use crate::stream::Stream;
 use crate::stream::lag::Progress;
 use crate::{Error, Result};
@@ -62,7 +69,8 @@ pub(crate) struct Worker {
     sink: Box<dyn Sink>,
     decoder: Decoder,
     crew: Crew,
-    partitions: HashMap<i32, Partition>,
+    partitions: HashMap<Lane, Partition>,
+    watch: Watch,
     in_flight: InFlight,
     most_in_flight: usize,
     backoff: Duration,
@@ -86,7 +94,7 @@ impl Worker {
         let Member { source, sink } = log.join(&Subscription {
             group: Arc::clone(&stream.group),
             topics: vec![Arc::clone(&options.topics.raw)],
-            beside: Vec::new(),
+            beside: vec![Arc::clone(&options.topics.retry)],
             member,
             members: options.workers.min(options.partitions),
             start: Start::Earliest,
@@ -100,6 +108,7 @@ impl Worker {
             meters: Meters::new(&options.id),
             crew: Crew::new(Arc::clone(&options.contract)).map_err(Error::Host)?,
             partitions: HashMap::new(),
+            watch: Watch::new(stream.starts.clone()),
             in_flight: InFlight::default(),
             most_in_flight: if options.exactly_once { IN_FLIGHT_TRANSACTIONS } else { IN_FLIGHT },
             backoff: BACKOFF.0,
@@ -125,6 +134,7 @@ impl Worker {
             };
             if let Err(error) = stepped {
                 if matches!(error, Error::Log(LogError::ShutOut { .. })) {
+                    self.watch.let_all_go();
                     return Err(error);
                 }
                 self.recover(&error);
@@ -133,6 +143,7 @@ impl Worker {
         if let Err(error) = self.drain() {
             tracing::warn!(stream = %self.stream.options.id, %error, "the last deliveries were not taken, they will be judged again");
         }
+        self.watch.let_all_go();
         self.say(StreamState::Stopped, None);
         Ok(())
     }
@@ -169,8 +180,9 @@ impl Worker {
         self.make_ready()?;
         // Small batches wait for company only as long as a delivery is under way: one sync serves them all.
         let polled = match self.source.poll(self.stream.options.batch, wait) {
-            Err(error @ LogError::OutOfRange { partition, .. }) => {
-                self.stop_partition(partition, &error);
+            Err(LogError::OutOfRange { topic, partition, offset, earliest, latest }) => {
+                let lane = self.lane(&topic, partition);
+                self.stop_partition(lane, &LogError::OutOfRange { topic, partition, offset, earliest, latest });
                 Polled::Idle
             }
             Err(error) => {
@@ -188,7 +200,13 @@ impl Worker {
                 if lineup.is_ready && !lineup.is_held {
                     self.crew.follow(lineup).map_err(Error::Host)?;
                 }
-                self.batch(&records).inspect_err(|_| self.must_rewind(records.partition))?;
+                let lane = self.lane(&records.topic, records.partition);
+                let outcome = match lane.input {
+                    _ if self.is_careful(lane, &records) => self.carefully(lane, &records),
+                    Input::Raw => self.batch(&records),
+                    Input::Retry => self.again(&records),
+                };
+                outcome.inspect_err(|_| self.must_rewind(lane))?;
             }
             Polled::Assigned(partitions) => self.take_over(&partitions),
             Polled::Revoked(partitions) => self.hand_over(&partitions)?,
@@ -223,55 +241,96 @@ impl Worker {
     /// One batch, stage by stage; false when what it leaves behind is too much for one delivery.
     fn try_batch(&mut self, records: &Records, is_findings_refused: bool) -> Result<bool> {
         let polled = now_us();
-        let partition = records.partition;
+        let lane = Lane::raw(records.partition);
         let Some(next) = records.next_offset() else { return Ok(true) };
         let timestamps = records.body.timestamps.values();
         let first = timestamps.first().copied().unwrap_or(0);
         let newest = timestamps.last().copied().unwrap_or(0);
-        let Some(state) = self.partitions.get_mut(&partition) else {
-            return Err(Error::Host(format!("records of partition {partition}, which is not this worker's")));
-        };
-        let from = state.next;
-        if self.in_flight.oldest(partition).is_none() {
-            self.stream.set_pending(partition, first);
-        }
-        if std::mem::replace(&mut state.is_stopped, false) {
-            self.stream.partition_goes_on(partition);
+        self.goes_on(lane)?;
+        if self.in_flight.oldest(lane).is_none() {
+            self.stream.set_pending(lane.partition, first);
         }
         let started = Instant::now();
+        #[cfg(test)]
+        poison::die_of(records);
 
         let checked = self.decoder.check(records.clone());
         self.meters.checked(started.elapsed());
 
-        state.watermark = watermark(state.watermark, &checked);
         let times = Times { polled, checked: now_us(), judged: 0 };
-        let mut judged = Judged::new(checked, state.watermark, times);
-        if let (Some(window), Some(rule)) = (&mut state.window, self.stream.options.contract.deduplicate()) {
-            deduplicate(&mut judged, rule.field, window);
+        let mut judged = Judged::new(checked, i64::MIN, times);
+        if let Some(state) = self.partitions.get_mut(&lane) {
+            state.watermark = watermark(state.watermark, &judged.checked);
+            judged.watermark = state.watermark;
+            if let (Some(window), Some(rule)) = (&mut state.window, self.stream.options.contract.deduplicate()) {
+                deduplicate(&mut judged, rule.field, window);
+            }
         }
-        for enricher in &mut self.crew.enrichers {
-            enrich::enrich(&mut judged, enricher)?;
+        let course = Course::default();
+        self.judge(&mut judged, &course, is_findings_refused)?;
+        self.meters.judged(started.elapsed());
+
+        let Crew { lineup, writer, .. } = &self.crew;
+        let (delivery, tally) = match deliver::deliver(&judged, &self.stream, lineup, writer, &course) {
+            Ok(delivered) => delivered,
+            Err(deliver::Failure::TooMuch) if !is_findings_refused => return Ok(false),
+            Err(failure) => return Err(Error::Host(failure.to_string())),
+        };
+        self.submit(lane, delivery, next, tally, (first, newest))?;
+        self.meters.submitted(started.elapsed());
+        Ok(true)
+    }
+
+    /// Asks the plugins, in their order, as far as the course goes.
+    fn judge(&mut self, judged: &mut Judged, course: &Course, is_findings_refused: bool) -> Result<()> {
+        let runs = course.enrichers(&self.crew.lineup);
+        for (enricher, runs) in self.crew.enrichers.iter_mut().zip(runs) {
+            if runs { enrich::enrich(judged, enricher)? } else { enrich::pass_by(judged, enricher) }
         }
         for detector in &mut self.crew.detectors {
-            detect::detect(&mut judged, detector)?;
+            if course.judges(&detector.placed.version.id.name) {
+                detect::detect(judged, detector)?;
+            }
         }
         if is_findings_refused {
             judged.refuse_findings();
         }
         judged.times.judged = now_us();
-        self.meters.judged(started.elapsed());
+        Ok(())
+    }
 
-        let Crew { lineup, writer, .. } = &self.crew;
-        let (delivery, tally) = match deliver::deliver(&judged, &self.stream, lineup, writer, from, next) {
-            Ok(delivered) => delivered,
-            Err(deliver::Failure::TooMuch) if !is_findings_refused => return Ok(false),
-            Err(failure) => return Err(Error::Host(failure.to_string())),
+    /// A partition has records again.
+    fn goes_on(&mut self, lane: Lane) -> Result<()> {
+        let Some(state) = self.partitions.get_mut(&lane) else {
+            return Err(Error::Host(format!("records of {lane:?}, which is not this worker's")));
         };
+        if std::mem::replace(&mut state.is_stopped, false) {
+            self.stream.partition_goes_on(lane.spot());
+        }
+        Ok(())
+    }
+
+    /// Hands over what a batch leaves behind, with the step of its partition.
+    fn submit(
+        &mut self,
+        lane: Lane,
+        mut delivery: Delivery,
+        next: i64,
+        tally: StreamCounts,
+        (first, newest): (i64, i64),
+    ) -> Result<()> {
+        let Some(state) = self.partitions.get_mut(&lane) else { return Ok(()) };
+        delivery.commits.push(Commit {
+            group: Arc::clone(&self.stream.group),
+            topic: Arc::clone(lane.topic(&self.stream.options.topics)),
+            partition: lane.partition,
+            from: state.next,
+            next,
+        });
         let ticket = self.sink.submit(delivery)?;
-        self.meters.submitted(started.elapsed());
         state.next = next;
-        self.in_flight.push(Delivered { ticket, partition, next, tally, first, newest });
-        Ok(true)
+        self.in_flight.push(Delivered { ticket, lane, next, tally, first, newest });
+        Ok(())
     }
 
     /// Takes the receipts that are there, and waits for them while more than `most` are missing.
@@ -294,16 +353,15 @@ impl Worker {
 
     /// Counts a delivery that is durable, or remembers that its partition must be read again.
     fn settled(&mut self, settled: Settled) -> Result<()> {
-        let Settled { partition, next, tally, newest, outcome } = settled;
+        let Settled { lane, next, tally, newest, outcome } = settled;
         if let Err(error) = outcome {
             self.stream.limits.learn_from(&error, self.log.as_ref(), &self.stream.options.topics);
-            self.must_rewind(partition);
+            self.must_rewind(lane);
             return Err(error.into());
         }
         self.stream.counts.add(&tally);
-        self.meters.delivered(&tally, now_ms().saturating_sub(newest));
-        self.stream
-            .set_progress(partition, Some(Progress { delivered: next, pending: self.in_flight.oldest(partition) }));
+        self.meters.delivered(&tally, (lane.input == Input::Raw).then(|| now_ms().saturating_sub(newest)));
+        self.set_progress(lane, Some(Progress { delivered: next, pending: self.in_flight.oldest(lane) }));
         self.backoff = BACKOFF.0;
         self.is_recovering = false;
         Ok(())
@@ -325,7 +383,8 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        self.stream.forget_worker(self.member, self.partitions.keys().copied());
+        let raw = self.partitions.keys().filter(|lane| lane.input == Input::Raw);
+        self.stream.forget_worker(self.member, raw.map(|lane| lane.partition));
     }
 }
 

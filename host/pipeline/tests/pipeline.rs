@@ -9,6 +9,8 @@
     reason = "all of this crate is tests; the lints only spare functions that are marked as such"
 )]
 
+#[path = "pipeline/again.rs"]
+mod again;
 #[path = "pipeline/away.rs"]
 mod away;
 #[path = "pipeline/hosts.rs"]

@@ -49,6 +49,7 @@ pub fn stream_options(config: &Config, id: &StreamId, stream: &config::Stream) -
     };
     options.retention = retention(&stream.retention);
     options.letters_retention = retention(&stream.letters_retention);
+    options.retry = stream.retry;
     options.holds_when_missing = stream.on_missing == OnMissing::Hold;
     options.may_halt = may_halt;
     options.limits_default = tenant.map_or_else(Limits::default, |tenant| tenant.default);

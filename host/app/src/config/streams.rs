@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use phronis_core::contract::Contract;
+use phronis_core::letter::backoff::Policy;
 use phronis_core::partition::{CONFIG_TOPIC, CONTROL_TOPIC, Topics};
 use phronis_core::{Name, StreamId, code};
 
@@ -48,6 +49,8 @@ pub struct Stream {
     pub retention: Retention,
     /// What may be deleted of the letters; nothing unless someone says so.
     pub letters_retention: Retention,
+    /// When letters are tried again.
+    pub retry: Policy,
     /// Plugins for which something is said.
     pub plugins: BTreeMap<Name, Plugin>,
 }
@@ -139,6 +142,7 @@ fn read_stream(
     let week = Retention { age: Some(Duration::from_secs(7 * 86_400)), bytes: None };
     let retention = read_retention(reader, section, "retention", week);
     let letters_retention = read_retention(reader, section, "letters_retention", Retention::default());
+    let retry = read_retry(reader, section);
     let topics = topics::read(reader, section, id, taken);
     let plugins = read_plugins(reader, section);
     let (contract, contract_file) = contract?;
@@ -154,6 +158,7 @@ fn read_stream(
         on_missing,
         retention,
         letters_retention,
+        retry,
         plugins,
     })
 }
@@ -206,6 +211,25 @@ fn read_retention(reader: &mut Reader, section: &mut Section<'_>, key: &'static 
     let bytes = section.or(reader, "bytes", Bound(base.bytes)).0;
     section.finish(reader);
     Retention { age, bytes }
+}
+
+/// How letters come back: `retry = { base, cap, attempts }`.
+fn read_retry(reader: &mut Reader, section: &mut Section<'_>) -> Policy {
+    let usual = Policy::default();
+    let mut section = section.section(reader, "retry");
+    let base = section.or(reader, "base", usual.base);
+    let cap = section.or(reader, "cap", usual.cap);
+    let attempts = section.or(reader, "attempts", usual.attempts);
+    if base.is_zero() {
+        reader.problems.push(section.problem("base", "expected more than 0s"));
+    }
+    if cap < base {
+        reader
+            .problems
+            .push(section.problem("cap", "is below `base`: the longest wait cannot be shorter than the first"));
+    }
+    section.finish(reader);
+    Policy { base, cap, attempts }
 }
 
 fn read_plugins(reader: &mut Reader, section: &mut Section<'_>) -> BTreeMap<Name, Plugin> {

@@ -124,6 +124,9 @@ fn a_wrong_type_says_what_was_expected() {
         ("[streams.sensors]\npartitions = \"4\"", "expected a whole number from 1"),
         ("[streams.sensors]\non_missing = \"hodl\"", "did you mean `hold`?"),
         ("[streams.sensors]\nworkers = 5", "5 workers for 4 partitions"),
+        ("[streams.sensors]\nretry = { base = \"0s\" }", "expected more than 0s"),
+        ("[streams.sensors]\nretry = { base = \"2m\", cap = \"1m\" }", "is below `base`"),
+        ("[streams.sensors]\nretry = { attempts = 0 }", "expected a whole number from 1"),
         ("streams = 4", "expected a table, this is a number"),
         ("[logging]\nlevel = \"phronis=loud\"", "is not a log filter"),
     ] {

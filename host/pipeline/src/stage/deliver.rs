@@ -6,6 +6,8 @@
 //! What is larger than its topic takes would fail for ever. A processed event that is becomes a letter of this step,
 //! without its alerts; an alert that is becomes a debt of its detector; a letter that is keeps less of its record.
 
+pub(crate) mod letters;
+
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -14,17 +16,17 @@ use std::sync::Arc;
 use arrow_array::{Array, ArrayRef};
 use phronis_core::alert::{self, Alert};
 use phronis_core::contract::Column;
-use phronis_core::decode::Rejection;
-use phronis_core::delivery::{Append, Commit, Delivery};
-use phronis_core::letter::{self, Letter, Origin, Stage, UNJUDGED};
-use phronis_core::plugin::FailureKind;
+use phronis_core::delivery::{Append, Delivery};
+use phronis_core::id::Id;
+use phronis_core::letter::{Origin, UNJUDGED};
 use phronis_core::processed::Writer;
 use phronis_core::records::{HeadersBuilder, RecordsBuilder, TopicName};
 use phronis_core::time::Time;
-use phronis_core::{Code, code, id::Id};
 use serde_json::{Map, Value, json};
 
-use super::{Debt, Found, Judged, Leaving};
+pub(crate) use self::letters::code_of;
+use super::course::Course;
+use super::{Found, Judged, Leaving};
 use crate::clock::now_us;
 use crate::plugins::{Lineup, Version};
 use crate::status::StreamCounts;
@@ -41,7 +43,7 @@ const SKIPPED: &str = "phronis-skipped";
 const BYPASSED: &str = "phronis-bypassed";
 
 /// Bytes that one delivery may have: well below what a log takes at once.
-const MOST_BYTES: usize = 48 << 20;
+pub(crate) const MOST_BYTES: usize = 48 << 20;
 
 /// Why a batch cannot be delivered as it is.
 #[derive(Debug, thiserror::Error)]
@@ -54,18 +56,17 @@ pub(crate) enum Failure {
     Host(String),
 }
 
-/// Writes everything that a batch leaves behind, and counts it. `from` is where the commit starts.
+/// Writes everything that a batch leaves behind, and counts it; the step of the offset is for the worker to add.
 pub(crate) fn deliver(
     judged: &Judged,
     stream: &Stream,
     lineup: &Lineup,
     writer: &Writer,
-    from: i64,
-    next: i64,
+    course: &Course,
 ) -> Result<(Delivery, StreamCounts), Failure> {
     let most = stream.limits.most();
-    let scribe = Scribe { judged, stream, most, now: now_us(), left: Cell::new(MOST_BYTES) };
-    let mut tally = StreamCounts { received: judged.checked.records.len() as u64, ..StreamCounts::default() };
+    let scribe = Scribe { judged, stream, course, most, now: now_us(), left: Cell::new(MOST_BYTES) };
+    let mut tally = StreamCounts::default();
     let topics = &stream.options.topics;
     let mut delivery = Delivery::default();
     let mut append = |topic: &TopicName, records: RecordsBuilder| {
@@ -77,18 +78,15 @@ pub(crate) fn deliver(
         count
     };
     let alerts = scribe.write_alerts();
-    let (processed, too_large) = scribe.processed(lineup, writer, &alerts.owed)?;
-    tally.delivered = append(&topics.processed, processed);
+    let mut too_large = TooLarge::new();
+    if course.delivers() {
+        let processed;
+        (processed, too_large) = scribe.processed(lineup, writer, &alerts.owed)?;
+        tally.delivered = append(&topics.processed, processed);
+        tally.dropped = append(&topics.state, scribe.drops());
+    }
     tally.alerts = append(&topics.alerts, scribe.alerts(&alerts, &too_large)?);
     append(&topics.dlq, scribe.letters(&alerts.owed, &too_large, &mut tally)?);
-    tally.dropped = append(&topics.state, scribe.drops());
-    delivery.commits.push(Commit {
-        group: Arc::clone(&stream.group),
-        topic: Arc::clone(&topics.raw),
-        partition: judged.checked.records.partition,
-        from,
-        next,
-    });
     Ok((delivery, tally))
 }
 
@@ -115,6 +113,7 @@ struct Owed {
 struct Scribe<'a> {
     judged: &'a Judged,
     stream: &'a Stream,
+    course: &'a Course,
     most: Most,
     now: i64,
     /// Bytes that this delivery may still have.
@@ -247,89 +246,6 @@ impl Scribe<'_> {
         one.project(column, &self.judged.checked.records, &added)
     }
 
-    fn letters(
-        &self,
-        owed: &[Owed],
-        too_large: &TooLarge,
-        tally: &mut StreamCounts,
-    ) -> Result<RecordsBuilder, Failure> {
-        let mut records = RecordsBuilder::default();
-        for Rejection { row, code, message, .. } in &self.judged.checked.rejected {
-            tally.gate_letters += 1;
-            self.letter(&mut records, *row as usize, Stage::Gate, None, *code, message)?;
-        }
-        for (event, leaving) in &self.judged.leaving {
-            let Leaving::Failed { plugin, failure } = leaving else { continue };
-            tally.enrich_letters += 1;
-            let row = self.judged.checked.events.record(*event as usize);
-            self.letter(&mut records, row, Stage::Enrich, Some(plugin), code_of(failure.kind), &failure.message)?;
-        }
-        for (event, bytes) in too_large {
-            tally.deliver_letters += 1;
-            let row = self.judged.checked.events.record(*event as usize);
-            let message =
-                larger("the processed event has", *bytes, &self.stream.options.topics.processed, self.most.processed);
-            self.letter(&mut records, row, Stage::Deliver, None, code::RECORD_TOO_LARGE, &message)?;
-        }
-        // An event that is a letter as a whole owes nothing beside.
-        let is_delivered = |event: &u32| too_large.is_empty() || !too_large.contains_key(event);
-        for Debt { event, plugin, failure } in self.judged.debts.iter().filter(|debt| is_delivered(&debt.event)) {
-            tally.detect_letters += 1;
-            let row = self.judged.checked.events.record(*event as usize);
-            self.letter(&mut records, row, Stage::Detect, Some(plugin), code_of(failure.kind), &failure.message)?;
-        }
-        for Owed { event, plugin, bytes } in owed.iter().filter(|owed| is_delivered(&owed.event)) {
-            tally.detect_letters += 1;
-            let row = self.judged.checked.events.record(*event as usize);
-            let message = larger("an alert has", *bytes, &self.stream.options.topics.alerts, self.most.alert);
-            self.letter(&mut records, row, Stage::Detect, Some(plugin), code::RECORD_TOO_LARGE, &message)?;
-        }
-        Ok(records)
-    }
-
-    fn letter(
-        &self,
-        records: &mut RecordsBuilder,
-        row: usize,
-        stage: Stage,
-        plugin: Option<&Arc<Version>>,
-        code: Code,
-        message: &str,
-    ) -> Result<(), Failure> {
-        let body = &self.judged.checked.records.body;
-        let plugin = plugin.map(|version| letter::Plugin {
-            name: version.id.name.clone(),
-            version: version.component.manifest().version.clone(),
-            digest: version.component.digest().to_owned(),
-        });
-        let now = Time(self.now);
-        let (id, original) = (&self.stream.options.id, body.headers(row));
-        let mut letter = Letter::new(id, stage, plugin, self.origin(row), code, message, original, now);
-        let (mut key, mut value) = (body.key(row), body.value(row));
-        let mut headers = HeadersBuilder::default();
-        letter.write(original, &mut headers);
-        // What does not fit is left out, the largest use first: a letter that cannot be written would stop the partition.
-        let size = |part: Option<&[u8]>| part.map_or(0, <[u8]>::len);
-        while size(key) + size(value) + headers.as_bytes().len() > self.most.letter {
-            let omitted = &mut letter.omitted;
-            if omitted.value.is_none() {
-                // Empty rather than none: a tombstone would delete in a compacted topic.
-                omitted.value = Some(size(value.replace(&[])) as u64);
-            } else if omitted.headers.is_none() {
-                omitted.headers = Some(body.headers(row).bytes() as u64);
-            } else if omitted.key.is_none() {
-                omitted.key = Some(size(key.take()) as u64);
-            } else {
-                break;
-            }
-            headers.clear();
-            letter.write(original, &mut headers);
-        }
-        self.spend(size(value) + headers.as_bytes().len())?;
-        records.push(self.now / 1000, key, value, headers.as_bytes());
-        Ok(())
-    }
-
     /// A record of what a rule dropped, so that a reader of the topics can account for every event.
     fn drops(&self) -> RecordsBuilder {
         let mut records = RecordsBuilder::default();
@@ -397,22 +313,6 @@ impl<'a> Marks<'a> {
             headers.push(header, name.as_bytes());
         }
     }
-}
-
-pub(crate) fn code_of(kind: FailureKind) -> Code {
-    match kind {
-        FailureKind::Row => code::ROW_FAILED,
-        FailureKind::Error => code::PLUGIN_ERROR,
-        FailureKind::Trap => code::PLUGIN_TRAP,
-        FailureKind::Deadline => code::PLUGIN_DEADLINE,
-        FailureKind::Memory => code::PLUGIN_MEMORY,
-        FailureKind::BadOutput => code::PLUGIN_BAD_OUTPUT,
-        FailureKind::Budget => code::PLUGIN_BUDGET,
-    }
-}
-
-fn larger(what: &str, bytes: usize, topic: &TopicName, most: usize) -> String {
-    format!("{what} {bytes} bytes, topic `{topic}` takes {most}")
 }
 
 fn index(event: usize) -> u32 {

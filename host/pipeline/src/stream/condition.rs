@@ -14,8 +14,11 @@ const TOLD: usize = 3;
 pub(crate) struct Conditions {
     workers: BTreeMap<i32, (StreamState, Option<String>)>,
     /// Partitions that stand still until someone does something: whose worker says so, and why.
-    faults: BTreeMap<i32, (i32, String)>,
+    faults: BTreeMap<Spot, (i32, String)>,
 }
+
+/// A partition that stands still: its number, and whether it is one of retry instead of raw.
+pub(crate) type Spot = (i32, bool);
 
 impl Conditions {
     /// All workers are about to start.
@@ -30,18 +33,18 @@ impl Conditions {
     }
 
     /// A partition stands still.
-    pub(crate) fn stop(&mut self, worker: i32, partition: i32, why: String) {
-        self.faults.insert(partition, (worker, why));
+    pub(crate) fn stop(&mut self, worker: i32, spot: Spot, why: String) {
+        self.faults.insert(spot, (worker, why));
     }
 
     /// A partition goes on, or is another host's now.
-    pub(crate) fn go_on(&mut self, partition: i32) {
-        self.faults.remove(&partition);
+    pub(crate) fn go_on(&mut self, spot: Spot) {
+        self.faults.remove(&spot);
     }
 
     /// A worker ends, and with it what it knows; returns the partitions that it had stopped.
-    pub(crate) fn forget(&mut self, worker: i32) -> Vec<i32> {
-        self.faults.extract_if(.., |_, (by, _)| *by == worker).map(|(partition, _)| partition).collect()
+    pub(crate) fn forget(&mut self, worker: i32) -> Vec<Spot> {
+        self.faults.extract_if(.., |_, (by, _)| *by == worker).map(|(spot, _)| spot).collect()
     }
 
     /// The stream as a whole.
@@ -106,15 +109,16 @@ mod tests {
         conditions.set(0, StreamState::Running, None);
         conditions.set(1, StreamState::Blocked, Some("no room".into()));
         for partition in 0..5 {
-            conditions.stop(partition % 2, partition, format!("partition {partition} stopped"));
+            conditions.stop(partition % 2, (partition, false), format!("partition {partition} stopped"));
         }
         let told = "partition 0 stopped; partition 1 stopped; partition 2 stopped; 2 more partitions stopped; no room";
         assert_eq!(conditions.merged(), (StreamState::Blocked, Some(told.into())));
         conditions.set(1, StreamState::Running, None);
-        assert_eq!(conditions.forget(0), [0, 2, 4]);
-        conditions.go_on(1);
+        assert_eq!(conditions.forget(0), [(0, false), (2, false), (4, false)]);
+        conditions.go_on((1, true));
+        conditions.go_on((1, false));
         assert_eq!(conditions.merged(), (StreamState::Blocked, Some("partition 3 stopped".into())));
-        conditions.go_on(3);
+        conditions.go_on((3, false));
         assert_eq!(conditions.merged(), (StreamState::Running, None));
     }
 }

@@ -5,13 +5,14 @@ use std::collections::VecDeque;
 use phronis_core::delivery::Receipt;
 use phronis_log::Ticket;
 
+use super::lane::Lane;
 use crate::status::StreamCounts;
 
 /// A delivery that is not durable yet. It is of one partition.
 #[derive(Debug)]
 pub(super) struct Delivered {
     pub(super) ticket: Ticket,
-    pub(super) partition: i32,
+    pub(super) lane: Lane,
     /// The offset after its last record.
     pub(super) next: i64,
     pub(super) tally: StreamCounts,
@@ -23,7 +24,7 @@ pub(super) struct Delivered {
 /// What became of a delivery.
 #[derive(Debug)]
 pub(super) struct Settled {
-    pub(super) partition: i32,
+    pub(super) lane: Lane,
     pub(super) next: i64,
     pub(super) tally: StreamCounts,
     pub(super) newest: i64,
@@ -58,18 +59,18 @@ impl InFlight {
                 }
             }
         };
-        let Delivered { partition, next, tally, newest, .. } = first;
-        Some(Settled { partition, next, tally, newest, outcome })
+        let Delivered { lane, next, tally, newest, .. } = first;
+        Some(Settled { lane, next, tally, newest, outcome })
     }
 
     /// Forgets deliveries of partitions that are someone else's: nobody waits for them, nobody counts them.
-    pub(super) fn abandon(&mut self, is_lost: impl Fn(i32) -> bool) {
-        self.0.retain(|delivered| !is_lost(delivered.partition));
+    pub(super) fn abandon(&mut self, is_lost: impl Fn(Lane) -> bool) {
+        self.0.retain(|delivered| !is_lost(delivered.lane));
     }
 
     /// The timestamp of the oldest record of a partition that is under way.
-    pub(super) fn oldest(&self, partition: i32) -> Option<i64> {
-        self.0.iter().find(|delivered| delivered.partition == partition).map(|delivered| delivered.first)
+    pub(super) fn oldest(&self, lane: Lane) -> Option<i64> {
+        self.0.iter().find(|delivered| delivered.lane == lane).map(|delivered| delivered.first)
     }
 }
 
@@ -87,16 +88,18 @@ mod tests {
             let (sender, ticket) = Ticket::new();
             senders.push(sender);
             let tally = StreamCounts::default();
-            in_flight.push(Delivered { ticket, partition, next: first + 1, tally, first, newest: first });
+            let lane = Lane::raw(partition);
+            in_flight.push(Delivered { ticket, lane, next: first + 1, tally, first, newest: first });
         }
         assert!(in_flight.settle(4).is_none());
-        in_flight.abandon(|partition| partition == 1);
-        assert_eq!((in_flight.oldest(0), in_flight.oldest(1)), (Some(10), None));
+        in_flight.abandon(|lane| lane == Lane::raw(1));
+        assert_eq!((in_flight.oldest(Lane::raw(0)), in_flight.oldest(Lane::raw(1))), (Some(10), None));
+        assert_eq!(in_flight.oldest(Lane::retry(0)), None);
         let mut senders = senders.into_iter();
         senders.next().unwrap().send(Ok(Receipt::default())).unwrap();
         let first = in_flight.settle(4).unwrap();
-        assert!((first.partition, first.next) == (0, 11) && first.outcome.is_ok());
-        assert_eq!(in_flight.oldest(0), Some(30));
+        assert!((first.lane, first.next) == (Lane::raw(0), 11) && first.outcome.is_ok());
+        assert_eq!(in_flight.oldest(Lane::raw(0)), Some(30));
         assert!(in_flight.settle(2).is_none(), "two may be under way");
         senders.next();
         senders.next().unwrap().send(Err(Error::Closed)).unwrap();

@@ -8,6 +8,7 @@ use phronis_core::records::TopicName;
 use phronis_log::{Error as LogError, PollLimits, Position};
 
 use super::Worker;
+use super::lane::{Input, Lane};
 use crate::stage::deduplicate::{Window, deduplicate};
 use crate::stage::{Judged, Times};
 use crate::stream::lag::Progress;
@@ -40,11 +41,25 @@ impl Worker {
     /// Takes partitions over.
     pub(super) fn take_over(&mut self, partitions: &[(TopicName, i32, i64)]) {
         self.stream.limits.learn(self.log.as_ref(), &self.stream.options.topics);
-        for &(_, partition, next) in partitions {
+        for (topic, partition, next) in partitions {
+            let (lane, next) = (self.lane(topic, *partition), *next);
             let state = Partition { next, watermark: i64::MIN, window: None, must_rewind: false, is_stopped: false };
-            self.partitions.insert(partition, state);
-            self.stream.partition_goes_on(partition);
-            self.stream.set_progress(partition, Some(Progress { delivered: next, pending: None }));
+            self.partitions.insert(lane, state);
+            self.watch.take_over(lane, next);
+            self.stream.partition_goes_on(lane.spot());
+            self.set_progress(lane, Some(Progress { delivered: next, pending: None }));
+        }
+    }
+
+    /// What the log calls this partition.
+    pub(super) fn lane(&self, topic: &str, partition: i32) -> Lane {
+        Lane::of(&self.stream.options.topics, topic, partition)
+    }
+
+    /// The stream's progress is that of raw.
+    pub(super) fn set_progress(&self, lane: Lane, progress: Option<Progress>) {
+        if lane.input == Input::Raw {
+            self.stream.set_progress(lane.partition, progress);
         }
     }
 
@@ -52,57 +67,61 @@ impl Worker {
     /// an error says that another partition must be read again.
     pub(super) fn hand_over(&mut self, partitions: &[(TopicName, i32)]) -> Result<()> {
         let settled = self.settle_all();
-        let must_rewind = |(_, number): &&(TopicName, i32)| self.partitions.get(number).is_some_and(|p| p.must_rewind);
-        let failed: Vec<i32> = partitions.iter().filter(must_rewind).map(|(_, number)| *number).collect();
+        let lanes: Vec<Lane> = partitions.iter().map(|(topic, number)| self.lane(topic, *number)).collect();
+        let must_rewind = |lane: &&Lane| self.partitions.get(lane).is_some_and(|p| p.must_rewind);
+        let failed: Vec<&Lane> = lanes.iter().filter(must_rewind).collect();
         if let (Err(error), false) = (&settled, failed.is_empty()) {
             tracing::error!(stream = %self.stream.options.id, partitions = ?failed, %error, "a last delivery before the partitions are handed over was not taken, their new owner reads them again");
         }
-        self.forget(partitions);
+        self.forget(&lanes);
         let is_over = self.partitions.values().all(|partition| !partition.must_rewind);
         if is_over { Ok(()) } else { settled }
     }
 
     /// Lets partitions go that are someone else's already: what is in flight of them is theirs to do again.
     pub(super) fn lose(&mut self, partitions: &[(TopicName, i32)]) {
-        let numbers: Vec<i32> = partitions.iter().map(|(_, partition)| *partition).collect();
-        tracing::warn!(stream = %self.stream.options.id, partitions = ?numbers, "lost partitions to another host: what is in flight of them will be judged again there");
-        self.in_flight.abandon(|partition| numbers.contains(&partition));
-        self.forget(partitions);
+        let lanes: Vec<Lane> = partitions.iter().map(|(topic, number)| self.lane(topic, *number)).collect();
+        tracing::warn!(stream = %self.stream.options.id, partitions = ?lanes, "lost partitions to another host: what is in flight of them will be judged again there");
+        self.in_flight.abandon(|lane| lanes.contains(&lane));
+        self.forget(&lanes);
     }
 
-    fn forget(&mut self, partitions: &[(TopicName, i32)]) {
-        for (_, partition) in partitions {
-            if let Some(state) = self.partitions.remove(partition) {
+    fn forget(&mut self, lanes: &[Lane]) {
+        for lane in lanes {
+            self.watch.let_go(*lane);
+            if let Some(state) = self.partitions.remove(lane) {
                 if state.is_stopped {
-                    self.stream.partition_goes_on(*partition);
+                    self.stream.partition_goes_on(lane.spot());
                 }
-                self.stream.set_progress(*partition, None);
+                self.set_progress(*lane, None);
             }
         }
     }
 
     /// A partition's next records are not there: it stands still, loudly, and the others go on. Nothing is skipped.
-    pub(super) fn stop_partition(&mut self, partition: i32, error: &LogError) {
-        if let Some(state) = self.partitions.get_mut(&partition)
+    pub(super) fn stop_partition(&mut self, lane: Lane, error: &LogError) {
+        if let Some(state) = self.partitions.get_mut(&lane)
             && std::mem::replace(&mut state.is_stopped, true)
         {
             // A log that says so at each poll would have us spin.
             std::thread::sleep(super::IDLE_WAIT);
             return;
         }
-        let why = stopped(partition, error, &self.stream.group);
-        tracing::error!(stream = %self.stream.options.id, partition, code = %error.code(), "{why}");
-        self.stream.stop_partition(self.member, partition, why);
+        let why = stopped(lane, error, &self.stream.group);
+        tracing::error!(stream = %self.stream.options.id, ?lane, code = %error.code(), "{why}");
+        self.stream.stop_partition(self.member, lane.spot(), why);
     }
 
     /// Reads back what de-duplication must remember; nothing is judged before that is done for all partitions.
     pub(super) fn make_ready(&mut self) -> Result<()> {
         let Some(rule) = self.stream.options.contract.deduplicate() else { return Ok(()) };
-        let new = |(partition, state): (&i32, &Partition)| state.window.is_none().then_some((*partition, state.next));
-        let waiting: Vec<(i32, i64)> = self.partitions.iter().filter_map(new).collect();
-        for (partition, next) in waiting {
-            let window = self.remembered(partition, next, rule)?;
-            if let Some(state) = self.partitions.get_mut(&partition) {
+        let new = |(lane, state): (&Lane, &Partition)| {
+            (lane.input == Input::Raw && state.window.is_none()).then_some((*lane, state.next))
+        };
+        let waiting: Vec<(Lane, i64)> = self.partitions.iter().filter_map(new).collect();
+        for (lane, next) in waiting {
+            let window = self.remembered(lane.partition, next, rule)?;
+            if let Some(state) = self.partitions.get_mut(&lane) {
                 state.window = Some(window);
             }
         }
@@ -144,24 +163,25 @@ impl Worker {
 
     /// Reads each partition of which a delivery failed again from its committed offset.
     pub(super) fn rewind(&mut self) {
-        let raw = Arc::clone(&self.stream.options.topics.raw);
-        for (partition, state) in self.partitions.iter_mut().filter(|(_, state)| state.must_rewind) {
-            match self.source.rewind(&raw, *partition) {
+        for (lane, state) in self.partitions.iter_mut().filter(|(_, state)| state.must_rewind) {
+            match self.source.rewind(lane.topic(&self.stream.options.topics), lane.partition) {
                 Ok(next) => {
                     state.next = next;
                     state.must_rewind = false;
-                    self.stream.set_progress(*partition, Some(Progress { delivered: next, pending: None }));
+                    if lane.input == Input::Raw {
+                        self.stream.set_progress(lane.partition, Some(Progress { delivered: next, pending: None }));
+                    }
                 }
                 Err(error) => {
-                    tracing::error!(stream = %self.stream.options.id, partition, %error, "the committed offset cannot be read");
+                    tracing::error!(stream = %self.stream.options.id, ?lane, %error, "the committed offset cannot be read");
                 }
             }
         }
     }
 
     /// The partition must be read again before anything of it is judged.
-    pub(super) fn must_rewind(&mut self, partition: i32) {
-        if let Some(state) = self.partitions.get_mut(&partition) {
+    pub(super) fn must_rewind(&mut self, lane: Lane) {
+        if let Some(state) = self.partitions.get_mut(&lane) {
             state.must_rewind = true;
         }
     }
@@ -176,7 +196,11 @@ impl Worker {
 }
 
 /// What a person reads of a partition that stands still.
-fn stopped(partition: i32, error: &LogError, group: &str) -> String {
+fn stopped(lane: Lane, error: &LogError, group: &str) -> String {
+    let partition = match lane.input {
+        Input::Raw => lane.partition.to_string(),
+        Input::Retry => format!("{} of retry", lane.partition),
+    };
     let what = match error {
         LogError::OutOfRange { offset, earliest, .. } if offset < earliest => {
             format!("{} records are gone before they were judged", earliest - offset)

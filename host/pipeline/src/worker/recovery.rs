@@ -41,13 +41,17 @@ impl Worker {
         match self.source.poll(NO_RECORDS, IDLE_WAIT) {
             Ok(Polled::Records(records)) => {
                 tracing::error!(stream = %self.stream.options.id, "the log gave records where it was asked for none; they are read again");
-                self.must_rewind(records.partition);
+                let lane = self.lane(&records.topic, records.partition);
+                self.must_rewind(lane);
             }
             Ok(Polled::Idle) => {}
             Ok(Polled::Assigned(partitions)) => self.take_over(&partitions),
             Ok(Polled::Revoked(partitions)) => return self.hand_over(&partitions),
             Ok(Polled::Lost(partitions)) => self.lose(&partitions),
-            Err(error @ LogError::OutOfRange { partition, .. }) => self.stop_partition(partition, &error),
+            Err(LogError::OutOfRange { topic, partition, offset, earliest, latest }) => {
+                let lane = self.lane(&topic, partition);
+                self.stop_partition(lane, &LogError::OutOfRange { topic, partition, offset, earliest, latest });
+            }
             Err(error) => {
                 tracing::debug!(stream = %self.stream.options.id, %error, "the group cannot be asked");
                 std::thread::sleep(IDLE_WAIT);

@@ -5,8 +5,8 @@ use std::sync::{Mutex, PoisonError};
 
 use phronis_core::contract::Contract;
 use phronis_core::delivery::{Delivery, Receipt};
-use phronis_core::letter::{Letter, Stage};
-use phronis_core::records::{HeadersBuilder, RecordsBuilder, TopicName};
+use phronis_core::letter::{Kind, Letter, Outcome, Returned, Settlement, Stage};
+use phronis_core::records::{HeadersBuilder, NewRecords, RecordsBuilder, TopicName};
 use phronis_core::{StreamId, code};
 use phronis_log::{
     Follower, PartitionInfo, PollLimits, Position, Reader, Retention, Ticket, TopicInfo, TopicSettings, TopicSpec,
@@ -33,6 +33,8 @@ enum Step {
     Lost(&'static [i32]),
     /// Records of a partition at these offsets.
     Records(i32, std::ops::Range<i64>),
+    /// Records of a partition of retry, from this offset on.
+    Letters(i32, i64, Vec<NewRecords>),
     /// One record with this many bytes of value, and of a header.
     Large(i32, i64, usize, usize),
     OutOfRange(i32),
@@ -69,7 +71,10 @@ struct State {
     /// The largest record of a topic.
     most: Option<u64>,
     fates: BTreeMap<(i32, i64), Fate>,
-    committed: BTreeMap<i32, i64>,
+    /// What a reader of raw finds, at these offsets.
+    raw: BTreeMap<i64, &'static str>,
+    /// By whether it is a partition of retry, and its number.
+    committed: BTreeMap<(bool, i32), i64>,
     /// Tickets without an answer.
     open: Vec<Arc<Mutex<Option<Answer>>>>,
     done: Vec<String>,
@@ -146,19 +151,24 @@ fn records(topic: TopicName, partition: i32, offsets: std::ops::Range<i64>, valu
 impl Source for Script {
     fn poll(&mut self, limits: PollLimits, _: Duration) -> phronis_log::Result<Polled> {
         let (raw, mut state) = (self.raw(), self.lock());
-        let takes = |step: &Step| limits.records > 0 || !matches!(step, Step::Records(..) | Step::Large(..));
+        let brings = |step: &Step| matches!(step, Step::Records(..) | Step::Letters(..) | Step::Large(..));
+        let takes = |step: &Step| limits.records > 0 || !brings(step);
         let Some(step) = state.steps.pop_front_if(|step| takes(step)) else {
             if state.steps.is_empty() {
                 self.should_stop.store(true, Ordering::Relaxed);
             }
             return Ok(Polled::Idle);
         };
-        let named = |partitions: &[i32]| partitions.iter().map(|p| (Arc::clone(&raw), *p)).collect();
+        let retry = Arc::clone(&self.stream.options.topics.retry);
+        let named = |partitions: &[i32]| {
+            partitions.iter().flat_map(|p| [(Arc::clone(&raw), *p), (Arc::clone(&retry), *p)]).collect()
+        };
         let word = match &step {
             Step::Assigned(p) => format!("assigned {p:?}"),
             Step::Revoked(p) => format!("revoked {p:?}"),
             Step::Lost(p) => format!("lost {p:?}"),
             Step::Records(p, offsets) => format!("records {p} {offsets:?} open {}", unanswered(&state)),
+            Step::Letters(p, from, letters) => format!("letters {p} {from}..+{}", letters.len()),
             Step::Large(..) | Step::OutOfRange(_) | Step::Ready | Step::Look => String::new(),
         };
         if !word.is_empty() {
@@ -166,12 +176,25 @@ impl Source for Script {
         }
         Ok(match step {
             Step::Assigned(partitions) => {
-                let at = |p: &i32| (Arc::clone(&raw), *p, state.committed.get(p).copied().unwrap_or(0));
-                Polled::Assigned(partitions.iter().map(at).collect())
+                let retry = &self.stream.options.topics.retry;
+                let stands = |is_retry, p: &i32| state.committed.get(&(is_retry, *p)).copied().unwrap_or(0);
+                let of_raw = partitions.iter().map(|p| (Arc::clone(&raw), *p, stands(false, p)));
+                let beside = partitions.iter().map(|p| (Arc::clone(retry), *p, stands(true, p)));
+                Polled::Assigned(of_raw.chain(beside).collect())
             }
             Step::Revoked(partitions) => Polled::Revoked(named(partitions)),
             Step::Lost(partitions) => Polled::Lost(named(partitions)),
             Step::Records(partition, offsets) => Polled::Records(records(raw, partition, offsets, r#"{"n":1}"#, 0)),
+            Step::Letters(partition, from, letters) => {
+                let mut builder = RecordsBuilder::default();
+                for letter in &letters {
+                    let mut headers = HeadersBuilder::default();
+                    headers.extend(letter.headers(0));
+                    builder.push(1, letter.key(0), letter.value(0), headers.as_bytes());
+                }
+                let offsets: Vec<i64> = (from..).take(letters.len()).collect();
+                Polled::Records(Records { topic: retry, partition, offsets: offsets.into(), body: builder.finish() })
+            }
             Step::Large(partition, offset, bytes, header) => {
                 let value = format!(r#"{{"n":1,"text":"{}"}}"#, "x".repeat(bytes.saturating_sub(17)));
                 Polled::Records(records(raw, partition, offset..offset + 1, &value, header))
@@ -191,10 +214,12 @@ impl Source for Script {
         })
     }
 
-    fn rewind(&mut self, _: &str, partition: i32) -> phronis_log::Result<i64> {
+    fn rewind(&mut self, topic: &str, partition: i32) -> phronis_log::Result<i64> {
         let mut state = self.lock();
-        let committed = state.committed.get(&partition).copied().unwrap_or(0);
-        state.done.push(format!("rewound {partition} to {committed}"));
+        let is_retry = *topic == *self.stream.options.topics.retry;
+        let committed = state.committed.get(&(is_retry, partition)).copied().unwrap_or(0);
+        let what = if is_retry { "retry " } else { "" };
+        state.done.push(format!("rewound {what}{partition} to {committed}"));
         Ok(committed)
     }
 }
@@ -209,7 +234,8 @@ impl Sink for Script {
         let commit = delivery.commits.first().unwrap().clone();
         state.deliveries.push(delivery);
         let (answer, ticket) = Ticket::new();
-        let stands = state.committed.get(&commit.partition).copied().unwrap_or(0);
+        let place = (commit.topic == self.stream.options.topics.retry, commit.partition);
+        let stands = state.committed.get(&place).copied().unwrap_or(0);
         let fate = state.fates.remove(&(commit.partition, commit.from));
         if matches!(fate, Some(Fate::TooLarge)) {
             let topic = self.stream.options.topics.processed.to_string();
@@ -221,7 +247,7 @@ impl Sink for Script {
             answer.send(Err(LogError::Unreachable { reason: "as the script wants it".into() })).unwrap();
             return Ok(ticket);
         }
-        state.committed.insert(commit.partition, commit.next);
+        state.committed.insert(place, commit.next);
         match fate {
             Some(Fate::Hangs) => state.open.push(Arc::new(Mutex::new(Some(answer)))),
             Some(_) => {
@@ -270,8 +296,19 @@ impl Log for Script {
         Ok(Box::new(self.clone()))
     }
 
-    fn reader(&self, _: &str, _: i32, _: Position) -> phronis_log::Result<Box<dyn Reader>> {
-        Err(LogError::Closed)
+    fn reader(&self, topic: &str, partition: i32, from: Position) -> phronis_log::Result<Box<dyn Reader>> {
+        let raw = self.lock().raw.clone();
+        let (earliest, latest) =
+            (raw.keys().next().copied().unwrap_or(0), raw.keys().last().map_or(0, |last| last + 1));
+        let position = match from {
+            Position::Offset(at) if !(earliest..=latest).contains(&at) => {
+                let topic = topic.to_owned();
+                return Err(LogError::OutOfRange { topic, partition, offset: at, earliest, latest });
+            }
+            Position::Offset(at) => at,
+            _ => earliest,
+        };
+        Ok(Box::new(OneByOne { topic: self.raw(), partition, raw, position }))
     }
 
     fn follow(&self, _: &[TopicName], _: Start) -> phronis_log::Result<Box<dyn Follower>> {
@@ -280,7 +317,27 @@ impl Log for Script {
 
     fn committed(&self, _: &str, _: &str) -> phronis_log::Result<Vec<Option<i64>>> {
         let state = self.lock();
-        Ok((0..3).map(|partition| state.committed.get(&partition).copied()).collect())
+        Ok((0..3).map(|partition| state.committed.get(&(false, partition)).copied()).collect())
+    }
+}
+
+/// A reader that gives a record at a time.
+struct OneByOne {
+    topic: TopicName,
+    partition: i32,
+    raw: BTreeMap<i64, &'static str>,
+    position: i64,
+}
+
+impl Reader for OneByOne {
+    fn next(&mut self, _: PollLimits, _: Duration) -> phronis_log::Result<Option<Records>> {
+        let Some((offset, value)) = self.raw.range(self.position..).next() else { return Ok(None) };
+        self.position = offset + 1;
+        Ok(Some(records(Arc::clone(&self.topic), self.partition, *offset..offset + 1, value, 0)))
+    }
+
+    fn position(&self) -> i64 {
+        self.position
     }
 }
 
@@ -404,7 +461,7 @@ fn an_offset_out_of_range_stops_its_partition_loudly_and_the_others_go_on() {
         }
     }
     assert_eq!((gone, cured), (&(StreamState::Running, None), &(StreamState::Running, None)));
-    assert!(!state.committed.contains_key(&0));
+    assert!(!state.committed.contains_key(&(false, 0)));
 }
 
 #[test]
@@ -460,10 +517,151 @@ fn the_lag_counts_what_is_not_answered_for_and_ages_with_what_the_worker_has_in_
         worker.step(Duration::ZERO).unwrap();
     }
     // The log has heard of this commit already, the worker of its delivery not.
-    script.lock().committed.remove(&1);
+    script.lock().committed.remove(&(false, 1));
     let lags = lag::measure(&script, &script.stream);
     let seen: Vec<_> = lags.iter().map(|lag| (lag.partition, lag.committed, lag.lag_records)).collect();
     assert_eq!(seen, [(0, Some(50), 0), (1, None, 50), (2, None, 50)]);
     assert_eq!(lags[0].lag_seconds, 0.0);
     assert!(lags[1].lag_seconds > 1e9, "its record is of 1970");
+}
+
+/// A letter of the gate about a record of raw, as the retry branch brings it back.
+fn returned(
+    stream: &str,
+    (partition, offset): (i32, i64),
+    at: i64,
+    value: Option<&str>,
+    change: impl FnOnce(&mut Letter),
+) -> NewRecords {
+    let own = {
+        let mut own = HeadersBuilder::default();
+        own.push("own", b"1");
+        let mut record = RecordsBuilder::default();
+        record.push(0, None, None, own.as_bytes());
+        record.finish()
+    };
+    let origin = phronis_core::letter::Origin { topic: "phronis.raw.events".into(), partition, offset, timestamp: 77 };
+    let (stream, code, now) = (stream.parse().unwrap(), code::MISSING_FIELD, phronis_core::Time(5));
+    let mut letter = Letter::new(&stream, Stage::Gate, None, origin, code, "then", own.headers(0), now);
+    change(&mut letter);
+    let mut headers = HeadersBuilder::default();
+    letter.write(own.headers(0), &mut headers);
+    let mut record = RecordsBuilder::default();
+    record.push(0, Some(b"key"), value.map(str::as_bytes), headers.as_bytes());
+    let written = record.finish();
+    let mut back = HeadersBuilder::default();
+    Returned::write(written.headers(0), at, Some("r-1"), &mut back);
+    let mut record = RecordsBuilder::default();
+    record.push(0, written.key(0), written.value(0), back.as_bytes());
+    record.finish()
+}
+
+const GOOD: Option<&str> = Some(r#"{"n":1}"#);
+
+#[test]
+fn letters_that_come_back_go_through_or_become_the_next_attempt_and_nothing_runs_twice() {
+    let back = |offset, at, value| returned("sensors", (0, offset), at, value, |_| {});
+    let letters = vec![back(7, 40, GOOD), back(5, 41, Some("{}")), back(7, 40, GOOD), back(3, 42, GOOD)];
+    let script = Script::new([
+        Assigned(&[0]),
+        Step::Records(0, 0..2),
+        Step::Letters(0, 0, letters),
+        Step::Records(0, 2..3),
+        Step::Letters(0, 4, vec![back(9, 43, GOOD)]),
+    ]);
+    script.ready();
+    script.play();
+    let topics = &script.stream.options.topics;
+    let processed = script.written(&topics.processed);
+    let origins: Vec<_> =
+        processed.iter().map(|(_, r)| r.body.headers(0).last("phronis-origin-offset").unwrap().to_vec()).collect();
+    assert_eq!(origins, [&b"0"[..], b"1", b"3", b"7", b"2", b"9"]);
+    let (_, one) = &processed[2];
+    assert_eq!(one.body.headers(0).get("own"), Some(&b"1"[..]), "the record's own headers, and none of the letter's");
+    assert_eq!((one.body.headers(0).get("phronis-id"), one.body.timestamps.values()[0]), (None, 77));
+
+    let dlq = script.written(&topics.dlq);
+    let attempt = dlq.iter().find(|(_, r)| Kind::of(r.body.headers(0)) == Kind::Letter).unwrap();
+    let letter = Letter::read(attempt.1.body.headers(0)).unwrap();
+    assert_eq!(
+        (letter.attempt, letter.previous, letter.due_at),
+        (2, Some(41), None),
+        "the gate's letters wait for people"
+    );
+    assert_eq!((letter.first_failed_at, letter.origin.offset), (phronis_core::Time(5), 5));
+    assert_eq!(attempt.1.body.headers(0).last("phronis-redrive"), Some(&b"r-1"[..]));
+    let settled: Vec<_> = dlq.iter().filter_map(|(_, r)| Settlement::read(r.body.headers(0))).collect();
+    let ends: Vec<_> = settled.iter().map(|s| (s.previous, s.origin.offset, s.outcome)).collect();
+    assert_eq!(ends, [(42, 3, Outcome::Delivered), (40, 7, Outcome::Delivered), (43, 9, Outcome::Delivered)]);
+    let counts = script.stream.counts.snapshot();
+    assert_eq!((counts.received, counts.delivered, counts.gate_letters), (3, 6, 0));
+    assert_eq!((counts.retries, counts.settled, counts.settled_debts), (4, 3, 0));
+    assert_eq!(script.lock().committed, BTreeMap::from([((false, 0), 3), ((true, 0), 5)]));
+}
+
+#[test]
+fn a_retry_partition_whose_delivery_failed_is_read_again_alone() {
+    let back = || vec![returned("sensors", (0, 7), 40, GOOD, |_| {})];
+    let script =
+        Script::new([Assigned(&[0]), Step::Letters(0, 0, back()), Step::Letters(0, 0, back()), Step::Records(0, 0..2)]);
+    let script = script.fate(0, 0, Fate::Fails);
+    script.ready();
+    let done = script.play();
+    assert_eq!(done.iter().filter(|word| word.starts_with("rewound")).collect::<Vec<_>>(), ["rewound retry 0 to 0"]);
+    let counts = script.stream.counts.snapshot();
+    assert_eq!((counts.delivered, counts.settled), (3, 1));
+}
+
+#[test]
+fn what_cannot_run_is_parked_with_the_reason_and_what_is_no_letter_is_passed_over() {
+    let plugin = |letter: &mut Letter| {
+        letter.stage = Stage::Enrich;
+        let (name, version, digest) = ("gone".parse().unwrap(), "1".into(), "d".into());
+        letter.plugin = Some(phronis_core::letter::Plugin { name, version, digest });
+    };
+    let garbage = |headers: &[(&str, &[u8])]| {
+        let mut block = HeadersBuilder::default();
+        headers.iter().for_each(|(name, value)| _ = block.push(name, value));
+        let mut record = RecordsBuilder::default();
+        record.push(0, None, None, block.as_bytes());
+        record.finish()
+    };
+    let letters = vec![
+        garbage(&[]),
+        returned("acme.sensors", (0, 1), 50, GOOD, |_| {}),
+        garbage(&[("phronis-settled", b"judged"), ("phronis-id", b"x")]),
+        returned("sensors", (2, 1), 51, GOOD, |_| {}),
+        returned("sensors", (0, 2), 52, GOOD, plugin),
+        garbage(&[("phronis-range", b"9"), ("phronis-id", &[0xff; 9])]),
+        returned("sensors", (0, 3), 53, GOOD, |letter| letter.origin.topic = "elsewhere".into()),
+        returned("sensors", (0, 4), 54, None, |_| {}),
+        returned("sensors", (0, 8), 55, Some(""), |letter| letter.omitted.value = Some(7)),
+        returned("sensors", (0, 99), 56, Some(""), |letter| letter.omitted.value = Some(7)),
+        returned("sensors", (0, 6), 57, GOOD, |_| {}),
+    ];
+    let script = Script::new([Assigned(&[0]), Step::Letters(0, 0, letters)]);
+    script.lock().raw = BTreeMap::from([(8, r#"{"n":8}"#)]);
+    script.ready();
+    script.play();
+    let topics = &script.stream.options.topics;
+    let letters: BTreeMap<i64, (phronis_core::Code, u32)> = script
+        .written(&topics.dlq)
+        .iter()
+        .filter_map(|(_, r)| Letter::read(r.body.headers(0)))
+        .inspect(|letter| assert_eq!(letter.due_at, None, "{letter:?}"))
+        .map(|letter| (letter.previous.unwrap(), (letter.code, letter.attempt)))
+        .collect();
+    let expected = BTreeMap::from([
+        (50, (code::LETTER_FOREIGN, 1)),
+        (51, (code::LETTER_FOREIGN, 1)),
+        (52, (code::PLUGIN_GONE, 1)),
+        (53, (code::LETTER_FOREIGN, 1)),
+        (54, (code::EMPTY_VALUE, 2)),
+        (56, (code::RANGE_GONE, 1)),
+    ]);
+    assert_eq!(letters, expected);
+    let values: Vec<_> = script.written(&topics.processed).into_iter().map(|(value, _)| value).collect();
+    assert_eq!(values, [&b"{\"n\":1}"[..], b"{\"n\":8}"], "a value that was left out is read again from raw");
+    assert_eq!(script.lock().committed, BTreeMap::from([((true, 0), 11)]));
+    assert_eq!(script.stream.condition(), (StreamState::Stopped, None));
 }

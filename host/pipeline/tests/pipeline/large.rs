@@ -2,25 +2,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
 
 use phronis_core::letter::{Letter, Stage, UNJUDGED};
-use phronis_core::records::Records;
 use phronis_core::{Name, code};
-use phronis_log::{Log, PollLimits, Start, embedded};
+use phronis_log::embedded;
 use tempfile::TempDir;
 
 use crate::away::Away;
 use crate::room::{Room, eventually, plugin};
-
-fn all(room: &Room, topic: &str) -> Vec<Records> {
-    let mut follower = room.away.log.follow(&[topic.into()], Start::Earliest).unwrap();
-    let mut found = Vec::new();
-    while let Some(records) = follower.next(PollLimits { records: 1, bytes: 1 }, Duration::ZERO).unwrap() {
-        found.push(records);
-    }
-    found
-}
 
 #[test]
 fn an_alert_too_large_for_its_topic_is_a_debt_of_its_detector() {
@@ -42,8 +31,8 @@ fn an_alert_too_large_for_its_topic_is_a_debt_of_its_detector() {
             host.handle().streams().iter().all(|stream| stream.lag_records == 0 && stream.detail.is_none())
         });
     }
-    let letters = all(&room, "phronis.dlq");
-    let processed = all(&room, "phronis.processed");
+    let letters = room.records("phronis.dlq");
+    let processed = room.records("phronis.processed");
     let [letter] = letters.as_slice() else { panic!("{letters:?}") };
     let told = Letter::read(letter.body.headers(0)).unwrap();
     assert_eq!((told.stage, told.code, told.origin.offset), (Stage::Detect, code::RECORD_TOO_LARGE, 1));
@@ -51,6 +40,6 @@ fn an_alert_too_large_for_its_topic_is_a_debt_of_its_detector() {
     assert_eq!(letter.body.value(0), Some(&br#"{"sensor_id":"S1","value":95}"#[..]));
     let marks: Vec<_> = processed.iter().map(|event| event.body.headers(0).get(UNJUDGED)).collect();
     assert_eq!(marks, [None, Some(&b"hot"[..]), None]);
-    assert_eq!(all(&room, "phronis.alerts").len(), 2);
+    assert_eq!(room.records("phronis.alerts").len(), 2);
     host.stop();
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use phronis_core::contract::Contract;
 use phronis_core::delivery::{Append, Delivery};
-use phronis_core::records::RecordsBuilder;
+use phronis_core::records::{HeadersBuilder, Records, RecordsBuilder};
 use phronis_core::{PluginId, StreamId};
 use phronis_engine::{Compiler, Engine};
 use phronis_log::{Log, PollLimits, Start, embedded};
@@ -120,6 +120,11 @@ impl Room {
         self.write_file(node, "hot.wasm", &bytes);
     }
 
+    /// Drops a guest into a host's folder as it is.
+    pub fn drop_guest(&self, node: &str, guest: &str, name: &str) {
+        self.write_file(node, name, &std::fs::read(GUESTS.join(guest)).unwrap());
+    }
+
     /// Puts a file beside the detector, whole at once.
     pub fn write_file(&self, node: &str, name: &str, bytes: &[u8]) {
         let folder = self.folder.path().join(node).join("plugins/default/sensors");
@@ -133,6 +138,25 @@ impl Room {
     pub fn append(&self, topic: &str, key: &str, value: Option<&str>) {
         let mut records = RecordsBuilder::default();
         records.push(0, Some(key.as_bytes()), value.map(str::as_bytes), &[]);
+        let append = Append { topic: topic.into(), partition: 0, records: records.finish() };
+        let sink = self.away.log.sink().unwrap();
+        sink.submit(Delivery { appends: vec![append], commits: Vec::new() }).unwrap().wait().unwrap();
+    }
+
+    /// All records of a topic's first partition.
+    pub fn records(&self, topic: &str) -> Vec<Records> {
+        let mut follower = self.away.log.follow(&[topic.into()], Start::Earliest).unwrap();
+        let mut found = Vec::new();
+        while let Some(records) = follower.next(PollLimits { records: 1, bytes: 1 }, Duration::ZERO).unwrap() {
+            found.push(records);
+        }
+        found
+    }
+
+    /// Writes one record with its headers to a topic's first partition.
+    pub fn write(&self, topic: &str, key: Option<&[u8]>, value: Option<&[u8]>, headers: &HeadersBuilder) {
+        let mut records = RecordsBuilder::default();
+        records.push(0, key, value, headers.as_bytes());
         let append = Append { topic: topic.into(), partition: 0, records: records.finish() };
         let sink = self.away.log.sink().unwrap();
         sink.submit(Delivery { appends: vec![append], commits: Vec::new() }).unwrap().wait().unwrap();

@@ -29,11 +29,21 @@ pub(super) fn alert(record: &Value, colours: bool) -> String {
     )
 }
 
-/// A letter: when, which step, code, by whom, why, and the value.
+/// A letter: when, which step, code, by whom, why, and the value. What settles letters says which, and how.
 pub(super) fn letter(record: &Value, colours: bool) -> String {
     let header = |name: &str| cell(record, &format!("/headers/phronis-{name}"));
+    let has = |name: &str| !matches!(header(name).as_str(), "-" | "");
+    if has("discard") {
+        return format!("{}  discarded  {}", clock(record.get("timestamp")), value(record));
+    }
+    if has("settled") {
+        let what = format!("{} letter {}", header("stage"), header("previous"));
+        let origin = format!("{}/{}", header("origin-partition"), header("origin-offset"));
+        let settled = painted(&header("settled"), "info", colours);
+        return format!("{}  {settled}  {}  of {}", clock(record.get("timestamp")), escape(&what), escape(&origin));
+    }
     let plugin = match header("plugin").as_str() {
-        "-" => String::new(),
+        "-" | "" => String::new(),
         name => format!(" {name}"),
     };
     format!(
@@ -141,5 +151,11 @@ mod tests {
         let record = json!({"timestamp": 1_767_225_600_000_i64, "value_base64": "AAAA", "headers":
             {"phronis-code": "PH1001", "phronis-stage": "gate", "phronis-message": "cut off"}});
         assert_eq!(letter(&record, false), "00:00:00.000  PH1001  gate  cut off  (not JSON, 3 bytes)");
+        let settled = json!({"timestamp": 1_767_225_600_000_i64, "headers": {"phronis-settled": "judged", "phronis-stage": "detect",
+            "phronis-previous": "41", "phronis-origin-partition": "1", "phronis-origin-offset": "7"}});
+        assert_eq!(letter(&settled, false), "00:00:00.000  judged  detect letter 41  of 1/7");
+        let discarded =
+            json!({"timestamp": 1_767_225_600_000_i64, "headers": {"phronis-discard": "d-1"}, "value": {"up_to": 9}});
+        assert_eq!(letter(&discarded, false), "00:00:00.000  discarded  {\"up_to\":9}");
     }
 }
