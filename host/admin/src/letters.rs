@@ -282,7 +282,8 @@ pub(crate) async fn classes(
     };
     let mut all = Classes { items: Vec::new(), trouble: Vec::new() };
     for stream in streams {
-        let classes = app.pipeline.letter_classes(&stream).unwrap_or_default();
+        let asked = stream.clone();
+        let classes = app.ask(move |pipeline| pipeline.letter_classes(&asked)).await?.unwrap_or_default();
         all.items.extend(classes.into_iter().map(|class| ClassItem::of(&stream, class)));
         all.trouble.extend(trouble(&app, &stream));
     }

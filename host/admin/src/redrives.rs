@@ -176,11 +176,14 @@ pub(crate) async fn show(
 pub(crate) async fn cancel(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
     Path(id): Path<String>,
 ) -> Result<Json<JobItem>, Problem> {
     known(&app, &caller, &id).await?;
-    let asked = id.clone();
-    let job = app.ask(move |pipeline| pipeline.cancel_job(&asked)).await?;
+    let (asked, (actor, reason)) = (id.clone(), who(&caller, &headers));
+    let cancel =
+        move |pipeline: &phronis_pipeline::Handle| pipeline.cancel_job(&asked, &actor, &reason.unwrap_or_default());
+    let job = app.ask(cancel).await?.map_err(refused)?;
     job.map(|job| Json(JobItem::of(job))).ok_or_else(|| no_job(&id))
 }
 
@@ -302,6 +305,8 @@ fn refused(error: Refused) -> Problem {
         Refused::UnknownStream(stream) => Problem::not_found(format_args!("stream `{stream}`")),
         Refused::Nothing => Problem::new(code::NO_LETTER_MEANT, error.to_string()),
         Refused::Range => Problem::new(code::BAD_REQUEST, error.to_string()),
+        Refused::Newer => Problem::new(code::REDRIVE_RUNNING, error.to_string()),
+        Refused::Store(error) => error.into(),
         Refused::Log(error) => error.into(),
         other => Problem::internal("changing letters", &other),
     }

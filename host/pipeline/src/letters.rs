@@ -7,7 +7,7 @@ mod dry_run;
 
 use std::sync::Arc;
 
-use phronis_core::letter::index::{Class, Filter, State, Summary};
+use phronis_core::letter::index::{Class, ClassRow, Filter, Partition, State, Summary};
 use phronis_core::letter::{Letter, Outcome, Settlement, original_headers};
 use phronis_core::records::{HeadersBuilder, Records};
 use phronis_core::{Code, StreamId, Time};
@@ -109,11 +109,22 @@ pub enum At {
 }
 
 impl Handle {
-    /// All classes of letters of a stream; none without such a stream.
+    /// All classes of letters of a stream; none without such a stream. Blocks while the store is asked about other hosts' partitions.
     pub fn letter_classes(&self, stream: &StreamId) -> Option<Vec<ClassStatus>> {
-        let (_, letters) = self.letters_of(stream)?;
+        let (running, letters) = self.letters_of(stream)?;
         let new_since = Time(now_us().saturating_sub(NEW));
-        let classes = letters.classes().into_iter();
+        let mut classes = letters.classes();
+        // What other hosts own stands in the store.
+        let owned: Vec<i32> = letters.conditions().into_iter().map(|(partition, _)| partition).collect();
+        let is_whole = i32::try_from(owned.len()).is_ok_and(|owned| owned >= running.options.partitions);
+        let store = letters.store().filter(|_| !is_whole);
+        let stored = store.and_then(|store| store.wait(store.letter_classes(stream)).ok());
+        for (_, row) in stored.into_iter().flatten().filter(|(partition, _)| !owned.contains(partition)) {
+            let ClassRow { class, count, waiting, parked, first, last, .. } = row;
+            let summary = Summary { count, waiting, parked, first, last, oldest: None };
+            classes.entry(class).and_modify(|sum| sum.add(&summary)).or_insert(summary);
+        }
+        let classes = classes.into_iter();
         let status = |(class, summary): (Class, Summary)| ClassStatus {
             class,
             is_new: summary.count > 0 && summary.first >= new_since,
@@ -143,16 +154,25 @@ impl Handle {
         let mut all: Vec<Found> = Vec::new();
         let mut looked_at = 0;
         let (first, from) = after.map_or((0, 0), |(partition, offset)| (partition, offset.saturating_add(1)));
-        for (partition, _) in letters.conditions().into_iter().filter(|(partition, _)| *partition >= first) {
+        for partition in first..stream.options.partitions {
             let mut from = if partition == first { from } else { 0 };
+            let elsewhere = elsewhere(stream, letters, partition);
             loop {
                 let wanted = (limit - all.len()).saturating_add(1);
                 let states = [State::Waiting, State::Parked];
-                let offsets = letters.select(partition, from, wanted, &states, |class| filter.takes(class));
+                let offsets = match &elsewhere {
+                    Some(index) => index.select(from, wanted, &states, |class| filter.takes(class)),
+                    None => letters.select(partition, from, wanted, &states, |class| filter.takes(class)),
+                };
                 let Some(last) = offsets.last().copied() else { break };
                 looked_at += offsets.len();
                 let found = self.read_found(stream, letters, partition, &offsets)?;
-                all.extend(found.into_iter().filter(|found| filter.takes_time(found.letter.first_failed_at)));
+                let known = |found: Found| match &elsewhere {
+                    Some(index) => Found { state: index.state(found.place.1).map(|(state, _)| state), ..found },
+                    None => found,
+                };
+                let in_time = |found: &Found| filter.takes_time(found.letter.first_failed_at);
+                all.extend(found.into_iter().map(known).filter(in_time));
                 if all.len() > limit {
                     all.truncate(limit);
                     let next = all.last().map(|found| found.place);
@@ -176,13 +196,19 @@ impl Handle {
     /// The log does not answer.
     pub fn letter(&self, stream: &StreamId, (partition, offset): Place) -> phronis_log::Result<At> {
         let Some((stream, letters)) = self.letters_of(stream) else { return Ok(At::Nothing) };
+        if !(0..stream.options.partitions).contains(&partition) {
+            return Ok(At::Nothing);
+        }
         let mut record = None;
         self.read(stream, partition, &[offset], |records, row| record = Some(records.slice(row, 1)))?;
         let Some(record) = record else { return Ok(At::Nothing) };
         if let Some(settlement) = Settlement::read(record.body.headers(0)) {
             return Ok(At::Settlement(settlement.outcome, settlement.previous));
         }
-        let Some(found) = found(letters, record) else { return Ok(At::Nothing) };
+        let Some(mut found) = found(letters, record) else { return Ok(At::Nothing) };
+        if let Some(index) = elsewhere(stream, letters, partition) {
+            found.state = index.state(offset).map(|(state, _)| state);
+        }
         let mut original = HeadersBuilder::default();
         if found.letter.omitted.headers.is_none() {
             original_headers(found.record.body.headers(0), &mut original);
@@ -247,6 +273,12 @@ impl Handle {
         let (running, _) = self.shared.streams.get(stream)?;
         Some((running, self.shared.letters.get(stream)?))
     }
+}
+
+/// The index of a partition that another host owns, as that host stored it last.
+fn elsewhere(stream: &Stream, letters: &Letters, partition: i32) -> Option<Partition> {
+    let store = letters.store().filter(|_| !letters.owns(partition))?;
+    Partition::restore(store.wait(store.letters(&stream.options.id, partition)).ok().flatten()?)
 }
 
 fn found(letters: &Letters, record: Records) -> Option<Found> {

@@ -9,6 +9,7 @@
 
 mod bodies;
 mod jobs;
+mod keep;
 mod letters;
 mod owned;
 mod pace;
@@ -31,6 +32,8 @@ use phronis_log::{Error as LogError, Log, Member, PollLimits, Polled, Result, Si
 pub(crate) use self::bodies::read_letters;
 pub use self::jobs::{Action, Job, JobState, MOST_PLACES, Progress, Selection};
 pub(crate) use self::jobs::{append, discard_append, fresh_id, runs};
+use self::keep::Keeper;
+pub(crate) use self::keep::{job_of, jobs, row_of};
 pub use self::letters::Condition;
 pub(crate) use self::letters::Letters;
 use self::owned::Owned;
@@ -109,6 +112,8 @@ struct Branch<'a> {
     /// The rate of the redrive that runs.
     redrive_pace: Option<(String, Pace)>,
     committed_at: Instant,
+    /// The copy in the store, where there is one.
+    keeper: Option<Keeper>,
 }
 
 impl<'a> Branch<'a> {
@@ -117,8 +122,8 @@ impl<'a> Branch<'a> {
         let group: Arc<str> = format!("phronis.{}.{}.retry", options.id.tenant, options.id.stream).into();
         let Member { source, sink } = parts.log.join(&Subscription {
             group: Arc::clone(&group),
-            topics: vec![Arc::clone(&options.topics.dlq), Arc::clone(&options.topics.retry)],
-            beside: Vec::new(),
+            topics: vec![Arc::clone(&options.topics.dlq)],
+            beside: vec![Arc::clone(&options.topics.retry)],
             member: 0,
             members: 1,
             start: Start::Earliest,
@@ -134,6 +139,7 @@ impl<'a> Branch<'a> {
             pace: Pace::new(DUE_RATE),
             redrive_pace: None,
             committed_at: Instant::now(),
+            keeper: parts.letters.store().map(|store| Keeper::new(store.clone(), options.id.clone())),
         })
     }
 
@@ -142,6 +148,7 @@ impl<'a> Branch<'a> {
             self.step()?;
         }
         self.commit();
+        self.save();
         Ok(())
     }
 
@@ -152,6 +159,7 @@ impl<'a> Branch<'a> {
             Ok(Polled::Assigned(partitions)) => self.take_over(&partitions),
             Ok(Polled::Revoked(partitions)) => {
                 self.commit();
+                self.save();
                 self.let_go(&partitions);
             }
             Ok(Polled::Lost(partitions)) => self.let_go(&partitions),
@@ -177,6 +185,8 @@ impl<'a> Branch<'a> {
         self.redrive();
         if self.committed_at.elapsed() >= COMMIT_EVERY {
             self.commit();
+            self.save();
+            self.follow_jobs();
             self.measure();
         }
         Ok(())
@@ -345,14 +355,26 @@ impl<'a> Branch<'a> {
         }
     }
 
-    fn measure(&self) {
+    /// Stores what changed. The store may be away: what changed meanwhile is stored when it is back.
+    fn save(&mut self) {
+        let Some(keeper) = &mut self.keeper else { return };
+        for (partition, _) in self.owned.iter().filter(|(_, owned)| owned.is_ready()) {
+            keeper.save(*partition, &self.parts.letters);
+        }
+    }
+
+    fn measure(&mut self) {
+        for (partition, owned) in self.owned.iter_mut().filter(|(_, owned)| owned.is_over()) {
+            owned.goes_well();
+            self.parts.letters.set_condition(*partition, Condition::Ready);
+        }
         let stream = self.parts.stream.options.id.to_string();
         let (waiting, parked) = self.parts.letters.outstanding();
         for (state, count) in [("waiting", waiting), ("parked", parked)] {
             #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
             gauge!("phronis_letters", "stream" => stream.clone(), "state" => state).set(count as f64);
         }
-        let blocked = self.owned.values().filter(|owned| owned.not_before().is_some() && owned.is_ready()).count();
+        let blocked = self.owned.values().filter(|owned| owned.is_failing()).count();
         gauge!("phronis_letters_blocked_partitions", "stream" => stream)
             .set(f64::from(u32::try_from(blocked).unwrap_or(u32::MAX)));
     }

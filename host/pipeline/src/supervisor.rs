@@ -193,7 +193,7 @@ impl Running {
         for stream in &worked {
             self.work(stream, &board, &log, &gate)?;
         }
-        let letters = self.keep_time(&streams, &log, &gate, &roles)?;
+        let letters = self.keep_time(&streams, &log, &store, &gate, &roles)?;
         self.threads.push(lag::watch(Arc::clone(&log), worked, Arc::clone(&self.should_stop)).map_err(Error::Thread)?);
         self.watch(plugins_dir, max_component_bytes)?;
         Ok(Handle {
@@ -268,12 +268,13 @@ impl Running {
         &mut self,
         streams: &BTreeMap<StreamId, (Arc<Stream>, Option<Ingest>)>,
         log: &Arc<dyn Log>,
+        store: &Store,
         gate: &Arc<Gate>,
         roles: &BTreeSet<Role>,
     ) -> Result<BTreeMap<StreamId, Arc<Letters>>> {
         let mut all = BTreeMap::new();
         for (id, (stream, _)) in streams {
-            let letters = Arc::new(Letters::new(id.clone()));
+            let letters = Arc::new(Letters::new(id.clone(), Some(store.clone())));
             all.insert(id.clone(), Arc::clone(&letters));
             if !roles.contains(&Role::Retry) {
                 continue;

@@ -10,14 +10,19 @@ use phronis_core::letter::index::{Discard, Filter, State};
 use phronis_core::records::{HeadersBuilder, RecordsBuilder};
 use phronis_core::{PluginId, StreamId, Time};
 use phronis_log::{Log, Result};
+use phronis_store::redrives;
 use serde::{Deserialize, Serialize};
 
+use super::keep::{job_of, note};
 use super::{Branch, Pace, entry, read_letters};
 use crate::clock::{now_ms, now_us};
 use crate::whole::settled;
 
 /// Letters that are looked at in one step, whatever the rate.
 const STEP: usize = 1_000;
+
+/// After so many microseconds, what stood in dlq when a job began is folded.
+const SETTLED: i64 = 10_000_000;
 
 /// Jobs that are remembered.
 const REMEMBERED: usize = 100;
@@ -155,6 +160,22 @@ impl Jobs {
         Some(job.clone())
     }
 
+    /// How a job stands in the store.
+    pub(super) fn learn(&mut self, job: Job) {
+        match self.0.iter_mut().find(|known| known.id == job.id) {
+            Some(known) if known.state == JobState::Running => {
+                for (partition, progress) in job.progress {
+                    let own = known.progress.entry(partition).or_insert(progress);
+                    if progress.next > own.next {
+                        *own = progress;
+                    }
+                }
+            }
+            Some(_) => {}
+            None => self.0.push(job),
+        }
+    }
+
     fn running(&self) -> Option<&Job> {
         self.0.iter().find(|job| job.state == JobState::Running)
     }
@@ -182,6 +203,7 @@ impl Branch<'_> {
             Some((id, pace)) if id == job.id => pace,
             _ => Pace::new(job.rate),
         };
+        let is_stored = self.parts.letters.store().is_some();
         let mut detail = None;
         let mut is_over = true;
         for (partition, may_move) in owned {
@@ -207,12 +229,40 @@ impl Branch<'_> {
         }
         self.parts.letters.jobs().change(&job.id, |job| {
             job.detail = detail;
-            if is_over {
+            // With a store, other hosts have their part in it, and the store says when it is over.
+            if is_over && !is_stored {
                 job.end(JobState::Done);
                 tracing::info!(id = %job.id, stream = %job.stream, moved = job.moved(), "the job is done");
             }
         });
         self.redrive_pace = Some((job.id, pace));
+    }
+
+    /// Notes how far the job is, and learns of one that was begun, continued or stopped elsewhere or before a restart.
+    pub(super) fn follow_jobs(&mut self) {
+        let (stream, letters) = (&self.parts.stream.options.id, &self.parts.letters);
+        let Some(store) = letters.store() else { return };
+        let known = letters.jobs().running().cloned();
+        let owned: Vec<i32> = self.owned.keys().copied().collect();
+        let outcome = match &known {
+            Some(job) => note(store, job, &owned).map(|found| match found {
+                Some(found) => {
+                    if found.progress.values().all(|progress| progress.next >= progress.until) {
+                        let now = Time(now_us());
+                        drop(store.wait(store.end_redrive(&job.id, redrives::State::Done, None, now)));
+                        letters.jobs().change(&job.id, |job| job.end(JobState::Done));
+                    }
+                    letters.jobs().learn(found);
+                }
+                None => letters.jobs().change(&job.id, |job| job.end(JobState::Cancelled)),
+            }),
+            None => store.wait(store.running_redrives(Some(stream))).map(|rows| {
+                rows.into_iter().filter_map(job_of).for_each(|job| letters.jobs().learn(job));
+            }),
+        };
+        if let Err(error) = outcome {
+            tracing::debug!(%stream, %error, "how far redrives are is not stored");
+        }
     }
 
     fn begin(&self, partition: i32) -> Progress {
@@ -235,7 +285,7 @@ impl Branch<'_> {
         let end = match (&step.waits_for, offsets.last()) {
             (Some(_), last) => last.map_or(progress.next, |last| last.saturating_add(1)),
             (None, Some(last)) if !is_last => last.saturating_add(1),
-            (None, _) => progress.until,
+            (None, _) => self.reached(job, partition, *progress),
         };
         let looked_at = offsets.len() as u64;
         if let Selection::Filter(filter) = &job.selection
@@ -252,6 +302,14 @@ impl Branch<'_> {
         progress.next = end;
         step.worked = usize::try_from(moved).unwrap_or(usize::MAX);
         Ok(step)
+    }
+
+    /// How far a job has looked when there is nothing more to take: not beyond what is folded.
+    fn reached(&self, job: &Job, partition: i32, progress: Progress) -> i64 {
+        let folded = self.parts.letters.dlq_position(partition);
+        // The last offsets of a topic may be no records, which are never folded.
+        let is_old = now_us().saturating_sub(job.created_at.0) > SETTLED;
+        if is_old { progress.until } else { progress.until.min(folded).max(progress.next) }
     }
 
     /// The next letters that are meant and still outstanding.

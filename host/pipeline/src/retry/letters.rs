@@ -8,6 +8,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use phronis_core::letter::index::{Class, Partition, Positions, State, Summary};
 use phronis_core::{Code, PluginId, StreamId};
 
+use phronis_store::Store;
+
 use super::jobs::Jobs;
 
 /// What the branch does in a partition.
@@ -33,6 +35,7 @@ pub(crate) struct Letters {
     partitions: Mutex<BTreeMap<i32, Known>>,
     trouble: Mutex<Option<String>>,
     jobs: Mutex<Jobs>,
+    store: Option<Store>,
 }
 
 #[derive(Debug)]
@@ -42,8 +45,13 @@ struct Known {
 }
 
 impl Letters {
-    pub(crate) fn new(stream: StreamId) -> Self {
-        Self { stream, partitions: Mutex::default(), trouble: Mutex::default(), jobs: Mutex::default() }
+    pub(crate) fn new(stream: StreamId, store: Option<Store>) -> Self {
+        Self { stream, partitions: Mutex::default(), trouble: Mutex::default(), jobs: Mutex::default(), store }
+    }
+
+    /// Where a copy of the index, and the jobs, are kept.
+    pub(crate) fn store(&self) -> Option<&Store> {
+        self.store.as_ref()
     }
 
     /// Why no letter comes back, when the branch as a whole cannot work.
@@ -67,9 +75,8 @@ impl Letters {
         }
     }
 
-    pub(super) fn take_over(&self, partition: i32) {
-        let new = || Known { index: Partition::default(), condition: Condition::Reading };
-        lock(&self.partitions).entry(partition).or_insert_with(new);
+    pub(super) fn take_over(&self, partition: i32, index: Partition) {
+        lock(&self.partitions).insert(partition, Known { index, condition: Condition::Reading });
     }
 
     pub(super) fn let_go(&self, partition: i32) {
@@ -85,14 +92,17 @@ impl Letters {
     }
 
     /// Changes the index of a partition.
-    pub(super) fn change(&self, partition: i32, change: impl FnOnce(&mut Partition)) {
-        if let Some(known) = lock(&self.partitions).get_mut(&partition) {
-            change(&mut known.index);
-        }
+    pub(super) fn change<T>(&self, partition: i32, change: impl FnOnce(&mut Partition) -> T) -> Option<T> {
+        lock(&self.partitions).get_mut(&partition).map(|known| change(&mut known.index))
     }
 
     pub(super) fn positions(&self, partition: i32) -> Option<Positions> {
         lock(&self.partitions).get(&partition).map(|known| known.index.positions())
+    }
+
+    /// Whether this host owns a partition.
+    pub(crate) fn owns(&self, partition: i32) -> bool {
+        lock(&self.partitions).contains_key(&partition)
     }
 
     /// How far dlq is folded.
@@ -119,18 +129,6 @@ impl Letters {
     ) -> Vec<i64> {
         let partitions = lock(&self.partitions);
         partitions.get(&partition).map_or_else(Vec::new, |known| known.index.select(from, most, states, wants))
-    }
-
-    /// How many letters there are before an offset, as [`Partition::count_below`].
-    pub(crate) fn count_below(
-        &self,
-        partition: i32,
-        below: i64,
-        states: &[State],
-        wants: impl Fn(&Class) -> bool,
-    ) -> u64 {
-        let partitions = lock(&self.partitions);
-        partitions.get(&partition).map_or(0, |known| known.index.count_below(below, states, wants))
     }
 
     /// All classes of the partitions that this host owns, with what is outstanding of each partition added up.

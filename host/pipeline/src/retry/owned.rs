@@ -70,6 +70,16 @@ impl Owned {
         self.reading = Reading::Retry(None);
     }
 
+    /// Whether the last letter could not be written.
+    pub(super) fn is_failing(&self) -> bool {
+        self.retry_at.is_some()
+    }
+
+    /// Whether the last failure is so long ago that the letter that it was about is gone.
+    pub(super) fn is_over(&self) -> bool {
+        self.is_ready() && self.retry_at.is_some_and(|at| at.elapsed() > BACKOFF.1)
+    }
+
     /// True when it did not before.
     pub(super) fn goes_well(&mut self) -> bool {
         self.pause = BACKOFF.0;
@@ -82,13 +92,16 @@ impl Branch<'_> {
     pub(super) fn take_over(&mut self, partitions: &[(TopicName, i32, i64)]) {
         for (topic, partition, next) in partitions {
             let is_dlq = is_dlq(self, topic);
+            if !self.owned.contains_key(partition) {
+                let index = self.keeper.as_mut().map(|keeper| keeper.load(*partition));
+                self.parts.letters.take_over(*partition, index.unwrap_or_default());
+            }
             let owned = self.owned.entry(*partition).or_insert_with(|| Owned::new(Positions::default()));
             if is_dlq {
                 owned.committed.dlq = *next;
             } else {
                 owned.committed.retry = *next;
             }
-            self.parts.letters.take_over(*partition);
         }
         self.parts.letters.set_trouble(None);
     }
@@ -116,7 +129,7 @@ impl Branch<'_> {
         for partition in waiting {
             let Some(mut owned) = self.owned.remove(&partition) else { continue };
             let outcome = self.read_some(partition, &mut owned);
-            let is_ready = owned.is_ready();
+            let is_ready = owned.is_ready() && !owned.is_failing();
             self.owned.insert(partition, owned);
             match outcome {
                 Ok(()) if is_ready => self.parts.letters.set_condition(partition, Condition::Ready),

@@ -152,7 +152,7 @@ fn a_class_is_redriven_at_its_rate_one_at_a_time_and_a_cancelled_one_goes_no_fur
         other => panic!("{other:?}"),
     }
     eventually("some were moved", || handle.job(&slow.id).unwrap().moved() > 0);
-    let cancelled = handle.cancel_job(&slow.id).unwrap();
+    let cancelled = handle.cancel_job(&slow.id, "ann", "").unwrap().unwrap();
     assert_eq!(cancelled.state, JobState::Cancelled);
     eventually("the rest is parked", || counts(&handle).1 + places(&room).len() as u64 == 3000);
     assert!(places(&room).len() < 1000);
@@ -209,4 +209,49 @@ fn letters_are_listed_shown_with_their_attempts_given_up_and_edited() {
     assert_eq!(counts(&host.handle()), (0, 0));
     host.stop();
     assert_eq!(places(&room), [] as [i64; 0]);
+}
+
+#[test]
+fn a_redrive_goes_on_after_a_restart_and_an_index_that_was_lost_is_made_anew() {
+    let room = Room::new();
+    let host = start(&room);
+    write(&room, &(0..3000).map(|about| letter(about, None, None)).collect::<Vec<_>>());
+    eventually("all are parked", || counts(&host.handle()) == (0, 3000));
+    let job = host.handle().start_job(order(Action::Redrive, of_class(), 1000)).unwrap();
+    eventually("the store knows how far it is", || {
+        let handle = host.handle();
+        let stored = handle.store().wait(handle.store().redrive(&job.id)).unwrap().unwrap();
+        stored.progress.iter().any(|progress| progress.moved > 0)
+    });
+    host.stop();
+    let before = places(&room).len();
+    assert!((1..3000).contains(&before), "{before}");
+
+    let host = start(&room);
+    eventually("it goes on to its end", || host.handle().job(&job.id).is_some_and(|job| job.state == JobState::Done));
+    let all = places(&room);
+    assert_eq!((all.len(), all.into_iter().collect::<BTreeSet<_>>().len()), (3000, 3000));
+    let handle = host.handle();
+    let audit = handle.store().wait(handle.store().audit(&phronis_store::audit::Filter::default(), 10, None)).unwrap();
+    assert_eq!(
+        audit.items.iter().map(|entry| (entry.action.as_str(), entry.actor.as_str())).collect::<Vec<_>>(),
+        [("letters.redrive", "ann")]
+    );
+    write(&room, &(0..5).map(|about| letter(9000 + about, None, None)).collect::<Vec<_>>());
+    eventually("five are parked", || counts(&handle) == (0, 5));
+    host.stop();
+
+    for (lost, stale) in [(true, false), (false, true)] {
+        let mut options = keeper(&room);
+        if lost || stale {
+            // A store that knows nothing, and later the first one again, which is behind.
+            let folder = room.folder.path().join(if lost { "elsewhere" } else { "a" });
+            std::fs::create_dir_all(&folder).unwrap();
+            options.store = phronis_store::conformance::local(&folder);
+        }
+        let host = room.start(options);
+        eventually("the index is whole", || counts(&host.handle()) == (0, 5));
+        host.stop();
+        assert_eq!(places(&room).len(), 3000, "nothing was moved twice");
+    }
 }

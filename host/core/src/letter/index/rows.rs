@@ -101,6 +101,13 @@ impl Partition {
         changes
     }
 
+    /// The next changes are everything there is: nothing is known to be written.
+    pub fn touch_all(&mut self) {
+        self.classes.iter_mut().for_each(|known| known.is_changed = true);
+        let all = self.segments.iter().flat_map(|(segment, classes)| classes.keys().map(|number| (*segment, *number)));
+        self.changed.extend(all);
+    }
+
     /// Whether there is something to write.
     pub fn is_changed(&self, written: Positions) -> bool {
         !self.changed.is_empty() || written.dlq != self.positions.dlq || written.retry != self.kept_retry
