@@ -10,6 +10,7 @@ mod http;
 mod idle;
 mod kafka;
 mod latency;
+mod letters;
 mod memory_log;
 mod process;
 mod reload;
@@ -29,6 +30,7 @@ const SUITES: &[(&str, &[(&str, Bench)])] = &[
             ("latency", latency::run),
             ("reload", reload::run),
             ("idle", idle::run),
+            ("letters", letters::run),
         ],
     ),
     (
