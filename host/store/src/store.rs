@@ -146,11 +146,16 @@ impl Store {
         }
     }
 
-    /// Closes all connections, and waits until they are.
+    /// Closes all connections, and waits until they are; not for one that never answers.
     pub async fn close(&self) {
-        match self.pool() {
-            Pool::Sqlite(pool) => pool.close().await,
-            Pool::Postgres(pool) => pool.close().await,
+        let closing = async {
+            match self.pool() {
+                Pool::Sqlite(pool) => pool.close().await,
+                Pool::Postgres(pool) => pool.close().await,
+            }
+        };
+        if timeout(self.limit(Patience::Short), closing).await.is_err() {
+            tracing::debug!("a connection of the store was left open");
         }
     }
 
