@@ -66,7 +66,11 @@ fn write_streams(page: &mut String, streams: &[streams::Stream]) -> fmt::Result 
     );
     for stream in streams {
         let counts = &stream.counts;
-        let letters = counts.gate_letters + counts.enrich_letters + counts.detect_letters + counts.deliver_letters;
+        let letters = counts.gate_letters
+            + counts.enrich_letters
+            + counts.detect_letters
+            + counts.deliver_letters
+            + counts.halt_letters;
         write!(page, "<tr><td>{}<td>{}", Escaped(&stream.id), stream.state)?;
         if let Some(detail) = &stream.detail {
             write!(page, "<br><span class=bad>{}</span>", Escaped(detail))?;

@@ -30,7 +30,7 @@ const PIECE: usize = 16 << 10;
 
 /// Follows alerts, plugins and settings as they change (`text/event-stream`).
 ///
-/// Each event's name is its kind (`alert`, `plugin`, `config`), its id is the alert's id, its data one JSON object.
+/// Each event's name is its kind (`alert`, `plugin`, `config`, `agent`), its id is the alert's id, its data one JSON object.
 /// An event `lagged` with `{"missed": n}` says that this client was too slow for `n` events; they are in the topics.
 #[utoipa::path(
     get, path = "/v1/events", tag = "events", params(Wanted),

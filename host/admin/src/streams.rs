@@ -64,6 +64,8 @@ pub(crate) struct Counts {
     pub(crate) detect_letters: u64,
     /// Letters of events whose processed record would be too large for its topic.
     pub(crate) deliver_letters: u64,
+    /// Letters of events whose agent was halted.
+    pub(crate) halt_letters: u64,
     /// Events dropped by a rule.
     pub(crate) dropped: u64,
     /// Alerts.
@@ -201,6 +203,7 @@ impl From<status::Stream> for Stream {
                 enrich_letters: counts.enrich_letters,
                 detect_letters: counts.detect_letters,
                 deliver_letters: counts.deliver_letters,
+                halt_letters: counts.halt_letters,
                 dropped: counts.dropped,
                 alerts: counts.alerts,
                 retries: counts.retries,

@@ -28,7 +28,7 @@ pub use log::{Durability, Embedded, Log, LogFormat, LogKind, Logging};
 pub use problem::{Origin, Problem, Problems};
 pub use reader::Effective;
 pub use store::Store;
-pub use streams::{OnMissing, Stream};
+pub use streams::{OnHalted, OnMissing, Stream};
 pub use tenants::Tenant;
 pub use units::Bytes;
 

@@ -147,6 +147,13 @@ codes! {
     METHOD_NOT_ALLOWED = 4013, "the resource does not know this method";
     UNSUPPORTED_CONTENT = 4014, "the body's type or encoding is not accepted";
     TOO_SLOW = 4015, "the request took too long to arrive";
+    PRECONDITION_FAILED = 4016, "it has changed since the version that the request names";
+
+    // 42xx: halted agents
+    AGENT_HALTED = 4201, "the event's agent is halted";
+    RESET_REFUSED = 4202, "nobody is reset while the store is away";
+    AGENTS_UNKNOWN = 4203, "it is not known yet who is halted";
+    HALT_NOT_DURABLE = 4204, "the halt holds on this host and is written down nowhere";
 
     // 50xx: the store
     STORE_UNREACHABLE = 5001, "the store cannot be reached";

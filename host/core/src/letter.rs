@@ -39,6 +39,9 @@ pub const PREFIX: &str = "phronis-";
 /// On a processed event: a detector that has not judged it yet. One header a detector.
 pub const UNJUDGED: &str = "phronis-unjudged";
 
+/// On a processed event: its agent, which was halted when the event was judged.
+pub const HALTED: &str = "phronis-halted";
+
 /// On a letter that will be tried again: when.
 const DUE_AT: &str = "phronis-due-at";
 
@@ -96,6 +99,8 @@ pub enum Stage {
     Detect,
     /// What follows from the event is more than its topic takes.
     Deliver,
+    /// Its agent is halted.
+    Halt,
 }
 
 impl Stage {
@@ -106,12 +111,15 @@ impl Stage {
             Self::Enrich => "enrich",
             Self::Detect => "detect",
             Self::Deliver => "deliver",
+            Self::Halt => "halt",
         }
     }
 
     /// The stage of a word.
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Gate, Self::Enrich, Self::Detect, Self::Deliver].into_iter().find(|stage| stage.as_str() == text)
+        [Self::Gate, Self::Enrich, Self::Detect, Self::Deliver, Self::Halt]
+            .into_iter()
+            .find(|stage| stage.as_str() == text)
     }
 }
 

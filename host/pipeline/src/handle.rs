@@ -10,6 +10,7 @@ use phronis_log::Log;
 use phronis_store::Store;
 use tokio::sync::{broadcast, oneshot};
 
+use crate::agents::{self, Registry};
 use crate::hosts::{self, Hosts};
 use crate::ingest::{self, Ingest};
 use crate::plugins::{self, Board, Mailbox, Message};
@@ -38,6 +39,7 @@ pub(crate) struct Shared {
     pub(crate) hosts: Arc<Hosts>,
     /// The letters of each stream, as far as this host owns them.
     pub(crate) letters: BTreeMap<StreamId, Arc<Letters>>,
+    pub(crate) agents: Arc<Registry>,
 }
 
 impl Handle {
@@ -102,6 +104,14 @@ impl Handle {
     /// What a plugin runs as on all hosts that process its stream.
     pub fn spread(&self, plugin: &PluginId) -> hosts::Spread {
         self.shared.hosts.spread(plugin)
+    }
+
+    /// Who is halted, and how that is changed.
+    pub fn agents(&self) -> agents::Agents {
+        agents::Agents::new(
+            Arc::clone(&self.shared.agents),
+            self.shared.streams.keys().map(|stream| stream.tenant.clone()),
+        )
     }
 
     /// Changes a plugin's parameters or limits: checked, written to `phronis.config`, applied.

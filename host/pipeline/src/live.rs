@@ -54,6 +54,8 @@ pub enum Kind {
     Plugin,
     /// Parameters or limits changed, or a change was refused.
     Config,
+    /// An agent was halted, or may act again.
+    Agent,
 }
 
 impl Kind {
@@ -63,6 +65,7 @@ impl Kind {
             Self::Alert => "alert",
             Self::Plugin => "plugin",
             Self::Config => "config",
+            Self::Agent => "agent",
         }
     }
 }

@@ -9,6 +9,7 @@ pub(crate) mod deduplicate;
 pub(crate) mod deliver;
 pub(crate) mod detect;
 pub(crate) mod enrich;
+pub(crate) mod halt;
 pub(crate) mod select;
 
 use std::collections::BTreeMap;
@@ -31,6 +32,8 @@ pub(crate) struct Judged {
     pub(crate) leaving: BTreeMap<u32, Leaving>,
     pub(crate) found: Vec<Found>,
     pub(crate) debts: Vec<Debt>,
+    /// Events that are delivered although their agent is halted: (event, agent).
+    pub(crate) halted: Vec<(u32, String)>,
     /// Events that a detector was not shown: (event, plugin).
     pub(crate) skipped: Vec<(u32, Arc<Version>)>,
     /// Latest event time seen in the partition.
@@ -51,6 +54,8 @@ pub(crate) struct Times {
 pub(crate) enum Leaving {
     /// A rule drops it.
     Dropped { by: Arc<str>, reason: String },
+    /// Its agent is halted, and the stream wants none of it: it becomes a letter. Without an agent, its whole tenant is.
+    Halted { agent: String },
     /// An enricher has no answer for it: it becomes a letter.
     Failed { plugin: Arc<Version>, failure: RowFailure },
 }
@@ -95,6 +100,7 @@ impl Judged {
             leaving: BTreeMap::new(),
             found: Vec::new(),
             debts: Vec::new(),
+            halted: Vec::new(),
             skipped: Vec::new(),
             watermark,
             times,

@@ -75,6 +75,8 @@ pub struct StreamCounts {
     pub detect_letters: u64,
     /// Letters of events whose processed record would be too large for its topic.
     pub deliver_letters: u64,
+    /// Letters of events whose agent was halted.
+    pub halt_letters: u64,
     /// Events dropped by a rule (de-duplication, enrichers).
     pub dropped: u64,
     /// Alerts.
@@ -82,7 +84,7 @@ pub struct StreamCounts {
     /// Letters that were tried again.
     pub retries: u64,
     /// Events that were letters and were delivered or dropped since.
-    /// received = delivered + dropped + letters of gate, enrichers and delivery − settled.
+    /// received = delivered + dropped + letters of gate, halts, enrichers and delivery − settled.
     pub settled: u64,
     /// Events that their detector has judged since, whose letter said that it could not.
     pub settled_debts: u64,
@@ -97,6 +99,7 @@ impl std::ops::AddAssign for StreamCounts {
             enrich_letters,
             detect_letters,
             deliver_letters,
+            halt_letters,
             dropped,
             alerts,
             retries,
@@ -110,6 +113,7 @@ impl std::ops::AddAssign for StreamCounts {
             (&mut self.enrich_letters, enrich_letters),
             (&mut self.detect_letters, detect_letters),
             (&mut self.deliver_letters, deliver_letters),
+            (&mut self.halt_letters, halt_letters),
             (&mut self.dropped, dropped),
             (&mut self.alerts, alerts),
             (&mut self.retries, retries),

@@ -20,6 +20,7 @@ use phronis_log::{PollLimits, Retention};
 use self::condition::{Conditions, Spot};
 use self::lag::{Progress, Tracker};
 use self::limits::TopicLimits;
+use crate::agents::{OnHalted, Tenant};
 use crate::{meters, status};
 
 /// What a stream should be.
@@ -49,6 +50,8 @@ pub struct Options {
     pub holds_when_missing: bool,
     /// Plugins whose findings may halt an agent.
     pub may_halt: BTreeSet<Name>,
+    /// What to do with events of halted agents.
+    pub on_halted: OnHalted,
     /// Limits of plugins that ask for none.
     pub limits_default: Limits,
     /// What no plugin of this stream may exceed: the host's ceiling and the tenant's.
@@ -71,6 +74,7 @@ impl Options {
             retry: Policy::default(),
             holds_when_missing: false,
             may_halt: BTreeSet::new(),
+            on_halted: OnHalted::default(),
             limits_default: Limits::default(),
             limits_ceiling: Limits::default(),
         }
@@ -92,6 +96,8 @@ pub(crate) struct Stream {
     pub(crate) limits: TopicLimits,
     /// Where it is noted at which offsets this host began.
     pub(crate) starts: Option<PathBuf>,
+    /// Who of its tenant is halted.
+    pub(crate) agents: Arc<Tenant>,
     conditions: Mutex<Conditions>,
     /// Of the partitions that this host owns. Workers hold this lock for moments only.
     progress: Mutex<BTreeMap<i32, Progress>>,
@@ -108,6 +114,7 @@ pub(crate) struct Counts {
     pub(crate) enrich_letters: AtomicU64,
     pub(crate) detect_letters: AtomicU64,
     pub(crate) deliver_letters: AtomicU64,
+    pub(crate) halt_letters: AtomicU64,
     pub(crate) dropped: AtomicU64,
     pub(crate) alerts: AtomicU64,
     pub(crate) retries: AtomicU64,
@@ -129,6 +136,7 @@ impl Counts {
         add(&self.enrich_letters, tally.enrich_letters);
         add(&self.detect_letters, tally.detect_letters);
         add(&self.deliver_letters, tally.deliver_letters);
+        add(&self.halt_letters, tally.halt_letters);
         add(&self.dropped, tally.dropped);
         add(&self.alerts, tally.alerts);
         add(&self.retries, tally.retries);
@@ -145,6 +153,7 @@ impl Counts {
             enrich_letters: get(&self.enrich_letters),
             detect_letters: get(&self.detect_letters),
             deliver_letters: get(&self.deliver_letters),
+            halt_letters: get(&self.halt_letters),
             dropped: get(&self.dropped),
             alerts: get(&self.alerts),
             retries: get(&self.retries),
@@ -155,8 +164,9 @@ impl Counts {
 }
 
 impl Stream {
-    pub(crate) fn new(options: Options) -> Self {
+    pub(crate) fn new(options: Options, agents: Arc<Tenant>) -> Self {
         Self {
+            agents,
             group: options.group(),
             counts: Counts::default(),
             limits: TopicLimits::default(),

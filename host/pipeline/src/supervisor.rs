@@ -16,6 +16,7 @@ use phronis_log::{Follower, Log, Sink};
 use phronis_store::Store;
 use tokio::sync::broadcast;
 
+use crate::agents::{Keeper, OnHalted, Registry, Trip};
 use crate::clock::rest;
 use crate::handle::{Handle, Shared};
 use crate::hosts::{Beat, Claim, Hosts, Me};
@@ -50,6 +51,8 @@ pub struct Options {
     pub plugins_dir: PathBuf,
     /// Where the last good versions are kept.
     pub state_dir: PathBuf,
+    /// Where this host keeps its own copy of who is halted.
+    pub agents_file: PathBuf,
     /// What is kept beside the log.
     pub store: Store,
 }
@@ -115,7 +118,8 @@ impl Running {
         messages: mpsc::Receiver<Message>,
         woken: mpsc::Receiver<()>,
     ) -> Result<Handle> {
-        let Options { node, roles, topics: policy, streams: wanted, plugins_dir, state_dir, store } = options;
+        let Options { node, roles, topics: policy, streams: wanted, plugins_dir, state_dir, agents_file, store } =
+            options;
         let (live, _) = broadcast::channel(live::BACKLOG);
         let board = Arc::new(Board::new(wanted.iter().map(|stream| stream.id.clone())));
         let gate = Arc::new(Gate::new());
@@ -126,11 +130,16 @@ impl Running {
         let sink: Arc<dyn Sink> = log.sink()?.into();
         let claim = Claim::new(Arc::clone(&log), Arc::clone(&sink), Arc::clone(&me));
         let hosts = Arc::new(Hosts::new(&me));
+        let agents =
+            Registry::open(agents_file, me.incarnation.clone(), store.clone(), Arc::clone(&sink), live.clone());
+        let agents = Arc::new(agents);
+        self.keep_agents(&agents)?;
         self.say_that_it_lives(Arc::clone(&gate), |should_stop| Beat {
             log: Arc::clone(&log),
             sink: Arc::clone(&sink),
             me,
             hosts: Arc::clone(&hosts),
+            agents: Arc::clone(&agents),
             board: Arc::clone(&board),
             live: live.clone(),
             claimed_at: Arc::clone(&claim.claimed_at),
@@ -151,9 +160,10 @@ impl Running {
                 }
                 false => None,
             };
+            let tenant = agents.tenant(&options.id.tenant);
             streams.insert(
                 options.id.clone(),
-                (Arc::new(Stream::new(options).noting_starts_in(&state_dir.join("starts"))), ingest),
+                (Arc::new(Stream::new(options, tenant).noting_starts_in(&state_dir.join("starts"))), ingest),
             );
         }
         let followed = roles.contains(&Role::Alert).then(|| alerts.keys().cloned().collect::<Vec<_>>());
@@ -189,9 +199,10 @@ impl Running {
         self.spawn("plugins", move || control.run(&messages))?;
         self.count_partitions(&log, counted, woken, &gate)?;
         self.follow_alerts(&log, alerts, waiting, &live, &roles)?;
+        self.trip_agents(&streams, &log, &agents, &gate, &roles)?;
         let worked = processed(&streams, &roles);
         for stream in &worked {
-            self.work(stream, &board, &log, &gate)?;
+            self.work(stream, &board, &log, &gate, &agents)?;
         }
         let letters = self.keep_time(&streams, &log, &store, &gate, &roles)?;
         self.threads.push(lag::watch(Arc::clone(&log), worked, Arc::clone(&self.should_stop)).map_err(Error::Thread)?);
@@ -208,6 +219,7 @@ impl Running {
                 gate,
                 hosts,
                 letters,
+                agents,
             }),
         })
     }
@@ -250,12 +262,21 @@ impl Running {
     }
 
     /// Starts the workers of a stream; they wait at the gate.
-    fn work(&mut self, stream: &Arc<Stream>, board: &Arc<Board>, log: &Arc<dyn Log>, gate: &Arc<Gate>) -> Result<()> {
+    fn work(
+        &mut self,
+        stream: &Arc<Stream>,
+        board: &Arc<Board>,
+        log: &Arc<dyn Log>,
+        gate: &Arc<Gate>,
+        agents: &Arc<Registry>,
+    ) -> Result<()> {
         for member in 0..stream.options.workers.min(stream.options.partitions) {
             let parts = (Arc::clone(stream), Arc::clone(board), Arc::clone(log), Arc::clone(&self.should_stop));
-            let gate = Arc::clone(gate);
+            let (gate, agents) = (Arc::clone(gate), Arc::clone(agents));
+            let must_know = stream.options.on_halted != OnHalted::Pass;
             self.spawn(&format!("{}-{member}", stream.options.id), move || {
-                if gate.wait(&parts.3) {
+                // No event of a halted agent may slip through because the host has just begun.
+                if gate.wait(&parts.3) && (!must_know || agents.wait_until_known(&parts.3)) {
                     keep_working(member, parts);
                 }
             })?;
@@ -289,6 +310,38 @@ impl Running {
             })?;
         }
         Ok(all)
+    }
+
+    /// Starts what keeps the copies of who is halted.
+    fn keep_agents(&mut self, agents: &Arc<Registry>) -> Result<()> {
+        let keeper = Keeper { registry: Arc::clone(agents), should_stop: Arc::clone(&self.should_stop) };
+        self.spawn("agents", move || keeper.run())?;
+        let (agents, should_stop) = (Arc::clone(agents), Arc::clone(&self.should_stop));
+        self.spawn("agents-file", move || agents.keep_file(&should_stop))
+    }
+
+    /// Starts what halts agents because alerts say so, where plugins may.
+    fn trip_agents(
+        &mut self,
+        streams: &BTreeMap<StreamId, (Arc<Stream>, Option<Ingest>)>,
+        log: &Arc<dyn Log>,
+        agents: &Arc<Registry>,
+        gate: &Arc<Gate>,
+        roles: &BTreeSet<Role>,
+    ) -> Result<()> {
+        let may_halt = |stream: &&Arc<Stream>| !stream.options.may_halt.is_empty() && roles.contains(&Role::Alert);
+        for stream in streams.values().map(|(stream, _)| stream).filter(may_halt) {
+            let trip = Trip {
+                log: Arc::clone(log),
+                stream: stream.options.id.clone(),
+                alerts: Arc::clone(&stream.options.topics.alerts),
+                registry: Arc::clone(agents),
+                should_stop: Arc::clone(&self.should_stop),
+            };
+            let gate = Arc::clone(gate);
+            self.spawn(&format!("halts-{}", stream.options.id), move || trip.run(&gate))?;
+        }
+        Ok(())
     }
 
     fn watch(&mut self, dir: PathBuf, max_component_bytes: usize) -> Result<()> {

@@ -34,7 +34,7 @@ use crate::meters::Meters;
 use crate::plugins::Board;
 use crate::stage::course::Course;
 use crate::stage::deduplicate::deduplicate;
-use crate::stage::{Judged, Times, deliver, detect, enrich};
+use crate::stage::{Judged, Times, deliver, detect, enrich, halt};
 use crate::status::{StreamCounts, StreamState};
 use crate::stream::Stream;
 use crate::stream::lag::Progress;
@@ -267,6 +267,7 @@ impl Worker {
             }
         }
         let course = Course::default();
+        halt::hold(&mut judged, &self.stream.agents, self.stream.options.on_halted);
         self.judge(&mut judged, &course, is_findings_refused)?;
         self.meters.judged(started.elapsed());
 

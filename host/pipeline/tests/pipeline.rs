@@ -11,6 +11,8 @@
 
 #[path = "pipeline/again.rs"]
 mod again;
+#[path = "pipeline/agents.rs"]
+mod agents;
 #[path = "pipeline/away.rs"]
 mod away;
 #[path = "pipeline/hosts.rs"]

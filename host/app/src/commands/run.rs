@@ -191,6 +191,7 @@ fn start_pipeline(
         streams: wiring::streams(config),
         plugins_dir: config.plugins_dir.clone(),
         state_dir: config.data_dir.join("plugins.good"),
+        agents_file: config.data_dir.join("agents.halted"),
         store,
         node: Node { id: node_id, listen: announced(config.http.listen) },
         roles: if roles.is_empty() { Role::all() } else { roles.iter().copied().collect::<BTreeSet<_>>() },

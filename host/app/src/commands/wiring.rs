@@ -9,6 +9,7 @@ use phronis_core::StreamId;
 use phronis_core::plugin::Limits;
 use phronis_engine::{Compiler, Engine};
 use phronis_log::{PollLimits, Retention};
+use phronis_pipeline::agents::OnHalted;
 use phronis_pipeline::stream;
 
 use crate::config::{self, Config, OnMissing};
@@ -52,6 +53,11 @@ pub fn stream_options(config: &Config, id: &StreamId, stream: &config::Stream) -
     options.retry = stream.retry;
     options.holds_when_missing = stream.on_missing == OnMissing::Hold;
     options.may_halt = may_halt;
+    options.on_halted = match stream.on_halted {
+        config::OnHalted::Pass => OnHalted::Pass,
+        config::OnHalted::Mark => OnHalted::Mark,
+        config::OnHalted::Drop => OnHalted::Drop,
+    };
     options.limits_default = tenant.map_or_else(Limits::default, |tenant| tenant.default);
     options.limits_ceiling = tenant.map_or_else(Limits::default, |tenant| tenant.ceiling);
     options

@@ -45,6 +45,8 @@ pub struct Stream {
     pub batch_bytes: Bytes,
     /// What to do while a plugin has no good version.
     pub on_missing: OnMissing,
+    /// What to do with events of halted agents.
+    pub on_halted: OnHalted,
     /// What may be deleted of raw, processed and alerts.
     pub retention: Retention,
     /// What may be deleted of the letters; nothing unless someone says so.
@@ -78,6 +80,17 @@ words! {
     Bypass = "bypass",
     /// Waits.
     Hold = "hold",
+}
+
+words! {
+    /// What a stream does with events whose agent is halted.
+    pub OnHalted, "\"pass\", \"mark\" or \"drop\"",
+    /// Judges and delivers them like any other.
+    Pass = "pass",
+    /// Judges and delivers them, marked so.
+    Mark = "mark",
+    /// Makes letters of them.
+    Drop = "drop",
 }
 
 /// Reads all streams; problems with the contract's own line are the contract's.
@@ -139,6 +152,7 @@ fn read_stream(
         reader.problems.push(section.problem("batch_bytes", "expected more than 0B"));
     }
     let on_missing = section.or(reader, "on_missing", OnMissing::Bypass);
+    let on_halted = section.or(reader, "on_halted", OnHalted::Pass);
     let week = Retention { age: Some(Duration::from_secs(7 * 86_400)), bytes: None };
     let retention = read_retention(reader, section, "retention", week);
     let letters_retention = read_retention(reader, section, "letters_retention", Retention::default());
@@ -156,6 +170,7 @@ fn read_stream(
         batch_records: usize::try_from(batch_records).ok()?,
         batch_bytes,
         on_missing,
+        on_halted,
         retention,
         letters_retention,
         retry,

@@ -17,6 +17,7 @@ use tokio::sync::broadcast;
 use super::Hosts;
 use super::record::{self, Me, Record};
 use super::roster::{Change, Taken};
+use crate::agents::Registry;
 use crate::clock::{now_ms, rest};
 use crate::live;
 use crate::plugins::Board;
@@ -44,6 +45,8 @@ pub(crate) struct Beat {
     pub(crate) sink: Arc<dyn Sink>,
     pub(crate) me: Arc<Me>,
     pub(crate) hosts: Arc<Hosts>,
+    /// Learns of halts from the same topic.
+    pub(crate) agents: Arc<Registry>,
     pub(crate) board: Arc<Board>,
     pub(crate) live: broadcast::Sender<Arc<live::Event>>,
     pub(crate) claimed_at: Arc<AtomicI64>,
@@ -103,11 +106,13 @@ impl Beat {
             Some(whole) => whole,
             None => {
                 let mut whole = Whole::open(self.log.as_ref(), CONTROL_TOPIC)?;
+                self.agents.begins_anew();
                 if whole.was_remade(self.log.as_ref(), before)? {
                     self.hosts.roster().restart();
                 }
                 whole.read_to_end(self.log.as_ref(), &self.should_stop, |records| self.hear(&records, memory))?;
                 memory.is_current = true;
+                self.agents.is_current();
                 control.insert(whole)
             }
         };
@@ -118,6 +123,7 @@ impl Beat {
     }
 
     fn hear(&self, records: &Records, memory: &Memory) {
+        self.agents.hear(records);
         let now = now_ms();
         let mut roster = self.hosts.roster();
         for said in record::said(records) {

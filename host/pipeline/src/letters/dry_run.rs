@@ -212,7 +212,8 @@ fn said(judged: Judged, asked: Vec<(Name, String, String)>) -> DryRun {
     let mut is_dropped = false;
     for leaving in judged.leaving.into_values() {
         match leaving {
-            Leaving::Dropped { .. } => is_dropped = true,
+            // Nobody is halted in a dry run: it tells what the plugins say.
+            Leaving::Dropped { .. } | Leaving::Halted { .. } => is_dropped = true,
             Leaving::Failed { plugin, failure } => problem(&plugin, failure),
         }
     }

@@ -154,7 +154,7 @@ impl Home<'_> {
             return foreign("it does not say which records it is about".to_owned());
         }
         let placed = match letter.stage {
-            Stage::Gate | Stage::Deliver => return None,
+            Stage::Gate | Stage::Deliver | Stage::Halt => return None,
             Stage::Enrich => &self.lineup.enrichers,
             Stage::Detect => &self.lineup.detectors,
         };

@@ -1,6 +1,6 @@
 //! What a judged batch leaves behind: processed events, alerts, letters, drops, and the step of the offset.
 //!
-//! One record, one terminal outcome: processed, a letter of the gate, of an enricher or of this step, or dropped.
+//! One record, one terminal outcome: processed, a letter of the gate, of a halt, of an enricher or of this step, or dropped.
 //! A detector's failure is a debt: the event is processed and marked, and one letter exists.
 //!
 //! What is larger than its topic takes would fail for ever. A processed event that is becomes a letter of this step,
@@ -18,7 +18,7 @@ use phronis_core::alert::{self, Alert};
 use phronis_core::contract::Column;
 use phronis_core::delivery::{Append, Delivery};
 use phronis_core::id::Id;
-use phronis_core::letter::{Origin, UNJUDGED};
+use phronis_core::letter::{HALTED, Origin, UNJUDGED};
 use phronis_core::processed::Writer;
 use phronis_core::records::{HeadersBuilder, RecordsBuilder, TopicName};
 use phronis_core::time::Time;
@@ -295,7 +295,8 @@ impl<'a> Marks<'a> {
         let debts = judged.debts.iter().map(|debt| (debt.event, UNJUDGED, debt.plugin.id.name.as_str()));
         let owed = owed.iter().map(|owed| (owed.event, UNJUDGED, owed.plugin.id.name.as_str()));
         let skipped = judged.skipped.iter().map(|(event, plugin)| (*event, SKIPPED, plugin.id.name.as_str()));
-        let mut marks: Vec<_> = debts.chain(owed).chain(skipped).collect();
+        let halted = judged.halted.iter().map(|(event, agent)| (*event, HALTED, agent.as_str()));
+        let mut marks: Vec<_> = debts.chain(owed).chain(skipped).chain(halted).collect();
         marks.sort_unstable();
         Self { marks, bypassed: lineup.bypassed.iter().map(|name| name.as_str()).collect() }
     }

@@ -88,7 +88,7 @@ impl Script {
     fn new(steps: impl IntoIterator<Item = Step>) -> Self {
         let id: StreamId = "sensors".parse().unwrap();
         let contract = Arc::new(Contract::parse(CONTRACT, "c").unwrap());
-        let stream = Arc::new(Stream::new(Options::new(id.clone(), contract)));
+        let stream = Arc::new(Stream::new(Options::new(id.clone(), contract), Arc::default()));
         let board = Arc::new(Board::new([id]));
         let state = State { steps: steps.into_iter().collect(), ..State::default() };
         Self { stream, board, should_stop: Arc::default(), state: Arc::new(Mutex::new(state)) }

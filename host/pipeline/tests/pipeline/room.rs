@@ -90,6 +90,7 @@ impl Room {
             streams: vec![stream("sensors"), stream("acme.press")],
             plugins_dir: folder.join("plugins"),
             state_dir: folder.join("state"),
+            agents_file: folder.join("agents.halted"),
             store: phronis_store::conformance::local(&folder),
         }
     }

@@ -54,10 +54,19 @@ impl Scribe<'_> {
             self.letter(&mut written, Reason { row, stage: Stage::Gate, plugin: None, code: *code, message }, tally)?;
         }
         for (event, leaving) in leaving {
-            let Leaving::Failed { plugin, failure } = leaving else { continue };
-            let (row, code) = (checked.events.record(*event as usize), code_of(failure.kind));
-            let (plugin, message) = (Some(plugin), Cow::from(&failure.message));
-            self.letter(&mut written, Reason { row, stage: Stage::Enrich, plugin, code, message }, tally)?;
+            let row = checked.events.record(*event as usize);
+            let reason = match leaving {
+                Leaving::Dropped { .. } => continue,
+                Leaving::Failed { plugin, failure } => {
+                    let (code, message) = (code_of(failure.kind), Cow::from(&failure.message));
+                    Reason { row, stage: Stage::Enrich, plugin: Some(plugin), code, message }
+                }
+                Leaving::Halted { agent } => {
+                    let (code, message) = (code::AGENT_HALTED, halted(agent).into());
+                    Reason { row, stage: Stage::Halt, plugin: None, code, message }
+                }
+            };
+            self.letter(&mut written, reason, tally)?;
         }
         for (event, bytes) in too_large {
             let row = checked.events.record(*event as usize);
@@ -180,7 +189,12 @@ fn count_of(tally: &mut StreamCounts, stage: Stage) -> &mut u64 {
         Stage::Enrich => &mut tally.enrich_letters,
         Stage::Detect => &mut tally.detect_letters,
         Stage::Deliver => &mut tally.deliver_letters,
+        Stage::Halt => &mut tally.halt_letters,
     }
+}
+
+fn halted(agent: &str) -> String {
+    if agent.is_empty() { "everything of its tenant is halted".to_owned() } else { format!("agent `{agent}` is halted") }
 }
 
 /// What a letter keeps of its record.

@@ -1,0 +1,248 @@
+//! The kill switch on whole pipelines: what was halted stays halted, whatever is lost or away, and nobody is let go by a guess.
+
+use std::path::Path;
+use std::sync::LazyLock;
+
+use phronis_core::Time;
+use phronis_core::agent::{Key, State};
+use phronis_pipeline::agents::{Agents, Halt, Outcome, Refusal, Reset};
+use phronis_pipeline::{Options, Pipeline};
+use phronis_store::Store;
+use serde_json::json;
+use tokio::runtime::Runtime;
+
+use crate::room::{Room, eventually};
+
+static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().unwrap());
+
+fn key(agent: &str) -> Key {
+    Key::agent("default".parse().unwrap(), agent)
+}
+
+fn halt(agents: &Agents, agent: &str) -> Result<Outcome, Refusal> {
+    halt_until(agents, agent, None)
+}
+
+fn halt_until(agents: &Agents, agent: &str, expires_at: Option<Time>) -> Result<Outcome, Refusal> {
+    let (reason, actor) = ("it loops".to_owned(), "ann".to_owned());
+    RUNTIME.block_on(agents.halt(Halt { key: key(agent), reason, actor, cause: None, expires_at, if_version: None }))
+}
+
+fn reset(agents: &Agents, agent: &str, if_version: Option<u64>) -> Result<Outcome, Refusal> {
+    let (reason, actor) = ("it is mended".to_owned(), "bob".to_owned());
+    RUNTIME.block_on(agents.reset(Reset { key: key(agent), reason, actor, if_version }))
+}
+
+fn state(agents: &Agents, agent: &str) -> Option<State> {
+    agents.status(&key(agent)).ok().map(|status| status.state())
+}
+
+fn history(store: &Store, agent: &str) -> Vec<(State, String)> {
+    let page = RUNTIME.block_on(store.agent_history(&key(agent), 100, None)).unwrap();
+    page.items.into_iter().map(|record| (record.state, record.actor)).collect()
+}
+
+/// A host, and the kill switch of it, when it knows who is halted.
+fn start(room: &Room, options: Options) -> (Pipeline, Agents) {
+    let pipeline = room.start(options);
+    let agents = pipeline.handle().agents();
+    eventually("it knows who is halted", || state(&agents, "nobody").is_some());
+    (pipeline, agents)
+}
+
+/// A database that never answers: the discard port of this machine.
+fn away() -> Store {
+    let url = "postgres://phronis@127.0.0.1:9/phronis".parse().unwrap();
+    let options = phronis_store::Options::Postgres(phronis_store::Postgres::new(url));
+    RUNTIME.block_on(Store::open(&options)).unwrap()
+}
+
+fn without_store(room: &Room, node: &str) -> Options {
+    Options { store: away(), ..room.options(node) }
+}
+
+fn remove(path: &Path) {
+    std::fs::remove_file(path).unwrap();
+    // What SQLite keeps beside its file belongs to it.
+    for beside in ["-wal", "-shm"] {
+        drop(std::fs::remove_file(format!("{}{beside}", path.display())));
+    }
+}
+
+#[test]
+fn what_was_halted_stays_halted_whichever_copies_are_lost() {
+    let room = Room::new();
+    let (pipeline, agents) = start(&room, room.options("a"));
+    assert_eq!(state(&agents, "a1"), Some(State::Running));
+    let outcome = halt(&agents, "a1").unwrap();
+    assert!(outcome.is_replicated && outcome.is_news && outcome.record.version == 1);
+    assert_eq!(state(&agents, "a1"), Some(State::Halted));
+    pipeline.stop();
+    drop(agents);
+
+    let (file, database) = (room.folder.path().join("a/agents.halted"), room.folder.path().join("a/store.sqlite"));
+    let none: &[&Path] = &[];
+    for lost in [none, &[&file], &[&database], &[&file, &database]] {
+        lost.iter().for_each(|path| remove(path));
+        let options = room.options("a");
+        let truth = options.store.clone();
+        let (pipeline, agents) = start(&room, options);
+        assert_eq!(state(&agents, "a1"), Some(State::Halted), "without {lost:?}");
+        eventually("all copies have it again", || RUNTIME.block_on(truth.halts()).unwrap().len() == 1 && file.exists());
+        pipeline.stop();
+    }
+    std::fs::write(&file, "phronis-agents 1 3 00\nabc").unwrap();
+    let (pipeline, agents) = start(&room, without_store(&room, "a"));
+    assert_eq!(state(&agents, "a1"), Some(State::Halted), "a damaged file, and no store");
+    pipeline.stop();
+}
+
+#[test]
+fn without_the_store_halts_hold_and_are_written_back_and_nobody_is_reset() {
+    let room = Room::new();
+    let (pipeline, agents) = start(&room, room.options("a"));
+    halt(&agents, "old").unwrap();
+    pipeline.stop();
+
+    let (pipeline, agents) = start(&room, without_store(&room, "a"));
+    assert_eq!(state(&agents, "old"), Some(State::Halted));
+    let outcome = halt(&agents, "new").unwrap();
+    assert!(!outcome.is_replicated && outcome.is_news);
+    for agent in ["old", "new"] {
+        assert!(matches!(reset(&agents, agent, None), Err(Refusal::StoreAway(_))));
+        assert_eq!(state(&agents, agent), Some(State::Halted));
+    }
+    pipeline.stop();
+
+    // Meanwhile someone who never heard of it resets it elsewhere.
+    let elsewhere = room.options("a").store;
+    let mut word = agents.status(&key("new")).unwrap().record.unwrap().as_ref().clone();
+    (word.state, word.version, word.actor, word.is_replicated) = (State::Running, 7, "eve".to_owned(), true);
+    RUNTIME.block_on(elsewhere.set_agent(&word, 0)).unwrap();
+
+    let (pipeline, agents) = start(&room, room.options("a"));
+    assert_eq!(state(&agents, "new"), Some(State::Halted), "from the file, before the store is asked");
+    eventually("it is written back", || history(&elsewhere, "new").first() == Some(&(State::Halted, "ann".to_owned())));
+    let status = agents.status(&key("new")).unwrap();
+    eventually("memory knows", || agents.status(&key("new")).unwrap().version() == 8);
+    assert_eq!(status.state(), State::Halted);
+    let outcome = reset(&agents, "new", Some(8)).unwrap();
+    assert_eq!((outcome.record.version, outcome.is_replicated), (9, true));
+    assert_eq!(state(&agents, "new"), Some(State::Running));
+    assert_eq!(state(&agents, "old"), Some(State::Halted));
+    pipeline.stop();
+    let (pipeline, agents) = start(&room, room.options("a"));
+    assert_eq!(state(&agents, "new"), Some(State::Running), "a reset stays one");
+    pipeline.stop();
+}
+
+#[test]
+fn two_operators_at_once_do_not_undo_each_other_unseen() {
+    let room = Room::new();
+    let (pipeline, agents) = start(&room, room.options("a"));
+    assert!(matches!(reset(&agents, "never-seen", None), Err(Refusal::Unknown)));
+    halt(&agents, "a1").unwrap();
+    halt(&agents, "a1").unwrap();
+    let Err(Refusal::Changed(current)) = reset(&agents, "a1", Some(1)) else { panic!("must be refused") };
+    assert_eq!((current.version, current.state), (2, State::Halted));
+    assert!(reset(&agents, "a1", Some(2)).unwrap().is_news);
+    assert!(!reset(&agents, "a1", None).unwrap().is_news, "it runs already");
+    let again = Halt {
+        key: key("a1"),
+        reason: "again".into(),
+        actor: "ann".into(),
+        cause: None,
+        expires_at: None,
+        if_version: Some(1),
+    };
+    assert!(matches!(RUNTIME.block_on(agents.halt(again)), Err(Refusal::Changed(_))));
+    assert_eq!(state(&agents, "a1"), Some(State::Running), "a halt that is refused halts nobody");
+    pipeline.stop();
+}
+
+#[test]
+fn every_host_knows_and_any_of_them_resets() {
+    let room = Room::new();
+    let (first, a) = start(&room, room.options("a"));
+    let (second, b) = start(&room, room.options("b"));
+    let mut watch = b.watch(&"default".parse().unwrap()).unwrap();
+    halt(&a, "a1").unwrap();
+    eventually("the other host knows", || state(&b, "a1") == Some(State::Halted));
+    let change = watch.changes.try_recv().unwrap();
+    assert_eq!((change.version, change.agent.as_deref(), change.state), (1, Some("a1"), State::Halted));
+    // Its own SQLite has never heard of it.
+    assert!(reset(&b, "a1", None).unwrap().is_news);
+    eventually("the first host knows", || state(&a, "a1") == Some(State::Running));
+    assert_eq!(watch.changes.try_recv().unwrap().state, State::Running);
+    first.stop();
+    second.stop();
+}
+
+#[test]
+fn a_halt_ends_by_itself_and_that_is_written_down() {
+    let room = Room::new();
+    let options = room.options("a");
+    let truth = options.store.clone();
+    let (pipeline, agents) = start(&room, options);
+    let soon = std::time::SystemTime::now() + std::time::Duration::from_millis(300);
+    let soon = soon.duration_since(std::time::UNIX_EPOCH).unwrap().as_micros();
+    halt_until(&agents, "short", Some(Time(i64::try_from(soon).unwrap()))).unwrap();
+    halt_until(&agents, "long", Some(Time(i64::MAX))).unwrap();
+    assert_eq!(state(&agents, "short"), Some(State::Halted));
+    eventually("it is let go", || state(&agents, "short") == Some(State::Running));
+    let told = [(State::Running, "phronis".to_owned()), (State::Halted, "ann".to_owned())];
+    eventually("that is written down", || history(&truth, "short") == told);
+    assert_eq!(state(&agents, "long"), Some(State::Halted));
+    pipeline.stop();
+}
+
+#[test]
+fn an_alert_halts_its_agent_once() {
+    let room = Room::new();
+    let options = || {
+        let mut options = room.options("a");
+        options.streams[0].may_halt.insert("hot".parse().unwrap());
+        options
+    };
+    let alert = |id: &str, agent: Option<&str>, halt: bool| {
+        let value = json!({
+            "id": id.repeat(32), "rule": "too-many", "message": "501 calls in a minute", "agent": agent, "halt": halt,
+            "plugin": {"name": "hot"}, "severity": "critical",
+        });
+        room.append("phronis.alerts", "k", Some(&value.to_string()));
+    };
+    let (pipeline, agents) = start(&room, options());
+    alert("1", Some("calm"), false);
+    alert("2", None, true);
+    alert("3", Some("wild"), true);
+    alert("4", Some("wild"), true);
+    eventually("the alert halts", || state(&agents, "wild") == Some(State::Halted));
+    let halt = agents.status(&key("wild")).unwrap().halt.unwrap();
+    assert_eq!(
+        (halt.reason.as_str(), halt.actor.as_str()),
+        ("too-many: 501 calls in a minute", "plugin default/sensors/hot")
+    );
+    assert_eq!(halt.cause.unwrap().to_string(), "3".repeat(32));
+    assert_eq!(state(&agents, "calm"), Some(State::Running));
+    eventually("the store has it", || agents.status(&key("wild")).unwrap().record.unwrap().is_replicated);
+    reset(&agents, "wild", None).unwrap();
+
+    // Read again, on this host and on the next one, it does nothing; another does.
+    for other in ["5", "6"] {
+        alert("3", Some("wild"), true);
+        alert(other, Some(other), true);
+        eventually("the next alert halts", || state(&agents, other) == Some(State::Halted));
+        assert_eq!(state(&agents, "wild"), Some(State::Running));
+    }
+    pipeline.stop();
+    let options = options();
+    let truth = options.store.clone();
+    let (pipeline, agents) = start(&room, options);
+    alert("3", Some("wild"), true);
+    alert("7", Some("7"), true);
+    eventually("the next alert halts", || state(&agents, "7") == Some(State::Halted));
+    eventually("the store has said so", || state(&agents, "wild") == Some(State::Running));
+    let halts = history(&truth, "wild").iter().filter(|(state, _)| *state == State::Halted).count();
+    assert_eq!(halts, 1);
+    pipeline.stop();
+}
