@@ -55,6 +55,14 @@ impl Caller {
         }
     }
 
+    /// The one tenant that the caller's key opens.
+    pub(crate) fn tenant(&self) -> Option<&Name> {
+        match self {
+            Self::Holder(key) => key.tenant.as_ref(),
+            _ => None,
+        }
+    }
+
     /// What the caller is called in the audit.
     pub(crate) fn name(&self) -> Option<&str> {
         match self {
@@ -137,8 +145,17 @@ pub(crate) async fn needs_write(request: Request, next: Next) -> Result<Response
 
 /// Layer: the route needs the role admin, and without keys a header that no foreign web page can send unasked.
 pub(crate) async fn needs_admin(request: Request, next: Next) -> Result<Response, Problem> {
+    changes(Role::Admin, request, next).await
+}
+
+/// Layer: the route changes something that the role write may change; without keys it needs the same header.
+pub(crate) async fn needs_operator(request: Request, next: Next) -> Result<Response, Problem> {
+    changes(Role::Write, request, next).await
+}
+
+async fn changes(role: Role, request: Request, next: Next) -> Result<Response, Problem> {
     let caller = caller_of(&request);
-    caller.need(Role::Admin)?;
+    caller.need(role)?;
     let is_marked = request.headers().get("x-phronis").is_some_and(|value| value == "1");
     if matches!(caller, Caller::Anyone) && !is_marked {
         let detail = "changes need the header `X-Phronis: 1` while no key is configured";

@@ -101,7 +101,7 @@ fn preflight() -> Response {
         (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, POST, PUT"),
         (
             header::ACCESS_CONTROL_ALLOW_HEADERS,
-            "authorization, content-type, content-encoding, x-api-key, x-phronis, x-reason, x-actor",
+            "authorization, content-type, content-encoding, x-api-key, if-match, x-phronis, x-reason, x-actor",
         ),
         (header::ACCESS_CONTROL_MAX_AGE, "600"),
     ];

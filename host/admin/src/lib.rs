@@ -1,4 +1,4 @@
-//! The HTTP face of a host: events in, records and live alerts out, plugins' settings, health, metrics.
+//! The HTTP face of a host: events in, records and live alerts out, plugins' settings, halts of agents, health, metrics.
 //!
 //! [`Options`] say where to listen and who may do what, [`Server::bind`] takes the port,
 //! [`Server::run`] serves until it is told to stop. `routes` is the only place that names the order of the layers;
@@ -6,6 +6,7 @@
 //! Blocking work (splitting bodies, reading the log) never runs on a thread that serves connections.
 
 mod access;
+mod agents;
 mod audit;
 mod body;
 mod browser;

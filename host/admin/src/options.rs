@@ -34,6 +34,8 @@ pub struct Options {
     pub max_connections: usize,
     /// Most clients of `GET /v1/events` at a time.
     pub max_listeners: usize,
+    /// Most clients of `GET /v1/agents/stream` at a time.
+    pub max_guards: usize,
     /// Most readers of `GET /v1/topics/{topic}/records` at a time; each holds a thread.
     pub max_readers: usize,
     /// How long a request's head may take to arrive, also the longest idle time of a connection.
@@ -65,6 +67,7 @@ impl Options {
             max_in_flight: 256 << 20,
             max_connections: 1024,
             max_listeners: 256,
+            max_guards: 768,
             max_readers: 32,
             head_timeout: Duration::from_secs(30),
             stall_timeout: Duration::from_secs(30),
@@ -108,7 +111,7 @@ pub struct Key {
 pub enum Role {
     /// See streams, plugins, records and live events.
     Read,
-    /// Post events.
+    /// Post events, halt and reset agents.
     Write,
     /// Change parameters and limits.
     Admin,

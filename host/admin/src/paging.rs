@@ -10,9 +10,9 @@ use utoipa::{IntoParams, ToSchema};
 #[into_params(parameter_in = Query)]
 pub(crate) struct Paging {
     /// Most items, 1 to 1000; 100 unless said.
-    limit: Option<usize>,
+    pub(crate) limit: Option<usize>,
     /// `next` of the piece before.
-    cursor: Option<String>,
+    pub(crate) cursor: Option<String>,
 }
 
 /// A piece of a list.
@@ -25,9 +25,14 @@ pub(crate) struct Page<T> {
 }
 
 impl Paging {
+    /// Most items of the piece.
+    pub(crate) fn limit(&self) -> usize {
+        self.limit.unwrap_or(100).clamp(1, 1000)
+    }
+
     /// Cuts the piece out of all items.
     pub(crate) fn cut<T>(&self, items: impl Iterator<Item = T>, id: impl Fn(&T) -> String) -> Page<T> {
-        let limit = self.limit.unwrap_or(100).clamp(1, 1000);
+        let limit = self.limit();
         let mut rest: Vec<T> =
             items.filter(|item| self.cursor.as_ref().is_none_or(|cursor| id(item) > *cursor)).collect();
         rest.sort_by_cached_key(&id);

@@ -12,8 +12,8 @@ use utoipa_axum::routes;
 use crate::problem::Problem;
 use crate::state::App;
 use crate::{
-    access, audit, browser, events, health, home, hosts, letters, live, observe, openapi, pages, plugins, problem,
-    records, redrives, streams, topics,
+    access, agents, audit, browser, events, health, home, hosts, letters, live, observe, openapi, pages, plugins,
+    problem, records, redrives, streams, topics,
 };
 
 /// Routes that look themselves at who asks: nothing in them holds bytes of events.
@@ -24,6 +24,11 @@ fn open() -> OpenApiRouter<App> {
         .routes(routes!(health::metrics))
         .routes(routes!(openapi::show))
         .routes(routes!(pages::show))
+        .routes(routes!(agents::list))
+        .routes(routes!(agents::follow))
+        .routes(routes!(agents::show))
+        .routes(routes!(agents::status))
+        .routes(routes!(agents::history))
         .route("/", axum::routing::get(home::show))
         .route("/page.css", axum::routing::get(home::style))
         .route("/page.js", axum::routing::get(home::script))
@@ -58,6 +63,17 @@ fn write() -> OpenApiRouter<App> {
         .route_layer(from_fn(access::needs_write))
 }
 
+fn operate() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(agents::halt))
+        .routes(routes!(agents::reset))
+        .routes(routes!(agents::halt_tenant))
+        .routes(routes!(agents::reset_tenant))
+        .routes(routes!(agents::halt_named))
+        .routes(routes!(agents::reset_named))
+        .route_layer(from_fn(access::needs_operator))
+}
+
 fn admin() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(plugins::put_params))
@@ -71,7 +87,7 @@ fn admin() -> OpenApiRouter<App> {
 
 /// The routes, and their description.
 pub(crate) fn all() -> (OpenApiRouter<App>, Value) {
-    let mut routes = open().merge(read()).merge(write()).merge(admin());
+    let mut routes = open().merge(read()).merge(write()).merge(operate()).merge(admin());
     let description = serde_json::to_value(routes.to_openapi()).unwrap_or_default();
     (routes, description)
 }

@@ -34,6 +34,8 @@ pub(crate) struct Shared {
     pub(crate) readers: Arc<Semaphore>,
     /// Live streams that may still be opened.
     pub(crate) listeners: Arc<Semaphore>,
+    /// Guards that may still listen.
+    pub(crate) guards: Arc<Semaphore>,
     /// The OpenAPI document without the streams' event schemas.
     pub(crate) openapi: Value,
     /// What was configured.
@@ -62,6 +64,7 @@ impl App {
             ingests: permits(cores.saturating_mul(4)),
             readers: permits(options.max_readers),
             listeners: permits(options.max_listeners),
+            guards: permits(options.max_guards),
             openapi,
             options,
             stopping,

@@ -8,6 +8,8 @@
     reason = "a test that cannot go on must end, also in its helpers"
 )]
 
+#[path = "http/agents.rs"]
+mod agents;
 #[path = "http/client.rs"]
 mod client;
 #[path = "http/host.rs"]

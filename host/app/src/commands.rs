@@ -1,5 +1,6 @@
 //! The commands, one file each: its arguments, and a `run` that does it.
 
+pub mod agents;
 pub mod audit;
 pub mod check;
 pub mod compile_component;

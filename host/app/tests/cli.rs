@@ -39,6 +39,8 @@ fn help_is_the_manual() {
         ("help-topics-create", &["topics", "create", "--help"]),
         ("help-plugin", &["plugin", "--help"]),
         ("help-plugin-params", &["plugin", "params", "--help"]),
+        ("help-agents", &["agents", "--help"]),
+        ("help-agents-halt", &["agents", "halt", "--help"]),
         ("help-audit", &["audit", "--help"]),
         ("help-config", &["config", "--help"]),
     ] {

@@ -104,6 +104,7 @@ impl Trip {
         let mut member = self.log.join(&Subscription {
             group: GROUP.into(),
             topics: vec![Arc::clone(&self.alerts)],
+            beside: Vec::new(),
             member: 0,
             members: 1,
             start: Start::Earliest,

@@ -345,7 +345,7 @@ mod tests {
         let contract = "{apiVersion: v3.1.0, kind: DataContract, id: c, version: '1', schema: [{name: s, properties: [{name: n, logicalType: integer, required: true}]}]}";
         let mut options = Options::new("sensors".parse().unwrap(), Arc::new(Contract::parse(contract, "c").unwrap()));
         options.partitions = 1;
-        Stream::new(options).noting_starts_in(&folder.join("starts"))
+        Stream::new(options, Arc::default()).noting_starts_in(&folder.join("starts"))
     }
 
     /// The host that the test below kills; nothing without it.

@@ -194,7 +194,11 @@ fn count_of(tally: &mut StreamCounts, stage: Stage) -> &mut u64 {
 }
 
 fn halted(agent: &str) -> String {
-    if agent.is_empty() { "everything of its tenant is halted".to_owned() } else { format!("agent `{agent}` is halted") }
+    if agent.is_empty() {
+        "everything of its tenant is halted".to_owned()
+    } else {
+        format!("agent `{agent}` is halted")
+    }
 }
 
 /// What a letter keeps of its record.
