@@ -5,6 +5,7 @@
 
 mod chain;
 mod events;
+mod halt;
 mod host;
 mod http;
 mod idle;
@@ -28,6 +29,7 @@ const SUITES: &[(&str, &[(&str, Bench)])] = &[
             ("chain", chain::run),
             ("http", http::run),
             ("latency", latency::run),
+            ("halt", halt::run),
             ("reload", reload::run),
             ("idle", idle::run),
             ("letters", letters::run),

@@ -2,11 +2,12 @@
 //!
 //! With `--kafka` it starts an Apache Kafka of its own and runs on that; otherwise events are in the embedded log.
 //! The host is the real process; its plugins are the files that ship; the summary is the independent checker's, read from the topics.
-//! This file is the script; the scenes are told in `say`, fed by `feed`, watched by `watch` and judged by `judge`.
+//! This file is the script; the scenes are told in `say`, fed by `feed`, watched by `watch` and judged by `judge`; `trouble` has two of its own.
 
 mod feed;
 mod judge;
 mod say;
+mod trouble;
 mod watch;
 
 use std::path::PathBuf;
@@ -125,14 +126,17 @@ fn start_kafka(say: &Say) -> anyhow::Result<Broker> {
 #[derive(Debug, Default)]
 struct Play {
     reload: Option<Duration>,
+    broken: Option<trouble::Broken>,
+    halted: Option<trouble::Halted>,
     burst: Option<(usize, Duration)>,
 }
 
 /// Makes the room and puts the plugins into it; the second version of the detector waits outside.
 fn prepare(broker: Option<&Broker>) -> anyhow::Result<(Room, PathBuf)> {
-    let config = broker.map_or_else(String::new, |broker| {
+    let log = broker.map_or_else(String::new, |broker| {
         format!("[log]\nkind = \"kafka\"\nbootstrap = \"{}\"\nauto_create = true\n", broker.bootstrap())
     });
+    let config = format!("{log}[streams.sensors]\n[streams.agents.plugins.threshold]\nmay_halt = true\n");
     let room = match std::env::var_os("PHRONIS_DEMO_DIR") {
         Some(folder) => Room::kept(&PathBuf::from(folder), &config)?,
         None => Room::with(&config)?,
@@ -142,6 +146,7 @@ fn prepare(broker: Option<&Broker>) -> anyhow::Result<(Room, PathBuf)> {
     room.install("default/sensors/severity", &plugin("severity")?, &settings)?;
     let settings = format!("[params]\nfield = \"value_normal\"\nhigh = {HIGH:.1}\n");
     room.install(THRESHOLD, &plugin("threshold")?, &settings)?;
+    trouble::prepare(&room)?;
     Ok((room, package("phronis-demo-next", "threshold-next")?))
 }
 
@@ -188,6 +193,10 @@ fn play(
             let reload = play.reload.context("the new version never judged anything")?;
             say.fact("file saved", &format!("first alert of {} after {}", watch.version(), say::time(reload)));
             watch.tell(say, feed, SCENES[2]);
+            if say::was_interrupted() {
+                return Ok(());
+            }
+            play.broken = Some(trouble::broken(say, host, room, next, feed, watch)?);
             Ok(())
         })();
         feed.should_stop.store(true, Ordering::Relaxed);
@@ -198,6 +207,7 @@ fn play(
     if say::was_interrupted() {
         return Ok(play);
     }
+    play.halted = Some(trouble::runaway(say, host)?);
     say.scene(&format!(
         "A burst: {} readings as fast as they go, durable before each answer.",
         say::number(BURST as u64)

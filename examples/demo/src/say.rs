@@ -161,6 +161,23 @@ impl Say {
                 &format!("{} from the saved file to its first alert, nothing lost or judged twice", time(reload)),
             );
         }
+        if let Some(broken) = &play.broken {
+            self.fact(
+                "breaker",
+                &format!(
+                    "open {} after a broken version was saved; {} letters came back within {} of the good one",
+                    time(broken.opened),
+                    number(broken.letters),
+                    time(broken.returned)
+                ),
+            );
+        }
+        if let Some(halted) = &play.halted {
+            self.fact(
+                "kill switch",
+                &format!("call {} of the agent refused, {} after the halt", number(halted.calls + 1), time(halted.refused)),
+            );
+        }
         let holds = report.holds() && faults.missed == 0;
         for violation in &report.violations {
             self.fact("VIOLATION", violation);
