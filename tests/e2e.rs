@@ -26,6 +26,8 @@ mod store;
 mod swap;
 #[path = "e2e/tenants.rs"]
 mod tenants;
+#[path = "e2e/trouble.rs"]
+mod trouble;
 #[path = "e2e/web.rs"]
 mod web;
 
