@@ -1,4 +1,4 @@
-//! Half a minute of Phronis: faults are found, a threshold changes, a plugin is replaced, all under load, and all of it is checked.
+//! A minute of Phronis: faults are found, a threshold changes, a plugin is replaced, all under load, and all of it is checked.
 //!
 //! With `--kafka` it starts an Apache Kafka of its own and runs on that; otherwise events are in the embedded log.
 //! The host is the real process; its plugins are the files that ship; the summary is the independent checker's, read from the topics.
