@@ -48,6 +48,20 @@ impl Host {
     pub fn start_unready(room: &Room, more: &[&str]) -> anyhow::Result<Self> {
         let mut command = room.command(&["run"])?;
         command.args(more);
+        Self::spawn(room, command)
+    }
+
+    /// Starts a host with variables of its environment, and waits until it answers at all.
+    ///
+    /// # Errors
+    /// When it ends or does not answer; with what it said.
+    pub fn start_with(room: &Room, variables: &[(&str, &str)]) -> anyhow::Result<Self> {
+        let mut command = room.command(&["run"])?;
+        command.envs(variables.iter().copied());
+        Self::spawn(room, command)
+    }
+
+    fn spawn(room: &Room, mut command: Command) -> anyhow::Result<Self> {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().context("starting phronis")?;
         let said = Arc::new(Mutex::new(String::new()));
@@ -90,7 +104,7 @@ impl Host {
     }
 
     /// Whether its process has ended; one that nobody has asked after yet is a zombie.
-    fn is_gone(&self) -> bool {
+    pub fn is_gone(&self) -> bool {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap_or_default();
         stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('Z'))
     }

@@ -13,3 +13,4 @@ pub mod mount;
 pub mod plugins;
 pub mod postgres;
 pub mod proxy;
+pub mod sweep;

@@ -10,6 +10,7 @@ pub mod agents;
 mod clock;
 mod crew;
 mod error;
+mod failpoint;
 mod handle;
 pub mod hosts;
 pub mod ingest;

@@ -39,6 +39,7 @@ pub(crate) use self::letters::Letters;
 use self::owned::Owned;
 use self::pace::Pace;
 use crate::clock::{now_us, rest};
+use crate::failpoint;
 use crate::stream::Stream;
 use crate::whole::settled;
 
@@ -263,8 +264,10 @@ impl<'a> Branch<'a> {
         let mut moved = 0;
         for Batch { records, offsets, .. } in batches.into_iter().filter(|batch| !batch.offsets.is_empty()) {
             let append = Append { topic: Arc::clone(&topics.retry), partition, records: records.finish() };
+            failpoint::pass("letters-due");
             let ticket = self.sink.submit(Delivery { appends: vec![append], commits: Vec::new() })?;
             settled(ticket, &self.parts.should_stop)?;
+            failpoint::pass("letters-moved");
             moved += offsets.len() as u64;
             self.parts.letters.change(partition, |index| offsets.iter().for_each(|offset| index.moved(*offset)));
         }

@@ -1,7 +1,7 @@
 //! Breaks everything, again and again, and lets the checker say what was lost. Run by `make chaos`.
 //!
 //! `kill -9` under load on both logs, then each fault of `faults` in several rounds, then the large run with many keys.
-//! `PHRONIS_KILLS`, `PHRONIS_ROUNDS`, `PHRONIS_EVENTS` change how much of it; `PHRONIS_SEED` repeats a run.
+//! `PHRONIS_KILLS`, `PHRONIS_ROUNDS`, `PHRONIS_EVENTS`, `PHRONIS_SWEEPS` change how much of it; `PHRONIS_SEED` repeats a run.
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -29,8 +29,15 @@ fn main() -> ExitCode {
     let events = number("PHRONIS_EVENTS").unwrap_or(2_000_000);
     println!("{kills} kills on each log, {rounds} rounds of all faults, {events} events with many keys");
     println!("seed {seed} (PHRONIS_SEED={seed} runs it again)");
+    let sweeps = number("PHRONIS_SWEEPS").unwrap_or(20);
+    println!("{sweeps} kills at each step of letters, redrives and halts");
     let begun = Instant::now();
     let mut tally = Tally::default();
+    for sweep in 0..sweeps {
+        for (place, scene) in phronis_tests::sweep::PLACES {
+            tally.run(&format!("sweep {} {place}", sweep + 1), || scene(place, seed.wrapping_add(sweep)));
+        }
+    }
     if kills > 0 {
         tally.run(&format!("{kills} kills on the embedded log"), || embedded(seed, kills));
         tally.run(&format!("{kills} kills on Kafka"), || faults::kills(seed, kills, false));

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::keep::{job_of, note};
 use super::{Branch, Pace, entry, read_letters};
 use crate::clock::{now_ms, now_us};
+use crate::failpoint;
 use crate::whole::settled;
 
 /// Letters that are looked at in one step, whatever the rate.
@@ -223,6 +224,7 @@ impl Branch<'_> {
                 }
             }
             is_over &= progress.next >= progress.until;
+            failpoint::pass("redrive-stepped");
             self.parts.letters.jobs().change(&job.id, |job| {
                 job.progress.insert(partition, progress);
             });
@@ -245,7 +247,7 @@ impl Branch<'_> {
         let known = letters.jobs().running().cloned();
         let owned: Vec<i32> = self.owned.keys().copied().collect();
         let outcome = match &known {
-            Some(job) => note(store, job, &owned).map(|found| match found {
+            Some(job) => note(store, job, &owned).inspect(|_| failpoint::pass("redrive-noted")).map(|found| match found {
                 Some(found) => {
                     if found.progress.values().all(|progress| progress.next >= progress.until) {
                         let now = Time(now_us());
@@ -374,6 +376,7 @@ impl Branch<'_> {
         let append = discard_append(&self.parts.stream.options.topics.dlq, partition, &job.id, &discard);
         let ticket = self.sink.submit(Delivery { appends: vec![append], commits: Vec::new() })?;
         settled(ticket, &self.parts.should_stop)?;
+        failpoint::pass("discard-written");
         self.parts.letters.change(partition, |index| offsets.iter().for_each(|offset| index.moved(*offset)));
         Ok(offsets.len() as u64)
     }

@@ -20,7 +20,7 @@ use crate::stage::course::Letters;
 use crate::stage::deliver::letters::{Source, again, write, write_range};
 use crate::stage::{Judged, Times, deliver};
 use crate::status::StreamCounts;
-use crate::{Error, Result};
+use crate::{Error, Result, failpoint};
 
 /// Bounds of one read of the records that letters are about.
 const READ: PollLimits = PollLimits { records: 8192, bytes: 4 << 20 };
@@ -127,7 +127,9 @@ impl Worker {
         if bytes > deliver::MOST_BYTES && fit == Fit::Whole {
             return Ok(false);
         }
+        failpoint::pass("letters-judged");
         self.submit(lane, delivery, next, tally, (0, 0))?;
+        failpoint::pass("letters-answered");
         Ok(true)
     }
 

@@ -1,0 +1,31 @@
+//! Killed between each two steps that are not one: a test a place, so that they run beside each other.
+
+use phronis_tests::sweep;
+
+macro_rules! killed_at {
+    ($($test:ident = $place:literal,)*) => {
+        $(#[test]
+        fn $test() -> anyhow::Result<()> {
+            sweep::run($place)
+        })*
+
+        #[test]
+        fn every_place_is_swept() {
+            let swept = [$($place),*];
+            assert!(sweep::PLACES.iter().all(|(place, _)| swept.contains(place)));
+        }
+    };
+}
+
+killed_at! {
+    killed_before_letters_are_moved = "letters-due",
+    killed_after_letters_are_moved = "letters-moved",
+    killed_before_letters_are_answered = "letters-judged",
+    killed_after_letters_are_answered = "letters-answered",
+    killed_in_a_redrive = "redrive-stepped",
+    killed_after_a_redrive_is_noted = "redrive-noted",
+    killed_after_a_discard = "discard-written",
+    killed_before_a_halt_is_stored = "halt-begun",
+    killed_after_a_halt_is_stored = "halt-stored",
+    killed_after_a_halt_is_told = "halt-told",
+}
