@@ -18,6 +18,7 @@ use tokio::time::timeout;
 
 use super::{Registry, control, now, truth};
 use crate::clock::now_ms;
+use crate::failpoint;
 
 /// How long others may have to wait for a halt because the store is slow: after this they are told that it is not stored yet.
 const STORE_FIRST: Duration = Duration::from_millis(50);
@@ -130,6 +131,7 @@ impl Registry {
     /// Makes a halt durable that holds here already.
     pub(crate) async fn finish(&self, begun: Begun) -> Result<Outcome, Refusal> {
         let Begun { record, number, begun } = begun;
+        failpoint::pass("halt-begun");
         let mut storing = pin!(self.store_halt(&record));
         let stored = match timeout(STORE_FIRST, &mut storing).await {
             Ok(stored) => stored,
@@ -138,11 +140,13 @@ impl Registry {
         };
         let outcome = match stored {
             Ok(known) => {
+                failpoint::pass("halt-stored");
                 self.adopt(&record, known.clone());
                 let (said, filed) = tokio::join!(self.say(&known), self.file_has(number, COPIES));
                 for trouble in [said, filed].into_iter().filter_map(Result::err) {
                     tracing::warn!(key = %known.key(), trouble, "a halt is in the store, and not in all of its copies yet");
                 }
+                failpoint::pass("halt-told");
                 self.note("agent.halt", &known).await;
                 Ok(Outcome { is_news: known.is_same_change(&record), record: Arc::new(known), is_replicated: true })
             }
