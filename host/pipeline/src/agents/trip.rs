@@ -1,4 +1,4 @@
-//! Halts agents because alerts say so: a member of the group `phronis.halts` on a stream's alerts topic.
+//! Halts agents because alerts say so: a member of the group `phronis.<tenant>.<stream>.halts` on the stream's alerts topic.
 //!
 //! The host that wrote an alert has decided whether it may halt; here is only done what it says.
 //! The offset moves on when a halt is durable, so that none is lost with a host, and the store knows by the alert's id
@@ -23,9 +23,6 @@ use super::change::{Begun, Halt};
 use crate::clock::rest;
 use crate::readiness::Gate;
 use crate::whole::settled;
-
-/// The consumer group of all hosts that halt.
-pub(crate) const GROUP: &str = "phronis.halts";
 
 /// Bounds of one read.
 const READ: PollLimits = PollLimits { records: 1024, bytes: 1 << 20 };
@@ -99,10 +96,15 @@ impl Trip {
         }
     }
 
+    /// The group of all hosts that halt for this stream. Of its own: a host has one member of a name in each group.
+    fn group(&self) -> Arc<str> {
+        format!("phronis.{}.{}.halts", self.stream.tenant, self.stream.stream).into()
+    }
+
     /// A membership, from joining to the first failure: whoever comes next begins where the group stands.
     fn follow(&self) -> phronis_log::Result<()> {
         let mut member = self.log.join(&Subscription {
-            group: GROUP.into(),
+            group: self.group(),
             topics: vec![Arc::clone(&self.alerts)],
             beside: Vec::new(),
             member: 0,
@@ -150,7 +152,7 @@ impl Trip {
         let behind = places.iter().filter(|(_, place)| place.done > place.committed);
         let commits: Vec<Commit> = behind
             .map(|(partition, place)| Commit {
-                group: GROUP.into(),
+                group: self.group(),
                 topic: Arc::clone(&self.alerts),
                 partition: *partition,
                 from: place.committed,
