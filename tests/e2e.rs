@@ -22,10 +22,10 @@ mod nab;
 mod params;
 #[path = "e2e/store.rs"]
 mod store;
-#[path = "e2e/sweep.rs"]
-mod sweep;
 #[path = "e2e/swap.rs"]
 mod swap;
+#[path = "e2e/sweep.rs"]
+mod sweep;
 #[path = "e2e/tenants.rs"]
 mod tenants;
 #[path = "e2e/trouble.rs"]

@@ -175,7 +175,11 @@ impl Say {
         if let Some(halted) = &play.halted {
             self.fact(
                 "kill switch",
-                &format!("call {} of the agent refused, {} after the halt", number(halted.calls + 1), time(halted.refused)),
+                &format!(
+                    "call {} of the agent refused, {} after the halt",
+                    number(halted.calls + 1),
+                    time(halted.refused)
+                ),
             );
         }
         let holds = report.holds() && faults.missed == 0;

@@ -43,7 +43,9 @@ pub(crate) fn broken(
     feed: &Feed,
     watch: &mut Watch,
 ) -> anyhow::Result<Broken> {
-    say.scene("A broken version of the detector is saved over the good one: it crashes on every reading. Readings go on.");
+    say.scene(
+        "A broken version of the detector is saved over the good one: it crashes on every reading. Readings go on.",
+    );
     let breaker = host.listen("?kind=breaker")?;
     let broken = package("phronis-demo-broken", "threshold-broken")?;
     room.install(crate::THRESHOLD, &broken, "")?;
@@ -53,7 +55,10 @@ pub(crate) fn broken(
     say.fact("breaker", &format!("open {} after the save: {why}", say::time(opened)));
     watch.tell(say, feed, OPEN);
     let letters = waiting(host)?;
-    say.fact("meanwhile", &format!("readings are delivered, marked as not judged; {} letters wait", say::number(letters)));
+    say.fact(
+        "meanwhile",
+        &format!("readings are delivered, marked as not judged; {} letters wait", say::number(letters)),
+    );
 
     say.scene("The good version is saved again. What was not judged comes back.");
     room.install(crate::THRESHOLD, good, "")?;
@@ -106,7 +111,9 @@ pub(crate) fn prepare(room: &Room) -> anyhow::Result<()> {
 
 /// Lets an agent in another process run away, until its guard refuses a call.
 pub(crate) fn runaway(say: &Say, host: &Host) -> anyhow::Result<Halted> {
-    say.scene(&format!("An agent runs away: a Python process whose tool is guarded. More than {CALLS} calls a minute halt it."));
+    say.scene(&format!(
+        "An agent runs away: a Python process whose tool is guarded. More than {CALLS} calls a minute halt it."
+    ));
     let mut agent = agent(host)?;
     let mut told = String::new();
     let until = Instant::now() + PATIENCE;
@@ -121,7 +128,8 @@ pub(crate) fn runaway(say: &Say, host: &Host) -> anyhow::Result<Halted> {
     agent.stdout.take().context("what the agent says")?.read_to_string(&mut told)?;
     let told: Value = serde_json::from_str(told.trim()).with_context(|| format!("the agent said `{told}`"))?;
     let calls = told.get("calls").and_then(Value::as_u64).unwrap_or_default();
-    let reason = told.get("reason").and_then(Value::as_str).with_context(|| format!("the agent was never stopped: {told}"))?;
+    let reason =
+        told.get("reason").and_then(Value::as_str).with_context(|| format!("the agent was never stopped: {told}"))?;
     let millis = told.get("halt_to_refusal_ms").and_then(Value::as_f64).context("a measured time")?;
     let refused = Duration::from_secs_f64(millis.max(0.0) / 1000.0);
     say.fact("halted", &format!("after {} calls: {reason}", say::number(calls)));

@@ -247,17 +247,19 @@ impl Branch<'_> {
         let known = letters.jobs().running().cloned();
         let owned: Vec<i32> = self.owned.keys().copied().collect();
         let outcome = match &known {
-            Some(job) => note(store, job, &owned).inspect(|_| failpoint::pass("redrive-noted")).map(|found| match found {
-                Some(found) => {
-                    if found.progress.values().all(|progress| progress.next >= progress.until) {
-                        let now = Time(now_us());
-                        drop(store.wait(store.end_redrive(&job.id, redrives::State::Done, None, now)));
-                        letters.jobs().change(&job.id, |job| job.end(JobState::Done));
+            Some(job) => {
+                note(store, job, &owned).inspect(|_| failpoint::pass("redrive-noted")).map(|found| match found {
+                    Some(found) => {
+                        if found.progress.values().all(|progress| progress.next >= progress.until) {
+                            let now = Time(now_us());
+                            drop(store.wait(store.end_redrive(&job.id, redrives::State::Done, None, now)));
+                            letters.jobs().change(&job.id, |job| job.end(JobState::Done));
+                        }
+                        letters.jobs().learn(found);
                     }
-                    letters.jobs().learn(found);
-                }
-                None => letters.jobs().change(&job.id, |job| job.end(JobState::Cancelled)),
-            }),
+                    None => letters.jobs().change(&job.id, |job| job.end(JobState::Cancelled)),
+                })
+            }
             None => store.wait(store.running_redrives(Some(stream))).map(|rows| {
                 rows.into_iter().filter_map(job_of).for_each(|job| letters.jobs().learn(job));
             }),
