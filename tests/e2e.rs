@@ -12,6 +12,8 @@ mod disk;
 mod events;
 #[path = "e2e/files.rs"]
 mod files;
+#[path = "e2e/guard.rs"]
+mod guard;
 #[path = "e2e/guests.rs"]
 mod guests;
 #[path = "e2e/kafka.rs"]

@@ -1,0 +1,82 @@
+//! The kill switch from end to end: an agent that calls tools too often is halted by an alert, and its guard, in a process
+//! of its own, refuses the next call.
+
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use phronis_sdk::guard::{Guard, Options};
+use phronis_tests::host::{Host, Room};
+use phronis_tests::plugins::{plugin, root};
+use reqwest::Method;
+use serde_json::Value;
+
+const CONFIG: &str = "[streams.agents]\n[streams.agents.plugins.threshold]\nmay_halt = true\n";
+const SETTINGS: &str = include_str!("../../examples/guarded-agent/plugins/default/agents/threshold.toml");
+
+fn halting_host() -> anyhow::Result<(Room, Host)> {
+    let room = Room::with(CONFIG)?;
+    room.install("default/agents/threshold", &plugin("threshold")?, SETTINGS)?;
+    let host = Host::start(&room)?;
+    host.plugin_is("default/agents/threshold", "active")?;
+    Ok((room, host))
+}
+
+fn say(host: &Host, path: &str, body: &'static str) -> anyhow::Result<u16> {
+    let headers = [("x-phronis", "1"), ("content-type", "application/json")];
+    Ok(host.ask(Method::POST, path, &headers, body.into())?.status)
+}
+
+#[test]
+fn a_python_agent_that_runs_away_is_stopped_before_its_next_call() -> anyhow::Result<()> {
+    let (_room, host) = halting_host()?;
+    let agent = Command::new("python3")
+        .arg(root().join("examples/guarded-agent/agent.py"))
+        .args(["--url", host.base(), "--agent", "runaway-1", "--rate", "1000", "--most", "20000"])
+        .env("PYTHONPATH", root().join("sdk/python"))
+        .stdin(Stdio::null())
+        .output()
+        .context("python3")?;
+    let (told, said) = (String::from_utf8_lossy(&agent.stdout), String::from_utf8_lossy(&agent.stderr));
+    assert_eq!(agent.status.code(), Some(0), "it was never stopped: {told}{said}");
+    let end: Value = serde_json::from_str(told.trim())?;
+    assert!(end["calls"].as_u64().is_some_and(|calls| calls > 500), "nobody is halted before 500 calls: {end}");
+    assert_eq!(end["agent"], "runaway-1");
+    assert!(end["reason"].as_str().is_some_and(|reason| reason.contains("calls_in_minute")), "{end}");
+
+    // Whoever comes later, in another language, is told the same; another agent is not concerned.
+    let guard = Guard::connect(Options::new(host.base()))?;
+    let halted = guard.check("runaway-1").err().context("it may call")?;
+    assert_eq!(end["actor"].as_str(), halted.actor.as_deref());
+    assert_eq!(guard.call("quiet-1", "search", || 7)?, 7);
+
+    // Its calls are in the stream as the contract wants them, none refused.
+    assert!(guard.flush(Duration::from_secs(20)));
+    let calls = end["calls"].as_u64().unwrap_or_default() + 1;
+    host.until("all calls are delivered", |host| {
+        let stream = host.get("/v1/streams/agents")?;
+        anyhow::ensure!(stream.number("/counts/gate_letters") == Some(0), "{}", stream.text);
+        Ok(stream.number("/counts/delivered") == Some(calls))
+    })?;
+    Ok(())
+}
+
+#[test]
+fn a_person_halts_and_resets_and_guards_follow() -> anyhow::Result<()> {
+    let (_room, host) = halting_host()?;
+    let guard = Guard::connect(Options { post_events: false, ..Options::new(host.base()) })?;
+    assert!(guard.check("a1").is_ok());
+    for (path, body, is_halted) in [
+        ("/v1/agents/a1/halt", r#"{"reason":"looks wrong","actor":"ada"}"#, true),
+        ("/v1/agents/a1/reset", r#"{"reason":"was fine","actor":"ada"}"#, false),
+        ("/halt", r#"{"agent_id":"a1","reason":"again"}"#, true),
+        ("/reset", r#"{"agent_id":"a1","reason":"fine again"}"#, false),
+        ("/v1/tenants/default/halt", r#"{"reason":"all of them"}"#, true),
+        ("/v1/tenants/default/reset", r#"{"reason":"all fine"}"#, false),
+    ] {
+        assert_eq!(say(&host, path, body)?, 200, "{path}");
+        host.until("the guard knows", |_| Ok(guard.check("a1").is_err() == is_halted))?;
+    }
+    assert!(guard.state().is_connected);
+    Ok(())
+}
