@@ -155,9 +155,9 @@ fn dies(room: &Room, place: &str, then: impl FnOnce(&Host) -> anyhow::Result<()>
         started => started?,
     };
     // It may be gone before it was ever ready.
-    let asked =
-        host.until("it is ready", |host| Ok(host.is_gone() || host.get("/readyz")?.status == 200))
-            .and_then(|()| if host.is_gone() { Ok(()) } else { then(&host) });
+    let asked = host
+        .until("it is ready", |host| Ok(host.is_gone() || host.get("/readyz")?.status == 200))
+        .and_then(|()| if host.is_gone() { Ok(()) } else { then(&host) });
     let until = Instant::now() + PATIENCE;
     while !host.is_gone() {
         if Instant::now() > until {
