@@ -9,6 +9,7 @@ use phronis_core::Time;
 use phronis_store::audit::{Entry, Filter};
 use phronis_store::conformance::{CASES, Hosts};
 use phronis_store::{Error, Options, Store};
+use phronis_tests::mount::Mount;
 use sqlx::{AssertSqlSafe, Connection as _, SqliteConnection};
 use tempfile::TempDir;
 
@@ -150,6 +151,37 @@ async fn a_folder_that_cannot_be_written_is_told() {
     let error = open(&file.join("store.sqlite")).await.unwrap_err();
     assert!(matches!(error, Error::Refused { .. }), "{error}");
     assert!(error.to_string().contains("store.sqlite"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_told_and_when_there_is_room_it_goes_on() {
+    let Some(mount) = Mount::new("4m").unwrap() else {
+        println!("skipped: mounting a small file system needs root");
+        return;
+    };
+    let ballast = mount.path().join("ballast");
+    std::fs::write(&ballast, vec![1; 2 << 20]).unwrap();
+    let path = mount.path().join("store.sqlite");
+    let store = open(&path).await.unwrap();
+    let mut stored = Vec::new();
+    let error = loop {
+        let id = stored.len().to_string();
+        match store.append_audit(&[entry(&id)]).await {
+            Ok(()) => stored.push(id),
+            Err(error) => break error,
+        }
+        assert!(stored.len() < 4000, "it never fills");
+    };
+    assert!(matches!(error, Error::Full { .. }) && error.is_retriable(), "{error:?}");
+    assert_eq!(error.code().to_string(), "PH5005");
+    assert!(store.health().is_err());
+    std::fs::remove_file(&ballast).unwrap();
+    store.append_audit(&[entry("last")]).await.unwrap();
+    assert!(store.health().is_ok());
+    stored.push("last".to_owned());
+    stored.reverse();
+    let all = store.audit(&Filter::default(), 10_000, None).await.unwrap();
+    assert_eq!(all.items.into_iter().map(|entry| entry.id).collect::<Vec<_>>(), stored);
 }
 
 #[test]
