@@ -5,6 +5,7 @@
 //! They begin when the log is ready for them (`opening`, `readiness`); [`hosts`] are the others that share it.
 //! [`Handle`] is what the faces see of it.
 
+pub mod breakers;
 mod clock;
 mod crew;
 mod error;

@@ -54,6 +54,8 @@ pub enum Kind {
     Plugin,
     /// Parameters or limits changed, or a change was refused.
     Config,
+    /// A breaker opened, closed, or would have.
+    Breaker,
 }
 
 impl Kind {
@@ -63,6 +65,7 @@ impl Kind {
             Self::Alert => "alert",
             Self::Plugin => "plugin",
             Self::Config => "config",
+            Self::Breaker => "breaker",
         }
     }
 }

@@ -17,6 +17,7 @@ pub(crate) struct Meters {
     enrich: Counter,
     detect: Counter,
     deliver: Counter,
+    ranges: Counter,
     dropped: Counter,
     alerts: Counter,
     retries: Counter,
@@ -43,6 +44,7 @@ impl Meters {
             enrich: letters("enrich"),
             detect: letters("detect"),
             deliver: letters("deliver"),
+            ranges: counter!("phronis_range_letters_written_total", "stream" => stream.clone()),
             dropped: counter!("phronis_events_dropped_total", "stream" => stream.clone()),
             alerts: counter!("phronis_alerts_total", "stream" => stream.clone()),
             retries: counter!("phronis_letters_retried_total", "stream" => stream.clone()),
@@ -84,6 +86,7 @@ impl Meters {
         self.enrich.increment(tally.enrich_letters);
         self.detect.increment(tally.detect_letters);
         self.deliver.increment(tally.deliver_letters);
+        self.ranges.increment(tally.range_letters);
         self.dropped.increment(tally.dropped);
         self.alerts.increment(tally.alerts);
         self.retries.increment(tally.retries);

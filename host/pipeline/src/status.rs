@@ -75,6 +75,10 @@ pub struct StreamCounts {
     pub detect_letters: u64,
     /// Letters of events whose processed record would be too large for its topic.
     pub deliver_letters: u64,
+    /// Range letters: each stands for the events of a batch that a plugin with an open breaker was not shown.
+    pub range_letters: u64,
+    /// Events that wait in a range letter of an enricher: neither delivered nor letters of their own.
+    pub waiting: u64,
     /// Events dropped by a rule (de-duplication, enrichers).
     pub dropped: u64,
     /// Alerts.

@@ -108,6 +108,8 @@ pub(crate) struct Counts {
     pub(crate) enrich_letters: AtomicU64,
     pub(crate) detect_letters: AtomicU64,
     pub(crate) deliver_letters: AtomicU64,
+    pub(crate) range_letters: AtomicU64,
+    pub(crate) waiting: AtomicU64,
     pub(crate) dropped: AtomicU64,
     pub(crate) alerts: AtomicU64,
     pub(crate) retries: AtomicU64,
@@ -129,6 +131,8 @@ impl Counts {
         add(&self.enrich_letters, tally.enrich_letters);
         add(&self.detect_letters, tally.detect_letters);
         add(&self.deliver_letters, tally.deliver_letters);
+        add(&self.range_letters, tally.range_letters);
+        add(&self.waiting, tally.waiting);
         add(&self.dropped, tally.dropped);
         add(&self.alerts, tally.alerts);
         add(&self.retries, tally.retries);
@@ -145,6 +149,8 @@ impl Counts {
             enrich_letters: get(&self.enrich_letters),
             detect_letters: get(&self.detect_letters),
             deliver_letters: get(&self.deliver_letters),
+            range_letters: get(&self.range_letters),
+            waiting: get(&self.waiting),
             dropped: get(&self.dropped),
             alerts: get(&self.alerts),
             retries: get(&self.retries),

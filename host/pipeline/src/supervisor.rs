@@ -16,6 +16,7 @@ use phronis_log::{Follower, Log, Sink};
 use phronis_store::Store;
 use tokio::sync::broadcast;
 
+use crate::breakers::{Breakers, Watch};
 use crate::clock::rest;
 use crate::handle::{Handle, Shared};
 use crate::hosts::{Beat, Claim, Hosts, Me};
@@ -117,9 +118,12 @@ impl Running {
     ) -> Result<Handle> {
         let Options { node, roles, topics: policy, streams: wanted, plugins_dir, state_dir, store } = options;
         let (live, _) = broadcast::channel(live::BACKLOG);
+        let breakers = Arc::new(Breakers::new());
         let board = Arc::new(Board::new(wanted.iter().map(|stream| stream.id.clone())));
         let gate = Arc::new(Gate::new());
         let needed = topics(&wanted);
+        let named = wanted.iter().map(|stream| (stream.id.clone(), stream.topics.clone())).collect();
+        let node_id = node.id.clone();
         let rules = wanted.iter().map(|stream| (stream.id.clone(), plugins::Rules::of(stream))).collect();
         let me = Arc::new(Me::new(node, roles.clone(), wanted.iter().map(|stream| stream.id.clone()).collect()));
         // One way in for the little that the host itself writes.
@@ -166,6 +170,8 @@ impl Running {
             alerts: followed.map(|topics| (topics, opened)),
             counted: counted.clone(),
             claim,
+            breakers: Arc::clone(&breakers),
+            node_id: node_id.clone(),
             gate: Arc::clone(&gate),
             mailbox: self.mailbox.clone(),
             should_stop: Arc::clone(&self.should_stop),
@@ -178,15 +184,26 @@ impl Running {
         let control = plugins::Control::new(plugins::Parts {
             rules,
             board: Arc::clone(&board),
+            breakers: Arc::clone(&breakers),
             live: live.clone(),
             log: Arc::clone(&log),
-            sink,
+            sink: Arc::clone(&sink),
             config_topic: CONFIG_TOPIC.into(),
             shelf_dir: state_dir,
             loader,
             should_stop: Arc::clone(&self.should_stop),
         })?;
         self.spawn("plugins", move || control.run(&messages))?;
+        let watch = Watch {
+            breakers: Arc::clone(&breakers),
+            board: Arc::clone(&board),
+            topics: named,
+            sink,
+            live: live.clone(),
+            node_id,
+            should_stop: Arc::clone(&self.should_stop),
+        };
+        self.spawn("breakers", move || watch.run())?;
         self.count_partitions(&log, counted, woken, &gate)?;
         self.follow_alerts(&log, alerts, waiting, &live, &roles)?;
         let worked = processed(&streams, &roles);
@@ -201,6 +218,7 @@ impl Running {
                 roles,
                 streams,
                 board,
+                breakers,
                 mailbox: self.mailbox.clone(),
                 live,
                 log,

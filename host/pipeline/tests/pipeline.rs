@@ -13,6 +13,8 @@
 mod again;
 #[path = "pipeline/away.rs"]
 mod away;
+#[path = "pipeline/breaker.rs"]
+mod breaker;
 #[path = "pipeline/hosts.rs"]
 mod hosts;
 #[path = "pipeline/large.rs"]

@@ -20,7 +20,7 @@ pub(crate) struct Wanted {
     plugin: Option<String>,
     /// Alerts that are at least this bad: `info`, `warning`, `critical`.
     severity: Option<String>,
-    /// Kinds, with commas between: `alert`, `plugin`, `config`.
+    /// Kinds, with commas between: `alert`, `plugin`, `config`, `breaker`.
     kind: Option<String>,
 }
 
@@ -61,8 +61,9 @@ impl Filter {
         };
         let mut kinds = Vec::new();
         for kind in wanted.kind.iter().flat_map(|kinds| kinds.split(',')) {
-            let known =
-                [Kind::Alert, Kind::Plugin, Kind::Config].into_iter().find(|known| known.as_str() == kind.trim());
+            let known = [Kind::Alert, Kind::Plugin, Kind::Config, Kind::Breaker]
+                .into_iter()
+                .find(|known| known.as_str() == kind.trim());
             kinds.push(known.ok_or_else(|| refused("kind", "use alert, plugin, config, with commas between"))?);
         }
         Ok(Self { caller, stream, plugin: wanted.plugin, severity, kinds })
