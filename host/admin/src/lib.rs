@@ -8,6 +8,7 @@
 mod access;
 mod audit;
 mod body;
+mod breakers;
 mod browser;
 mod connection;
 mod error;

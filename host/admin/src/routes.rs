@@ -12,7 +12,7 @@ use utoipa_axum::routes;
 use crate::problem::Problem;
 use crate::state::App;
 use crate::{
-    access, audit, browser, events, health, home, hosts, letters, live, observe, openapi, pages, plugins, problem,
+    access, audit, breakers, browser, events, health, home, hosts, letters, live, observe, openapi, pages, plugins, problem,
     records, redrives, streams, topics,
 };
 
@@ -24,6 +24,9 @@ fn open() -> OpenApiRouter<App> {
         .routes(routes!(health::metrics))
         .routes(routes!(openapi::show))
         .routes(routes!(pages::show))
+        .routes(routes!(breakers::list))
+        .routes(routes!(breakers::show))
+        .routes(routes!(breakers::glance))
         .route("/", axum::routing::get(home::show))
         .route("/page.css", axum::routing::get(home::style))
         .route("/page.js", axum::routing::get(home::script))
@@ -66,6 +69,8 @@ fn admin() -> OpenApiRouter<App> {
         .routes(routes!(redrives::cancel))
         .routes(routes!(redrives::discard))
         .routes(routes!(redrives::edit))
+        .routes(routes!(plugins::put_breaker))
+        .routes(routes!(breakers::put_override, breakers::delete_override))
         .route_layer(from_fn(access::needs_admin))
 }
 

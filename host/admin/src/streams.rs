@@ -64,6 +64,10 @@ pub(crate) struct Counts {
     pub(crate) detect_letters: u64,
     /// Letters of events whose processed record would be too large for its topic.
     pub(crate) deliver_letters: u64,
+    /// Range letters: each stands for the events of a batch that a plugin with an open breaker was not shown.
+    pub(crate) range_letters: u64,
+    /// Events that wait in a range letter of an enricher, and are not delivered.
+    pub(crate) waiting: u64,
     /// Events dropped by a rule.
     pub(crate) dropped: u64,
     /// Alerts.
@@ -201,6 +205,8 @@ impl From<status::Stream> for Stream {
                 enrich_letters: counts.enrich_letters,
                 detect_letters: counts.detect_letters,
                 deliver_letters: counts.deliver_letters,
+                range_letters: counts.range_letters,
+                waiting: counts.waiting,
                 dropped: counts.dropped,
                 alerts: counts.alerts,
                 retries: counts.retries,

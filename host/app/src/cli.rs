@@ -44,6 +44,7 @@ enum Command {
     Plugin(commands::plugin::Args),
     Audit(commands::audit::Args),
     Letters(commands::letters::Args),
+    Breaker(commands::breaker::Args),
     Explain(commands::explain::Args),
     #[command(hide = true)]
     CompileComponent,
@@ -97,6 +98,7 @@ impl Command {
             Self::Plugin(args) => block_on(commands::plugin::run(args)),
             Self::Audit(args) => block_on(commands::audit::run(&args)),
             Self::Letters(args) => block_on(commands::letters::run(args)),
+            Self::Breaker(args) => block_on(commands::breaker::run(args)),
             Self::Explain(args) => commands::explain::run(&args),
             Self::CompileComponent => commands::compile_component::run(),
         }

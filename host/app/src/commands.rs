@@ -1,6 +1,7 @@
 //! The commands, one file each: its arguments, and a `run` that does it.
 
 pub mod audit;
+pub mod breaker;
 pub mod check;
 pub mod compile_component;
 pub mod config;

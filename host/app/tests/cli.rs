@@ -39,6 +39,8 @@ fn help_is_the_manual() {
         ("help-topics-create", &["topics", "create", "--help"]),
         ("help-plugin", &["plugin", "--help"]),
         ("help-plugin-params", &["plugin", "params", "--help"]),
+        ("help-breaker", &["breaker", "--help"]),
+        ("help-breaker-open", &["breaker", "open", "--help"]),
         ("help-config", &["config", "--help"]),
     ] {
         let output = phronis(folder.path(), arguments);

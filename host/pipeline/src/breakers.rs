@@ -19,6 +19,7 @@ use phronis_core::breaker::{self, Counts, Guard, Mode, Shared, State};
 use phronis_core::time::Time;
 
 use crate::clock::now_us;
+use crate::plugins::settings;
 
 pub(crate) use wanted::Policy;
 pub use wanted::{Override, Wanted, WhenOpen, Wish};
@@ -115,6 +116,7 @@ impl Breakers {
     }
 
     /// Whether a plugin would not be asked now: what the retry branch asks before it moves a letter.
+    #[allow(dead_code, reason = "the retry branch asks")]
     pub(crate) fn is_open(&self, id: &PluginId) -> bool {
         lock(&self.all).get(id).is_some_and(|kept| kept.is_open())
     }
@@ -195,6 +197,7 @@ impl Kept {
     }
 
     /// Range letters are settled: judged, or discarded.
+    #[allow(dead_code, reason = "the worker that judges range letters says so")]
     pub(crate) fn ranges_settled(&self, letters: u64) {
         let settle = |ranges: u64| Some(ranges.saturating_sub(letters));
         // The closure always gives a value.
@@ -315,6 +318,11 @@ impl Trip {
     fn of(trip: &breaker::Trip, clock: Clock) -> Self {
         Self { reason: trip.reason, at: clock.wall(trip.at), counts: trip.counts, deadlines_in_a_row: trip.streak }
     }
+}
+
+/// A time as settings have it: `30s`, `10m`.
+pub fn duration(text: &str) -> Option<Duration> {
+    settings::duration(text)
 }
 
 /// Tells a plugin from others, the same on all hosts.

@@ -146,6 +146,8 @@ pub struct Plugin {
     pub limits: Limits,
     /// Where they came from.
     pub limits_origin: Origin,
+    /// Settings of its breaker as somebody wrote them; what is absent is the default.
+    pub breaker: crate::breakers::Wanted,
     /// What it has done since the process started.
     pub counts: PluginCounts,
 }

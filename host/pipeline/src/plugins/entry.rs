@@ -186,6 +186,7 @@ impl Entry {
             params_origin: self.settings.params_origin.clone(),
             limits: self.active.as_ref().map_or(rules.limits_default, |active| active.limits),
             limits_origin: self.settings.limits_origin.clone(),
+            breaker: self.settings.breaker.clone(),
             counts: self.counters.snapshot(),
         }
     }

@@ -7,7 +7,7 @@ use phronis_core::letter::{Kind, Letter, Range, Stage};
 use phronis_core::records::Records;
 use phronis_core::time::Time;
 use phronis_core::{PluginId, code};
-use phronis_log::{PollLimits, Start};
+use phronis_log::{Log, PollLimits, Start};
 use phronis_pipeline::breakers::{Override, Status, WhenOpen, Wish};
 use phronis_pipeline::plugins::{Change, What};
 use phronis_pipeline::{Handle, live, status};
@@ -91,7 +91,8 @@ fn a_plugin_that_traps_is_left_alone_tried_again_when_it_changed_and_what_it_mis
     eventually("listeners hear of it", || {
         live.try_recv().is_ok_and(|event| {
             let facts: Value = serde_json::from_slice(&event.json).unwrap();
-            event.kind == live::Kind::Breaker && (&facts["state"], &facts["trip"]["counts"]["trap"]) == (&json!("open"), &json!(5))
+            event.kind == live::Kind::Breaker
+                && (&facts["state"], &facts["trip"]["counts"]["trap"]) == (&json!("open"), &json!(5))
         })
     });
     eventually("an alert says so", || {
@@ -175,7 +176,10 @@ fn policies_and_overrides_hold_at_once() {
     assert_eq!(seen.over.map(|over| over.reason).as_deref(), Some("a test"));
 
     let in_force = change(&handle, What::Breaker(json!({"when_open": "bypass", "failures": 2})));
-    assert_eq!((&in_force["when_open"], &in_force["failures"], &in_force["probes"]), (&json!("bypass"), &json!(2), &json!(3)));
+    assert_eq!(
+        (&in_force["when_open"], &in_force["failures"], &in_force["probes"]),
+        (&json!("bypass"), &json!(2), &json!(3))
+    );
     assert_eq!(breaker(&handle).mode, Mode::ForcedOpen, "settings leave what a person said alone");
     let passed = room.judged();
     assert_eq!(header(&passed, "phronis-bypassed").as_deref(), Some("hot"));
@@ -221,7 +225,8 @@ fn range_letters_are_bounded_and_then_the_stream_waits() {
     room.event();
     eventually("the stream waits and says why", || {
         let stream = handle.streams().into_iter().find(|stream| stream.id == sensors()).unwrap();
-        stream.state == status::StreamState::Held && stream.detail.is_some_and(|why| why.contains("2 range letters wait"))
+        stream.state == status::StreamState::Held
+            && stream.detail.is_some_and(|why| why.contains("2 range letters wait"))
     });
     assert_eq!(room.ranges().len(), 2);
     host.stop();

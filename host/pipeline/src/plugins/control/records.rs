@@ -16,6 +16,7 @@ use super::super::entry::Settings;
 use super::super::settings::{self, Record};
 use super::super::{Applied, Change, ChangeError, Problem, Version, What};
 use super::Control;
+use crate::breakers::Override;
 use crate::clock::now_ms;
 use crate::live;
 use crate::whole::settled;
@@ -127,7 +128,9 @@ impl Control {
             What::Breaker(breaker) => {
                 record.breaker = Some(serde_json::from_value(breaker).map_err(|e| invalid(format!("breaker: {e}")))?);
             }
-            What::Override(over) => record.over = over,
+            What::Override(over) => {
+                record.over = over.map(|over| Override { actor: over.actor.or_else(|| record.actor.clone()), ..over });
+            }
         }
         let wanted = entry.settings.with(&record, i64::MAX, now_ms());
         let (version, _) = self.try_newest(&id, &wanted)?;
