@@ -199,9 +199,11 @@ impl Running {
             board: Arc::clone(&board),
             topics: named,
             sink,
+            store: store.clone(),
             live: live.clone(),
             node_id,
             should_stop: Arc::clone(&self.should_stop),
+            turn: Arc::default(),
         };
         self.spawn("breakers", move || watch.run())?;
         self.count_partitions(&log, counted, woken, &gate)?;

@@ -13,6 +13,8 @@ use phronis_core::plugin::Severity;
 use phronis_core::records::{Records, TopicName};
 use phronis_core::time::Time;
 use phronis_core::{PluginId, breaker};
+use phronis_store::audit;
+use phronis_store::breakers::Row;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -134,6 +136,36 @@ pub(super) fn alert(
         detected_at: at,
         halt: false,
         stages: alert::Stages { received: at, checked: at, judged: at, delivered: at },
+    }
+}
+
+/// The breaker's row in the store.
+pub(super) fn row(kept: &Kept, facts: &Value, node_id: &str) -> Row {
+    let time = |name: &str| facts.get(name).and_then(|at| serde_json::from_value(at.clone()).ok());
+    let status = kept.status();
+    Row {
+        node: node_id.to_owned(),
+        plugin: kept.id.clone(),
+        state: facts.get("state").and_then(Value::as_str).unwrap_or_default().to_owned(),
+        opened_at: time("opened_at"),
+        retry_at: time("retry_at"),
+        trips: status.trips.into(),
+        last_trip: status.last_trip.map(|trip| json!(trip)),
+    }
+}
+
+/// The change in the audit, with the numbers that caused it.
+pub(super) fn entry(kept: &Kept, change: &Transition, node_id: &str, sentence: &str, facts: &Value) -> audit::Entry {
+    let at = kept.clock.wall(change.at);
+    audit::Entry {
+        id: format!("breaker/{}/{node_id}/{}/{}", kept.id, change.generation, at.0),
+        at,
+        actor: format!("host {node_id}"),
+        action: format!("breaker.{}", change.why.as_str()),
+        subject: kept.id.to_string(),
+        tenant: Some(kept.id.stream.tenant.clone()),
+        reason: Some(sentence.to_owned()),
+        facts: facts.clone(),
     }
 }
 

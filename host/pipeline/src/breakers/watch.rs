@@ -16,6 +16,8 @@ use phronis_core::delivery::{Append, Delivery};
 use phronis_core::partition::Topics;
 use phronis_core::records::{RecordsBuilder, TopicName};
 use phronis_log::{Log, Sink, Ticket};
+use phronis_store::Store;
+use phronis_store::{audit, breakers};
 use tokio::sync::broadcast;
 
 use super::{Breakers, Kept, lock, tell};
@@ -42,9 +44,12 @@ pub(crate) struct Watch {
     pub(crate) board: Arc<Board>,
     pub(crate) topics: BTreeMap<StreamId, Topics>,
     pub(crate) sink: Arc<dyn Sink>,
+    pub(crate) store: Store,
     pub(crate) live: broadcast::Sender<Arc<live::Event>>,
     pub(crate) node_id: String,
     pub(crate) should_stop: Arc<AtomicBool>,
+    /// Who writes into the store.
+    pub(crate) turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// What the thread remembers between two turns.
@@ -121,6 +126,7 @@ impl Watch {
         };
         // Nobody listening is fine.
         drop(self.live.send(Arc::new(event)));
+        self.keep(tell::row(kept, &facts, &self.node_id), tell::entry(kept, change, &self.node_id, &sentence, &facts));
         let mut appends = vec![append(tell::topic(), Some(&tell::key(plugin, &self.node_id)), &facts.to_string())];
         if matches!(change.why, Why::Tripped(_)) {
             appends.extend(self.alert(kept, change, sentence));
@@ -130,6 +136,21 @@ impl Watch {
             memory.waiting.pop_front();
         }
         memory.waiting.push_back(Delivery { appends, commits: Vec::new() });
+    }
+
+    /// Writes a change into the store, beside this thread: a store that is away holds nobody up.
+    /// The row says the last state, so one that could not be written is made good by the next.
+    fn keep(&self, row: breakers::Row, entry: audit::Entry) {
+        let (store, turn) = (self.store.clone(), Arc::clone(&self.turn));
+        self.store.spawn(async move {
+            // One after the other, in the order of the changes.
+            let turn = turn.lock().await;
+            if let Err(error) = store.save_breakers(&[row]).await {
+                tracing::debug!(%error, "the state of a breaker was not stored");
+            }
+            drop(turn);
+            store.record_audit(entry).await;
+        });
     }
 
     fn alert(&self, kept: &Kept, change: &Transition, sentence: String) -> Option<Append> {
