@@ -12,8 +12,8 @@ use utoipa_axum::routes;
 use crate::problem::Problem;
 use crate::state::App;
 use crate::{
-    access, audit, breakers, browser, events, health, home, hosts, letters, live, observe, openapi, pages, plugins, problem,
-    records, redrives, streams, topics,
+    access, audit, breakers, browser, events, health, home, hosts, letters, live, observe, openapi, pages, plugins,
+    problem, records, redrives, streams, topics,
 };
 
 /// Routes that look themselves at who asks: nothing in them holds bytes of events.

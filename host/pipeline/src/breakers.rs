@@ -116,7 +116,6 @@ impl Breakers {
     }
 
     /// Whether a plugin would not be asked now: what the retry branch asks before it moves a letter.
-    #[allow(dead_code, reason = "the retry branch asks")]
     pub(crate) fn is_open(&self, id: &PluginId) -> bool {
         lock(&self.all).get(id).is_some_and(|kept| kept.is_open())
     }
@@ -147,6 +146,11 @@ impl Default for Policy {
 }
 
 impl Kept {
+    /// A breaker that nobody else hears of, for trying a plugin out.
+    pub(crate) fn apart(id: &PluginId) -> Arc<Self> {
+        Breakers::new().of(id)
+    }
+
     /// A worker's way to ask and to count.
     pub(crate) fn cell(&self) -> breaker::Cell {
         self.shared.cell()

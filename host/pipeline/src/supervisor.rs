@@ -212,7 +212,7 @@ impl Running {
         for stream in &worked {
             self.work(stream, &board, &log, &gate)?;
         }
-        let letters = self.keep_time(&streams, &log, &store, &gate, &roles)?;
+        let letters = self.keep_time(&streams, &breakers, &log, &store, &gate, &roles)?;
         self.threads.push(lag::watch(Arc::clone(&log), worked, Arc::clone(&self.should_stop)).map_err(Error::Thread)?);
         self.watch(plugins_dir, max_component_bytes)?;
         Ok(Handle {
@@ -287,6 +287,7 @@ impl Running {
     fn keep_time(
         &mut self,
         streams: &BTreeMap<StreamId, (Arc<Stream>, Option<Ingest>)>,
+        breakers: &Arc<Breakers>,
         log: &Arc<dyn Log>,
         store: &Store,
         gate: &Arc<Gate>,
@@ -300,7 +301,9 @@ impl Running {
                 continue;
             }
             let (stream, log, should_stop) = (Arc::clone(stream), Arc::clone(log), Arc::clone(&self.should_stop));
-            let parts = retry::Parts { stream, letters, log, is_open: Arc::new(|_| false), should_stop };
+            let breakers = Arc::clone(breakers);
+            let is_open: retry::IsOpen = Arc::new(move |plugin| breakers.is_open(plugin));
+            let parts = retry::Parts { stream, letters, log, is_open, should_stop };
             let gate = Arc::clone(gate);
             self.spawn(&format!("{id}-retry"), move || {
                 if gate.wait(&parts.should_stop) {

@@ -18,6 +18,7 @@ use phronis_core::records::{RecordsBuilder, TopicName};
 use phronis_log::{Log, Sink, Ticket};
 use phronis_store::Store;
 use phronis_store::{audit, breakers};
+use serde_json::Value;
 use tokio::sync::broadcast;
 
 use super::{Breakers, Kept, lock, tell};
@@ -106,14 +107,15 @@ impl Watch {
         let window = lock(&kept.policy).settings.window;
         let sentence = tell::sentence(change, kept.clock, window);
         let facts = tell::facts(kept, change, &self.node_id);
+        let numbers = facts.get("trip").unwrap_or(&Value::Null);
         match change.why {
             Why::Tripped(reason) => {
-                tracing::error!(%plugin, code = %code::BREAKER_OPEN, numbers = %facts["trip"], "{sentence}");
+                tracing::error!(%plugin, code = %code::BREAKER_OPEN, numbers = %numbers, "{sentence}");
                 let labels = [("plugin", plugin.to_string()), ("reason", reason.as_str().to_owned())];
                 metrics::counter!("phronis_breaker_trips_total", &labels).increment(1);
             }
             Why::WouldTrip(_) | Why::Suppressed(_) | Why::Restored => {
-                tracing::warn!(%plugin, numbers = %facts["trip"], "{sentence}");
+                tracing::warn!(%plugin, numbers = %numbers, "{sentence}");
             }
             Why::Waited | Why::Recovered | Why::Override | Why::Renewed => tracing::info!(%plugin, "{sentence}"),
         }
