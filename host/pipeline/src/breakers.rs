@@ -201,7 +201,6 @@ impl Kept {
     }
 
     /// Range letters are settled: judged, or discarded.
-    #[allow(dead_code, reason = "the worker that judges range letters says so")]
     pub(crate) fn ranges_settled(&self, letters: u64) {
         let settle = |ranges: u64| Some(ranges.saturating_sub(letters));
         // The closure always gives a value.

@@ -74,6 +74,15 @@ impl Crew {
         Ok(())
     }
 
+    /// These plugins have judged a range letter each.
+    pub(crate) fn ranges_settled(&self, plugins: &[Name]) {
+        for member in self.enrichers.iter().chain(&self.detectors) {
+            let name = &member.placed.version.id.name;
+            let letters = plugins.iter().filter(|plugin| *plugin == name).count();
+            member.breaker().ranges_settled(letters as u64);
+        }
+    }
+
     /// Why no batch may be taken now, if a plugin's breaker says so.
     pub(crate) fn why_held(&self) -> Option<String> {
         let members = self.enrichers.iter().chain(&self.detectors);

@@ -149,7 +149,8 @@ impl Scribe<'_> {
         // An event that was delivered long ago cannot pass by: its letter waits on.
         let bypassed = bypassed.map(|(event, plugin)| (plugin, Stage::Detect, std::slice::from_ref(event)));
         let ranges = self.judged.ranges.iter().map(|waiting| (&waiting.plugin, waiting.stage, &*waiting.events));
-        let mut all: BTreeMap<(&Name, Stage), (&Arc<Version>, Vec<usize>)> = BTreeMap::new();
+        type Rows<'a> = (&'a Arc<Version>, Vec<usize>);
+        let mut all: BTreeMap<(&Name, Stage), Rows<'_>> = BTreeMap::new();
         for (plugin, stage, events) in ranges.chain(bypassed) {
             let (_, rows) = all.entry((&plugin.id.name, stage)).or_insert_with(|| (plugin, Vec::new()));
             // An event that is a letter as a whole owes nothing beside.
