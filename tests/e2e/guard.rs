@@ -52,7 +52,7 @@ fn a_python_agent_that_runs_away_is_stopped_before_its_next_call() -> anyhow::Re
 
     // Its calls are in the stream as the contract wants them, none refused.
     assert!(guard.flush(Duration::from_secs(20)));
-    let calls = end["calls"].as_u64().unwrap_or_default() + 1;
+    let calls = end["calls"].as_i64().unwrap_or_default() + 1;
     host.until("all calls are delivered", |host| {
         let stream = host.get("/v1/streams/agents")?;
         anyhow::ensure!(stream.number("/counts/gate_letters") == Some(0), "{}", stream.text);

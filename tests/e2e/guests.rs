@@ -39,6 +39,8 @@ fn hostile_guests_harm_nobody_but_themselves() -> anyhow::Result<()> {
         // Who lies about its output must be able to make it.
         let memory = if *behaviour == "memory" { "16MiB" } else { "256MiB" };
         let limits = format!("[limits]\ndeadline = \"300ms\"\nmemory = \"{memory}\"\n");
+        // Each failure is to be seen: no breaker may open.
+        let limits = format!("{limits}[breaker]\nrows = 0\ndeadlines = 100\nfailures = 100\n");
         let settings = format!("[params]\nbehaviour = \"{behaviour}\"\nhigh = 90.0\n{mark}{limits}");
         room.install(&format!("default/sensors/bad-{behaviour}"), &component, &settings)?;
     }

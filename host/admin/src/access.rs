@@ -46,6 +46,14 @@ impl Caller {
         }
     }
 
+    /// Whether the caller may know what is open to all of this tenant: only a tenant's key looks at its own alone.
+    pub(crate) fn may_know(&self, tenant: &Name) -> bool {
+        match self {
+            Self::Holder(_) => self.sees(tenant),
+            Self::Anyone | Self::Nameless | Self::Stranger => true,
+        }
+    }
+
     /// Whether the caller sees all tenants' things and the host's own.
     pub(crate) fn sees_all(&self) -> bool {
         match self {

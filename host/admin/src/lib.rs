@@ -9,6 +9,7 @@ mod access;
 mod agents;
 mod audit;
 mod body;
+mod breakers;
 mod browser;
 mod connection;
 mod error;

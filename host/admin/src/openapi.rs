@@ -26,6 +26,7 @@ use crate::streams;
         (name = "audit", description = "who changed what, when and why"),
         (name = "letters", description = "what failed, and what is done about it"),
         (name = "agents", description = "who may act: halts and resets"),
+        (name = "breakers", description = "what is left alone because it fails"),
         (name = "topics", description = "what is in the log"),
         (name = "health", description = "how the host is, and which others there are"),
     ),

@@ -1,4 +1,4 @@
-//! Plugins as they are and as they should be: `GET /v1/plugins…`, `PUT …/params`, `PUT …/limits`.
+//! Plugins as they are and as they should be: `GET /v1/plugins…`, `PUT …/params`, `PUT …/limits`, `PUT …/breaker`.
 
 use std::time::Duration;
 
@@ -55,6 +55,9 @@ pub(crate) struct Plugin {
     limits: Limits,
     /// Where they came from.
     limits_origin: Origin,
+    /// Settings of its breaker as somebody wrote them; what is absent is the default. What it does: `/v1/breakers/…`.
+    #[schema(value_type = Object)]
+    breaker: phronis_pipeline::breakers::Wanted,
     /// What it has done since the host started.
     pub(crate) counts: Counts,
     /// What each live host runs of it.
@@ -223,7 +226,7 @@ pub(crate) async fn put_params(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Applied>, Problem> {
-    change(app, caller, &path, manner, headers, body, ("plugin.params", What::Params)).await
+    change(app, caller, &path, manner, headers, body, What::Params).await
 }
 
 /// Sets all of a plugin's limits (those left out go back to the host's defaults), below the ceilings of the host and the tenant: `{"memory": "32MiB", "deadline": "50ms"}`.
@@ -250,7 +253,34 @@ pub(crate) async fn put_limits(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Applied>, Problem> {
-    change(app, caller, &path, manner, headers, body, ("plugin.limits", What::Limits)).await
+    change(app, caller, &path, manner, headers, body, What::Limits).await
+}
+
+/// Sets all of the settings of a plugin's breaker (those left out go back to their defaults), without losing what was counted: `{"when_open": "bypass", "failures": 5, "window": "60s"}`.
+#[utoipa::path(
+    put, path = "/v1/plugins/{tenant}/{stream}/{name}/breaker", tag = "plugins",
+    params(
+        ("tenant" = String, Path), ("stream" = String, Path), ("name" = String, Path), Manner,
+        ("X-Reason" = Option<String>, Header, description = "why, for the audit"),
+        ("X-Actor" = Option<String>, Header, description = "who, for the audit"),
+    ),
+    request_body(content = serde_json::Value, description = "an object with the settings"),
+    responses(
+        (status = 200, description = "in force", body = Applied),
+        (status = 404, description = "no such plugin", body = Document),
+        (status = 422, description = "refused: nothing changed; `problems` says which member and why", body = Document),
+    ),
+    security(("key" = []), ("bearer" = [])),
+)]
+pub(crate) async fn put_breaker(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    Path(path): Path<(String, String, String)>,
+    Query(manner): Query<Manner>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<Applied>, Problem> {
+    change(app, caller, &path, manner, headers, body, What::Breaker).await
 }
 
 async fn change(
@@ -260,35 +290,56 @@ async fn change(
     manner: Manner,
     headers: HeaderMap,
     body: Body,
-    (action, what): (&str, fn(Value) -> What),
+    what: fn(Value) -> What,
 ) -> Result<Json<Applied>, Problem> {
     let id = parse(path, &caller)?;
     let held = body::read(&app, &headers, body).await?;
     let value: Value = serde_json::from_slice(&held.bytes)
         .map_err(|error| Problem::new(code::BAD_REQUEST, format!("the body is not JSON: {error}; nothing changed")))?;
+    let reason = text_of(&headers, "x-reason");
+    make(app, caller, id, what(value), reason, &headers, manner.dry_run).await
+}
+
+/// Changes a plugin now; without a reason of its own, that of the headers.
+pub(crate) async fn apply(
+    app: App,
+    caller: Caller,
+    id: PluginId,
+    what: What,
+    reason: Option<String>,
+    headers: &HeaderMap,
+) -> Result<Json<Applied>, Problem> {
+    let reason = reason.or_else(|| text_of(headers, "x-reason"));
+    make(app, caller, id, what, reason, headers, false).await
+}
+
+async fn make(
+    app: App,
+    caller: Caller,
+    id: PluginId,
+    what: What,
+    reason: Option<String>,
+    headers: &HeaderMap,
+    is_dry_run: bool,
+) -> Result<Json<Applied>, Problem> {
+    let (source, actor) = (source_of(headers).to_owned(), actor_of(&caller, headers));
+    let (action, value) = told(&what);
     let note = audit::Entry {
         id: String::new(),
         at: Time::default(),
-        actor: actor_of(&caller, &headers).unwrap_or_else(|| "unknown".to_owned()),
+        actor: actor.clone().unwrap_or_else(|| "unknown".to_owned()),
         action: action.to_owned(),
         subject: id.to_string(),
         tenant: Some(id.stream.tenant.clone()),
-        reason: text_of(&headers, "x-reason"),
-        facts: json!({ "value": value, "source": source_of(&headers) }),
+        reason: reason.clone(),
+        facts: json!({ "value": value, "source": source }),
     };
-    let change = Change {
-        id,
-        what: what(value),
-        source: source_of(&headers).to_owned(),
-        actor: actor_of(&caller, &headers),
-        reason: text_of(&headers, "x-reason"),
-        is_dry_run: manner.dry_run,
-    };
+    let change = Change { id, what, source, actor, reason, is_dry_run };
     let pipeline = app.pipeline.clone();
     // In a task of its own: a client that leaves must not stop a change half-way.
     let changing = tokio::spawn(async move {
         let changed = pipeline.change(change).await;
-        if let (Ok(applied), false) = (&changed, manner.dry_run) {
+        if let (Ok(applied), false) = (&changed, is_dry_run) {
             pipeline.store().record_audit(noted(note, applied.revision)).await;
         }
         changed
@@ -301,7 +352,17 @@ async fn change(
     };
     let changed = changed.map_err(|error| Problem::internal("changing the plugin", &error))?;
     let applied = changed.map_err(problem_of)?;
-    Ok(Json(Applied { is_applied: !manner.dry_run, revision: applied.revision, value: applied.value }))
+    Ok(Json(Applied { is_applied: !is_dry_run, revision: applied.revision, value: applied.value }))
+}
+
+/// What a change is called in the audit, and what it sets.
+fn told(what: &What) -> (&'static str, Value) {
+    match what {
+        What::Params(value) => ("plugin.params", value.clone()),
+        What::Limits(value) => ("plugin.limits", value.clone()),
+        What::Breaker(value) => ("plugin.breaker", value.clone()),
+        What::Override(over) => ("breaker.override", json!(over)),
+    }
 }
 
 /// The entry of a change that is in force, which has this revision.
@@ -386,6 +447,7 @@ impl Plugin {
             params_origin: plugin.params_origin.into(),
             limits: plugin.limits,
             limits_origin: plugin.limits_origin.into(),
+            breaker: plugin.breaker,
             counts: Counts {
                 judged: counts.judged,
                 skipped: counts.skipped,

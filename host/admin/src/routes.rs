@@ -12,8 +12,8 @@ use utoipa_axum::routes;
 use crate::problem::Problem;
 use crate::state::App;
 use crate::{
-    access, agents, audit, browser, events, health, home, hosts, letters, live, observe, openapi, pages, plugins,
-    problem, records, redrives, streams, topics,
+    access, agents, audit, breakers, browser, events, health, home, hosts, letters, live, observe, openapi, pages,
+    plugins, problem, records, redrives, streams, topics,
 };
 
 /// Routes that look themselves at who asks: nothing in them holds bytes of events.
@@ -29,6 +29,9 @@ fn open() -> OpenApiRouter<App> {
         .routes(routes!(agents::show))
         .routes(routes!(agents::status))
         .routes(routes!(agents::history))
+        .routes(routes!(breakers::list))
+        .routes(routes!(breakers::show))
+        .routes(routes!(breakers::glance))
         .route("/", axum::routing::get(home::show))
         .route("/page.css", axum::routing::get(home::style))
         .route("/page.js", axum::routing::get(home::script))
@@ -82,6 +85,8 @@ fn admin() -> OpenApiRouter<App> {
         .routes(routes!(redrives::cancel))
         .routes(routes!(redrives::discard))
         .routes(routes!(redrives::edit))
+        .routes(routes!(plugins::put_breaker))
+        .routes(routes!(breakers::put_override, breakers::delete_override))
         .route_layer(from_fn(access::needs_admin))
 }
 

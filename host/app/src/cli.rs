@@ -45,6 +45,7 @@ enum Command {
     Agents(commands::agents::Args),
     Audit(commands::audit::Args),
     Letters(commands::letters::Args),
+    Breaker(commands::breaker::Args),
     Explain(commands::explain::Args),
     #[command(hide = true)]
     CompileComponent,
@@ -99,6 +100,7 @@ impl Command {
             Self::Agents(args) => block_on(commands::agents::run(args)),
             Self::Audit(args) => block_on(commands::audit::run(&args)),
             Self::Letters(args) => block_on(commands::letters::run(args)),
+            Self::Breaker(args) => block_on(commands::breaker::run(args)),
             Self::Explain(args) => commands::explain::run(&args),
             Self::CompileComponent => commands::compile_component::run(),
         }

@@ -2,6 +2,7 @@
 
 pub mod agents;
 pub mod audit;
+pub mod breaker;
 pub mod check;
 pub mod compile_component;
 pub mod config;

@@ -42,6 +42,8 @@ fn help_is_the_manual() {
         ("help-agents", &["agents", "--help"]),
         ("help-agents-halt", &["agents", "halt", "--help"]),
         ("help-audit", &["audit", "--help"]),
+        ("help-breaker", &["breaker", "--help"]),
+        ("help-breaker-open", &["breaker", "open", "--help"]),
         ("help-config", &["config", "--help"]),
     ] {
         let output = phronis(folder.path(), arguments);

@@ -10,11 +10,13 @@ use std::time::{Duration, Instant};
 
 use arrow_array::{ArrayRef, new_null_array};
 use phronis_core::Name;
+use phronis_core::breaker::{Answer, Cell, Outcome, Pass};
 use phronis_core::contract::Contract;
 use phronis_core::plugin::{Added, Batch, Enrichment, FailureKind, Judgement, RowFailure};
 use phronis_core::processed::Writer;
 use phronis_engine::{CallOutcomes, Runner};
 
+use crate::breakers::{Kept, WhenOpen};
 use crate::plugins::{Lineup, Placed};
 
 /// Between two tries for an instance that could not be made.
@@ -28,6 +30,8 @@ pub(crate) struct Member {
     runner: Result<Runner, String>,
     /// When a missing instance is tried for again.
     retry_at: Instant,
+    /// This worker's way to the plugin's breaker.
+    cell: Cell,
 }
 
 /// A worker's instances, in the order in which they run.
@@ -69,21 +73,37 @@ impl Crew {
         self.lineup = lineup;
         Ok(())
     }
+
+    /// These plugins have judged a range letter each.
+    pub(crate) fn ranges_settled(&self, plugins: &[Name]) {
+        for member in self.enrichers.iter().chain(&self.detectors) {
+            let name = &member.placed.version.id.name;
+            let letters = plugins.iter().filter(|plugin| *plugin == name).count();
+            member.breaker().ranges_settled(letters as u64);
+        }
+    }
+
+    /// Why no batch may be taken now, if a plugin's breaker says so.
+    pub(crate) fn why_held(&self) -> Option<String> {
+        let members = self.enrichers.iter().chain(&self.detectors);
+        members.filter_map(|member| member.breaker().why_held()).next()
+    }
 }
 
 impl Member {
     fn follow(before: Option<Self>, placed: Placed) -> Self {
         let version = &placed.version;
+        let cell = version.breaker.cell();
         if let Some(Self { placed: old, runner: Ok(mut runner), .. }) = before
             && old.version.component.digest() == version.component.digest()
             && (&old.version.fields, &old.version.adds) == (&version.fields, &version.adds)
         {
             runner.set_limits(version.limits);
             if old.version.params == version.params {
-                return Self { placed, runner: Ok(runner), retry_at: Instant::now() };
+                return Self { placed, runner: Ok(runner), retry_at: Instant::now(), cell };
             }
             match runner.configure(&version.params) {
-                Ok(()) => return Self { placed, runner: Ok(runner), retry_at: Instant::now() },
+                Ok(()) => return Self { placed, runner: Ok(runner), retry_at: Instant::now(), cell },
                 Err(refusal) => {
                     tracing::warn!(plugin = %version.id, reason = %refusal.message, "the instance refused parameters that were accepted before, making a new one");
                 }
@@ -93,7 +113,7 @@ impl Member {
             tracing::error!(plugin = %version.id, code = %refusal.code, reason = %refusal.message, "the plugin cannot be started");
             refusal.message
         });
-        Self { placed, runner, retry_at: Instant::now() + RETRY_EVERY }
+        Self { placed, runner, retry_at: Instant::now() + RETRY_EVERY, cell }
     }
 
     /// Tries for an instance again, where there is none: what was in the way may be over.
@@ -103,11 +123,20 @@ impl Member {
         }
     }
 
+    pub(crate) fn breaker(&self) -> &Kept {
+        &self.placed.version.breaker
+    }
+
     /// Asks a detector.
-    pub(crate) fn detect(&mut self, batch: &Batch<'_>) -> Judgement {
+    ///
+    /// # Errors
+    /// Its breaker is open: what becomes of the batch.
+    pub(crate) fn detect(&mut self, batch: &Batch<'_>) -> Result<Judgement, WhenOpen> {
         if batch.rows == 0 {
-            return Judgement::default();
+            return Ok(Judgement::default());
         }
+        let breaker = &self.placed.version.breaker;
+        let Answer::Pass(pass) = self.cell.ask(|| breaker.now()) else { return Err(refused(breaker, batch)) };
         let counters = &self.placed.version.counters;
         match &mut self.runner {
             Ok(runner) => {
@@ -117,21 +146,29 @@ impl Member {
                 counters.busy_nanos.fetch_add(nanos(judged.busy), Ordering::Relaxed);
                 counters.findings.fetch_add(judged.judgement.findings.len() as u64, Ordering::Relaxed);
                 counters.failed.fetch_add(judged.judgement.failures.len() as u64, Ordering::Relaxed);
-                judged.judgement
+                let outcome = outcome(batch.rows, judged.calls, &judged.judgement.failures, judged.busy);
+                record(breaker, pass, &outcome);
+                Ok(judged.judgement)
             }
             Err(message) => {
                 counters.failed.fetch_add(batch.rows as u64, Ordering::Relaxed);
-                Judgement { findings: Vec::new(), failures: all_failed(batch.rows, message) }
+                record(breaker, pass, &cannot_start(batch.rows));
+                Ok(Judgement { findings: Vec::new(), failures: all_failed(batch.rows, message) })
             }
         }
     }
 
     /// Asks an enricher.
-    pub(crate) fn enrich(&mut self, batch: &Batch<'_>, adds: &[Added]) -> Enrichment {
+    ///
+    /// # Errors
+    /// Its breaker is open: what becomes of the batch.
+    pub(crate) fn enrich(&mut self, batch: &Batch<'_>, adds: &[Added]) -> Result<Enrichment, WhenOpen> {
         let nothing = || adds.iter().map(|a| new_null_array(&a.of_type.arrow(), batch.rows)).collect::<Vec<ArrayRef>>();
         if batch.rows == 0 {
-            return Enrichment { columns: nothing(), ..Enrichment::default() };
+            return Ok(Enrichment { columns: nothing(), ..Enrichment::default() });
         }
+        let breaker = &self.placed.version.breaker;
+        let Answer::Pass(pass) = self.cell.ask(|| breaker.now()) else { return Err(refused(breaker, batch)) };
         let counters = &self.placed.version.counters;
         match &mut self.runner {
             Ok(runner) => {
@@ -140,11 +177,15 @@ impl Member {
                 counters.failed_calls.fetch_add(failed(enriched.calls), Ordering::Relaxed);
                 counters.busy_nanos.fetch_add(nanos(enriched.busy), Ordering::Relaxed);
                 counters.failed.fetch_add(enriched.enrichment.failures.len() as u64, Ordering::Relaxed);
-                enriched.enrichment
+                let outcome = outcome(batch.rows, enriched.calls, &enriched.enrichment.failures, enriched.busy);
+                record(breaker, pass, &outcome);
+                Ok(enriched.enrichment)
             }
             Err(message) => {
                 counters.failed.fetch_add(batch.rows as u64, Ordering::Relaxed);
-                Enrichment { columns: nothing(), drops: Vec::new(), failures: all_failed(batch.rows, message) }
+                record(breaker, pass, &cannot_start(batch.rows));
+                let failures = all_failed(batch.rows, message);
+                Ok(Enrichment { columns: nothing(), drops: Vec::new(), failures })
             }
         }
     }
@@ -155,6 +196,41 @@ impl Member {
         counters.judged.fetch_add(answered as u64, Ordering::Relaxed);
         counters.skipped.fetch_add(skipped as u64, Ordering::Relaxed);
     }
+}
+
+fn refused(breaker: &Kept, batch: &Batch<'_>) -> WhenOpen {
+    let policy = breaker.when_open();
+    if policy != WhenOpen::Hold {
+        breaker.refused(batch.rows);
+    }
+    policy
+}
+
+fn record(breaker: &Kept, pass: Pass<'_>, outcome: &Outcome) {
+    if pass.record(outcome, || breaker.now()) {
+        breaker.news();
+    }
+}
+
+/// What a batch did to the plugin, for its breaker. Rows of a call that failed hard are the call's, not their own;
+/// of a call that was answered by an error, those count that were left without an answer.
+fn outcome(rows: usize, calls: CallOutcomes, failures: &[RowFailure], busy: Duration) -> Outcome {
+    let is_own = |failure: &&RowFailure| match failure.kind {
+        FailureKind::Row => true,
+        FailureKind::Error => calls.error > 0,
+        // Rows that the search for guilty ones did not get to.
+        FailureKind::Budget => calls.error > 0 && calls.failed() == calls.error,
+        FailureKind::Trap | FailureKind::Deadline | FailureKind::Memory | FailureKind::BadOutput => false,
+    };
+    let failed_rows = if failures.is_empty() { 0 } else { failures.iter().filter(is_own).count() };
+    let CallOutcomes { ok, error, trap, deadline, memory, bad_output } = calls;
+    let small = |rows: usize| u32::try_from(rows).unwrap_or(u32::MAX);
+    Outcome { ok, error, trap, deadline, memory, bad_output, rows: small(rows), failed_rows: small(failed_rows), busy }
+}
+
+/// There is no instance to ask: as if a call had trapped.
+fn cannot_start(rows: usize) -> Outcome {
+    Outcome { trap: 1, rows: u32::try_from(rows).unwrap_or(u32::MAX), ..Outcome::default() }
 }
 
 fn all_failed(rows: usize, message: &str) -> Vec<RowFailure> {

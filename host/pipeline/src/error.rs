@@ -38,6 +38,9 @@ pub enum Error {
     /// A thread could not be started.
     #[error("a thread could not be started: {0}")]
     Thread(std::io::Error),
+    /// A plugin's breaker is open and its events wait: what was taken is read again when it closes.
+    #[error("a plugin's breaker is open and its events wait")]
+    Held,
     /// A fault of the host.
     #[error("a fault of the host: {0}")]
     Host(String),
@@ -52,7 +55,17 @@ impl Error {
         match self {
             Self::Log(error) => Some(error.code()),
             Self::NodeIdTaken { .. } => Some(code::NODE_ID_TAKEN),
+            Self::Held => Some(code::BREAKER_HELD),
             _ => None,
+        }
+    }
+}
+
+impl From<crate::stage::Stopped> for Error {
+    fn from(stopped: crate::stage::Stopped) -> Self {
+        match stopped {
+            crate::stage::Stopped::Held => Self::Held,
+            crate::stage::Stopped::Failed(error) => Self::Columns(error),
         }
     }
 }

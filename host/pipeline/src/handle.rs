@@ -11,6 +11,7 @@ use phronis_store::Store;
 use tokio::sync::{broadcast, oneshot};
 
 use crate::agents::{self, Registry};
+use crate::breakers::{self, Breakers};
 use crate::hosts::{self, Hosts};
 use crate::ingest::{self, Ingest};
 use crate::plugins::{self, Board, Mailbox, Message};
@@ -31,6 +32,7 @@ pub(crate) struct Shared {
     /// The streams, and the ways in where this host takes events.
     pub(crate) streams: BTreeMap<StreamId, (Arc<Stream>, Option<Ingest>)>,
     pub(crate) board: Arc<Board>,
+    pub(crate) breakers: Arc<Breakers>,
     pub(crate) mailbox: Mailbox,
     pub(crate) live: broadcast::Sender<Arc<live::Event>>,
     pub(crate) log: Arc<dyn Log>,
@@ -94,6 +96,16 @@ impl Handle {
     /// One plugin.
     pub fn plugin(&self, id: &PluginId) -> Option<status::Plugin> {
         self.plugins().into_iter().find(|plugin| plugin.id == *id)
+    }
+
+    /// All breakers of this host, by plugin.
+    pub fn breakers(&self) -> Vec<breakers::Status> {
+        self.shared.breakers.all().iter().map(|kept| kept.status()).collect()
+    }
+
+    /// One plugin's breaker.
+    pub fn breaker(&self, id: &PluginId) -> Option<breakers::Status> {
+        self.shared.breakers.get(id).map(|kept| kept.status())
     }
 
     /// All live hosts that share the log, by node id.

@@ -7,6 +7,7 @@
 //! [`Handle`] is what the faces see of it.
 
 pub mod agents;
+pub mod breakers;
 mod clock;
 mod crew;
 mod error;

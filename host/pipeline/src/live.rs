@@ -56,6 +56,8 @@ pub enum Kind {
     Config,
     /// An agent was halted, or may act again.
     Agent,
+    /// A breaker opened, closed, or would have.
+    Breaker,
 }
 
 impl Kind {
@@ -66,6 +68,7 @@ impl Kind {
             Self::Plugin => "plugin",
             Self::Config => "config",
             Self::Agent => "agent",
+            Self::Breaker => "breaker",
         }
     }
 }

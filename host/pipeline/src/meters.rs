@@ -18,6 +18,7 @@ pub(crate) struct Meters {
     detect: Counter,
     deliver: Counter,
     halt: Counter,
+    ranges: Counter,
     dropped: Counter,
     alerts: Counter,
     retries: Counter,
@@ -45,6 +46,7 @@ impl Meters {
             detect: letters("detect"),
             deliver: letters("deliver"),
             halt: letters("halt"),
+            ranges: counter!("phronis_range_letters_written_total", "stream" => stream.clone()),
             dropped: counter!("phronis_events_dropped_total", "stream" => stream.clone()),
             alerts: counter!("phronis_alerts_total", "stream" => stream.clone()),
             retries: counter!("phronis_letters_retried_total", "stream" => stream.clone()),
@@ -87,6 +89,7 @@ impl Meters {
         self.detect.increment(tally.detect_letters);
         self.deliver.increment(tally.deliver_letters);
         self.halt.increment(tally.halt_letters);
+        self.ranges.increment(tally.range_letters);
         self.dropped.increment(tally.dropped);
         self.alerts.increment(tally.alerts);
         self.retries.increment(tally.retries);

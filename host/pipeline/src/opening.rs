@@ -14,6 +14,7 @@ use phronis_core::records::TopicName;
 use phronis_log::{Error, Follower, Log, Start, TopicSpec};
 
 use crate::TopicPolicy;
+use crate::breakers::Breakers;
 use crate::clock::rest;
 use crate::hosts::Claim;
 use crate::ingest::partitions::Partitions;
@@ -64,6 +65,8 @@ pub(crate) struct Opening {
     /// Where events that are taken are spread over partitions.
     pub(crate) counted: Vec<Arc<Partitions>>,
     pub(crate) claim: Claim,
+    pub(crate) breakers: Arc<Breakers>,
+    pub(crate) node_id: String,
     pub(crate) gate: Arc<Gate>,
     pub(crate) mailbox: Mailbox,
     pub(crate) should_stop: Arc<AtomicBool>,
@@ -126,6 +129,8 @@ impl Opening {
         self.claim
             .take(&self.should_stop, |reason| self.stays_shut(reason))
             .map_err(|trouble| self.or_stopped(trouble))?;
+        let restored = self.breakers.restore(self.log.as_ref(), &self.node_id, &self.should_stop);
+        self.unless_stopped(restored)?;
         if let Some((follower, waiting)) = alerts {
             // The alert branch may have ended.
             drop(waiting.send(follower));

@@ -23,7 +23,7 @@ use phronis_engine::Component;
 use serde_json::Value;
 use tokio::sync::oneshot;
 
-use crate::status;
+use crate::{breakers, status};
 
 pub(crate) use control::{Control, Parts};
 pub(crate) use entry::Rules;
@@ -54,6 +54,10 @@ pub enum What {
     Params(Value),
     /// All limits: those left out go back to the host's defaults.
     Limits(Value),
+    /// When its breaker opens, and what becomes of its batches then: what is left out goes back to the defaults.
+    Breaker(Value),
+    /// What a person says of its breaker; none: it decides itself again.
+    Override(Option<breakers::Override>),
 }
 
 /// The answer to a change that is in force (or would be).
@@ -118,6 +122,9 @@ pub(crate) struct Version {
     pub(crate) adds: Arc<[Added]>,
     pub(crate) may_halt: bool,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) breaker: Arc<breakers::Kept>,
+    /// What its breaker does, when this version is in force.
+    pub(crate) policy: breakers::Policy,
 }
 
 /// A version and its place in the stream.

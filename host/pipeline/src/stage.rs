@@ -18,6 +18,7 @@ use std::sync::Arc;
 use arrow_array::ArrayRef;
 use phronis_core::PluginId;
 use phronis_core::decode::Checked;
+use phronis_core::letter::Stage;
 use phronis_core::plugin::{FailureKind, Finding, RowFailure};
 
 use crate::plugins::{Placed, Version};
@@ -36,6 +37,10 @@ pub(crate) struct Judged {
     pub(crate) halted: Vec<(u32, String)>,
     /// Events that a detector was not shown: (event, plugin).
     pub(crate) skipped: Vec<(u32, Arc<Version>)>,
+    /// Events that passed a plugin whose breaker is open: (event, plugin).
+    pub(crate) bypassed: Vec<(u32, Arc<Version>)>,
+    /// Events that wait for a plugin whose breaker is open.
+    pub(crate) ranges: Vec<Waiting>,
     /// Latest event time seen in the partition.
     pub(crate) watermark: i64,
     pub(crate) times: Times,
@@ -58,6 +63,28 @@ pub(crate) enum Leaving {
     Halted { agent: String },
     /// An enricher has no answer for it: it becomes a letter.
     Failed { plugin: Arc<Version>, failure: RowFailure },
+    /// An enricher's breaker is open: a range letter stands for it.
+    Waits,
+}
+
+/// Events that a plugin was not shown, because its breaker is open; they become one range letter.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    pub(crate) plugin: Arc<Version>,
+    pub(crate) stage: Stage,
+    /// Rising.
+    pub(crate) events: Vec<u32>,
+}
+
+/// A batch cannot be judged now, or ever.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Stopped {
+    /// A plugin's breaker is open, and its events wait for it.
+    #[error("a breaker is open")]
+    Held,
+    /// A fault of the host.
+    #[error(transparent)]
+    Failed(#[from] arrow_schema::ArrowError),
 }
 
 /// A finding of a detector.
@@ -102,6 +129,8 @@ impl Judged {
             debts: Vec::new(),
             halted: Vec::new(),
             skipped: Vec::new(),
+            bypassed: Vec::new(),
+            ranges: Vec::new(),
             watermark,
             times,
         }

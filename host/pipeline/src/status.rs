@@ -77,6 +77,10 @@ pub struct StreamCounts {
     pub deliver_letters: u64,
     /// Letters of events whose agent was halted.
     pub halt_letters: u64,
+    /// Range letters: each stands for the events of a batch that a plugin with an open breaker was not shown.
+    pub range_letters: u64,
+    /// Events that wait in a range letter of an enricher: neither delivered nor letters of their own.
+    pub waiting: u64,
     /// Events dropped by a rule (de-duplication, enrichers).
     pub dropped: u64,
     /// Alerts.
@@ -100,6 +104,8 @@ impl std::ops::AddAssign for StreamCounts {
             detect_letters,
             deliver_letters,
             halt_letters,
+            range_letters,
+            waiting,
             dropped,
             alerts,
             retries,
@@ -114,6 +120,8 @@ impl std::ops::AddAssign for StreamCounts {
             (&mut self.detect_letters, detect_letters),
             (&mut self.deliver_letters, deliver_letters),
             (&mut self.halt_letters, halt_letters),
+            (&mut self.range_letters, range_letters),
+            (&mut self.waiting, waiting),
             (&mut self.dropped, dropped),
             (&mut self.alerts, alerts),
             (&mut self.retries, retries),
@@ -146,6 +154,8 @@ pub struct Plugin {
     pub limits: Limits,
     /// Where they came from.
     pub limits_origin: Origin,
+    /// Settings of its breaker as somebody wrote them; what is absent is the default.
+    pub breaker: crate::breakers::Wanted,
     /// What it has done since the process started.
     pub counts: PluginCounts,
 }

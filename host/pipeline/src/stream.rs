@@ -115,6 +115,8 @@ pub(crate) struct Counts {
     pub(crate) detect_letters: AtomicU64,
     pub(crate) deliver_letters: AtomicU64,
     pub(crate) halt_letters: AtomicU64,
+    pub(crate) range_letters: AtomicU64,
+    pub(crate) waiting: AtomicU64,
     pub(crate) dropped: AtomicU64,
     pub(crate) alerts: AtomicU64,
     pub(crate) retries: AtomicU64,
@@ -137,6 +139,8 @@ impl Counts {
         add(&self.detect_letters, tally.detect_letters);
         add(&self.deliver_letters, tally.deliver_letters);
         add(&self.halt_letters, tally.halt_letters);
+        add(&self.range_letters, tally.range_letters);
+        add(&self.waiting, tally.waiting);
         add(&self.dropped, tally.dropped);
         add(&self.alerts, tally.alerts);
         add(&self.retries, tally.retries);
@@ -154,6 +158,8 @@ impl Counts {
             detect_letters: get(&self.detect_letters),
             deliver_letters: get(&self.deliver_letters),
             halt_letters: get(&self.halt_letters),
+            range_letters: get(&self.range_letters),
+            waiting: get(&self.waiting),
             dropped: get(&self.dropped),
             alerts: get(&self.alerts),
             retries: get(&self.retries),

@@ -17,6 +17,7 @@ use phronis_store::Store;
 use tokio::sync::broadcast;
 
 use crate::agents::{Keeper, OnHalted, Registry, Trip};
+use crate::breakers::{Breakers, Watch};
 use crate::clock::rest;
 use crate::handle::{Handle, Shared};
 use crate::hosts::{Beat, Claim, Hosts, Me};
@@ -121,9 +122,12 @@ impl Running {
         let Options { node, roles, topics: policy, streams: wanted, plugins_dir, state_dir, agents_file, store } =
             options;
         let (live, _) = broadcast::channel(live::BACKLOG);
+        let breakers = Arc::new(Breakers::new());
         let board = Arc::new(Board::new(wanted.iter().map(|stream| stream.id.clone())));
         let gate = Arc::new(Gate::new());
         let needed = topics(&wanted);
+        let named = wanted.iter().map(|stream| (stream.id.clone(), stream.topics.clone())).collect();
+        let node_id = node.id.clone();
         let rules = wanted.iter().map(|stream| (stream.id.clone(), plugins::Rules::of(stream))).collect();
         let me = Arc::new(Me::new(node, roles.clone(), wanted.iter().map(|stream| stream.id.clone()).collect()));
         // One way in for the little that the host itself writes.
@@ -176,6 +180,8 @@ impl Running {
             alerts: followed.map(|topics| (topics, opened)),
             counted: counted.clone(),
             claim,
+            breakers: Arc::clone(&breakers),
+            node_id: node_id.clone(),
             gate: Arc::clone(&gate),
             mailbox: self.mailbox.clone(),
             should_stop: Arc::clone(&self.should_stop),
@@ -188,15 +194,28 @@ impl Running {
         let control = plugins::Control::new(plugins::Parts {
             rules,
             board: Arc::clone(&board),
+            breakers: Arc::clone(&breakers),
             live: live.clone(),
             log: Arc::clone(&log),
-            sink,
+            sink: Arc::clone(&sink),
             config_topic: CONFIG_TOPIC.into(),
             shelf_dir: state_dir,
             loader,
             should_stop: Arc::clone(&self.should_stop),
         })?;
         self.spawn("plugins", move || control.run(&messages))?;
+        let watch = Watch {
+            breakers: Arc::clone(&breakers),
+            board: Arc::clone(&board),
+            topics: named,
+            sink,
+            store: store.clone(),
+            live: live.clone(),
+            node_id,
+            should_stop: Arc::clone(&self.should_stop),
+            turn: Arc::default(),
+        };
+        self.spawn("breakers", move || watch.run())?;
         self.count_partitions(&log, counted, woken, &gate)?;
         self.follow_alerts(&log, alerts, waiting, &live, &roles)?;
         self.trip_agents(&streams, &log, &agents, &gate, &roles)?;
@@ -204,7 +223,7 @@ impl Running {
         for stream in &worked {
             self.work(stream, &board, &log, &gate, &agents)?;
         }
-        let letters = self.keep_time(&streams, &log, &store, &gate, &roles)?;
+        let letters = self.keep_time(&streams, &breakers, &log, &store, &gate, &roles)?;
         self.threads.push(lag::watch(Arc::clone(&log), worked, Arc::clone(&self.should_stop)).map_err(Error::Thread)?);
         self.watch(plugins_dir, max_component_bytes)?;
         Ok(Handle {
@@ -212,6 +231,7 @@ impl Running {
                 roles,
                 streams,
                 board,
+                breakers,
                 mailbox: self.mailbox.clone(),
                 live,
                 log,
@@ -288,6 +308,7 @@ impl Running {
     fn keep_time(
         &mut self,
         streams: &BTreeMap<StreamId, (Arc<Stream>, Option<Ingest>)>,
+        breakers: &Arc<Breakers>,
         log: &Arc<dyn Log>,
         store: &Store,
         gate: &Arc<Gate>,
@@ -301,7 +322,9 @@ impl Running {
                 continue;
             }
             let (stream, log, should_stop) = (Arc::clone(stream), Arc::clone(log), Arc::clone(&self.should_stop));
-            let parts = retry::Parts { stream, letters, log, is_open: Arc::new(|_| false), should_stop };
+            let breakers = Arc::clone(breakers);
+            let is_open: retry::IsOpen = Arc::new(move |plugin| breakers.is_open(plugin));
+            let parts = retry::Parts { stream, letters, log, is_open, should_stop };
             let gate = Arc::clone(gate);
             self.spawn(&format!("{id}-retry"), move || {
                 if gate.wait(&parts.should_stop) {

@@ -171,6 +171,10 @@ impl Worker {
             self.say(StreamState::Blocked, Some(error));
             return false;
         }
+        if let Some(detail) = self.crew.why_held() {
+            self.say(StreamState::Held, Some(detail));
+            return false;
+        }
         true
     }
 
@@ -206,7 +210,10 @@ impl Worker {
                     Input::Raw => self.batch(&records),
                     Input::Retry => self.again(&records),
                 };
-                outcome.inspect_err(|_| self.must_rewind(lane))?;
+                match outcome.inspect_err(|_| self.must_rewind(lane)) {
+                    Err(Error::Held) => self.hold_back()?,
+                    outcome => outcome?,
+                }
             }
             Polled::Assigned(partitions) => self.take_over(&partitions),
             Polled::Revoked(partitions) => self.hand_over(&partitions)?,
@@ -278,6 +285,9 @@ impl Worker {
             Err(failure) => return Err(Error::Host(failure.to_string())),
         };
         self.submit(lane, delivery, next, tally, (first, newest))?;
+        for waiting in &judged.ranges {
+            waiting.plugin.breaker.ranges_written(1);
+        }
         self.meters.submitted(started.elapsed());
         Ok(true)
     }

@@ -15,6 +15,8 @@ mod again;
 mod agents;
 #[path = "pipeline/away.rs"]
 mod away;
+#[path = "pipeline/breaker.rs"]
+mod breaker;
 #[path = "pipeline/hosts.rs"]
 mod hosts;
 #[path = "pipeline/large.rs"]

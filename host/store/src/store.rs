@@ -134,7 +134,7 @@ impl Store {
     }
 
     /// Does something beside the caller.
-    pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+    pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         drop(self.0.runtime.spawn(work));
     }
 

@@ -20,7 +20,7 @@ pub(crate) struct Wanted {
     plugin: Option<String>,
     /// Alerts that are at least this bad: `info`, `warning`, `critical`.
     severity: Option<String>,
-    /// Kinds, with commas between: `alert`, `plugin`, `config`, `agent`.
+    /// Kinds, with commas between: `alert`, `plugin`, `config`, `breaker`, `agent`.
     kind: Option<String>,
 }
 
@@ -61,10 +61,11 @@ impl Filter {
         };
         let mut kinds = Vec::new();
         for kind in wanted.kind.iter().flat_map(|kinds| kinds.split(',')) {
-            let known = [Kind::Alert, Kind::Plugin, Kind::Config, Kind::Agent]
+            let known = [Kind::Alert, Kind::Plugin, Kind::Config, Kind::Breaker, Kind::Agent]
                 .into_iter()
                 .find(|known| known.as_str() == kind.trim());
-            kinds.push(known.ok_or_else(|| refused("kind", "use alert, plugin, config, agent, with commas between"))?);
+            let hint = "use alert, plugin, config, breaker, agent, with commas between";
+            kinds.push(known.ok_or_else(|| refused("kind", hint))?);
         }
         Ok(Self { caller, stream, plugin: wanted.plugin, severity, kinds })
     }

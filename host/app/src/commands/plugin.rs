@@ -46,6 +46,11 @@ enum Command {
     ///
     /// Limits are: memory, output_bytes, log_bytes ("32MiB"), deadline ("50ms"), output_rows.
     Limits(Change),
+    /// Show the settings of a plugin's breaker, or change them
+    ///
+    /// Settings are: when_open (letter, bypass, hold), failures, deadlines, rows or rows_share and rows_at_least,
+    /// slow_above, slow_share, slow_at_least, window, open_for, open_most, probes, probes_within, forgiven_after, ranges_most.
+    Breaker(Change),
 }
 
 #[derive(Debug, clap::Args)]
@@ -78,6 +83,7 @@ pub async fn run(args: Args) -> Outcome {
         }
         Command::Params(what) => change(&args.client, what, "params").await,
         Command::Limits(what) => change(&args.client, what, "limits").await,
+        Command::Breaker(what) => change(&args.client, what, "breaker").await,
     }
 }
 
@@ -115,8 +121,9 @@ async fn change(client: &ClientArgs, change: Change, what: &str) -> Outcome {
     }
     let mut value = match &change.file {
         Some(file) => read_json(file)?,
-        // Parameters are replaced whole, so those in force are the base; limits are changed one by one.
-        None if what == "params" => client.get(&path).await?.get(what).cloned().unwrap_or_default(),
+        // Parameters are replaced whole, so those in force are the base; so are the settings of a breaker.
+        // Limits are changed one by one.
+        None if what != "limits" => client.get(&path).await?.get(what).cloned().unwrap_or_default(),
         None => Value::Object(Map::new()),
     };
     let Value::Object(members) = &mut value else {
@@ -148,7 +155,7 @@ fn path(id: &PluginId) -> String {
     format!("/v1/plugins/{id}")
 }
 
-fn parse_id(text: &str) -> Result<PluginId, String> {
+pub(super) fn parse_id(text: &str) -> Result<PluginId, String> {
     let whole = if text.split('/').count() == 2 {
         match text.split_once('/') {
             Some((stream, name)) if stream.contains('.') => format!("{}/{name}", stream.replacen('.', "/", 1)),

@@ -12,11 +12,12 @@ use phronis_core::{Code, Name, StreamId, code};
 
 use super::{At, Detail, Place};
 use crate::Handle;
+use crate::breakers::Kept;
 use crate::clock::now_us;
 use crate::crew::Crew;
 use crate::plugins::{Lineup, Placed, Version};
 use crate::stage::deliver::code_of;
-use crate::stage::{Judged, Leaving, Times, detect, enrich};
+use crate::stage::{Judged, Leaving, Stopped, Times, detect, enrich};
 
 /// What would become of a letter.
 #[derive(Debug, Clone, PartialEq)]
@@ -159,7 +160,7 @@ fn chosen(lineup: &Lineup, letter: &Letter, digest: Option<&str>) -> Result<Line
 }
 
 fn uncounted(placed: &Placed) -> Placed {
-    let Version { id, component, params, limits, fields, adds, may_halt, .. } = &*placed.version;
+    let Version { id, component, params, limits, fields, adds, may_halt, policy, .. } = &*placed.version;
     let version = Version {
         id: id.clone(),
         component: component.clone(),
@@ -169,6 +170,8 @@ fn uncounted(placed: &Placed) -> Placed {
         adds: Arc::clone(adds),
         may_halt: *may_halt,
         counters: Arc::default(),
+        breaker: Kept::apart(id),
+        policy: policy.clone(),
     };
     Placed { version: Arc::new(version), columns: Arc::clone(&placed.columns) }
 }
@@ -193,7 +196,7 @@ fn run(mut decoder: Decoder, mut crew: Crew, lineup: Lineup, records: Records) -
     let asked = lineup.enrichers.iter().chain(&lineup.detectors).map(version).collect();
     crew.follow(Arc::new(lineup)).map_err(Impossible::Host)?;
     let mut judged = Judged::new(checked, now_us(), Times::default());
-    let fault = |error: crate::Error| Impossible::Host(error.to_string());
+    let fault = |error: Stopped| Impossible::Host(error.to_string());
     for enricher in &mut crew.enrichers {
         enrich::enrich(&mut judged, enricher).map_err(fault)?;
     }
@@ -215,6 +218,8 @@ fn said(judged: Judged, asked: Vec<(Name, String, String)>) -> DryRun {
             // Nobody is halted in a dry run: it tells what the plugins say.
             Leaving::Dropped { .. } | Leaving::Halted { .. } => is_dropped = true,
             Leaving::Failed { plugin, failure } => problem(&plugin, failure),
+            // A breaker that nobody else hears of does not open for one record.
+            Leaving::Waits => {}
         }
     }
     judged.debts.into_iter().for_each(|debt| problem(&debt.plugin, debt.failure));

@@ -25,6 +25,7 @@ use super::loader::{Load, Loaded};
 use super::settings;
 use super::shelf::Shelf;
 use super::{Board, Message, Problem, Version};
+use crate::breakers::Breakers;
 use crate::clock::now_ms;
 use crate::{live, status};
 
@@ -35,6 +36,7 @@ const RETRY_EVERY: Duration = Duration::from_secs(5);
 pub(crate) struct Parts {
     pub(crate) rules: BTreeMap<StreamId, Rules>,
     pub(crate) board: Arc<Board>,
+    pub(crate) breakers: Arc<Breakers>,
     pub(crate) live: broadcast::Sender<Arc<live::Event>>,
     pub(crate) log: Arc<dyn Log>,
     pub(crate) sink: Arc<dyn Sink>,
@@ -48,6 +50,7 @@ pub(crate) struct Parts {
 pub(crate) struct Control {
     rules: BTreeMap<StreamId, Rules>,
     board: Arc<Board>,
+    breakers: Arc<Breakers>,
     live: broadcast::Sender<Arc<live::Event>>,
     log: Arc<dyn Log>,
     sink: Arc<dyn Sink>,
@@ -71,6 +74,7 @@ impl Control {
         Ok(Self {
             rules: parts.rules,
             board: parts.board,
+            breakers: parts.breakers,
             live: parts.live,
             log: parts.log,
             sink: parts.sink,
@@ -282,6 +286,7 @@ impl Control {
         entry.settings_refusal = None;
         entry.unshelved = None;
         entry.misfit = None;
+        entry.breaker.set_live(false);
         if entry.active.take().is_some() {
             tracing::info!(plugin = %id, "plugin removed");
             self.say(&id, live::Kind::Plugin, json!({"change": "removed"}));
@@ -304,11 +309,18 @@ impl Control {
         if entry.file_digest.as_ref() == Some(&digest) {
             entry.refusal = None;
         }
+        let has_breaker_changed = entry.settings.over != settings.over
+            || entry.active.as_ref().is_some_and(|active| active.policy != version.policy);
+        version.breaker.set_live(true);
+        version.breaker.apply(&version.policy, settings.over.as_ref());
+        if entry.active.is_some() && (is_swap || entry.active.as_ref().is_some_and(|a| a.params != version.params)) {
+            version.breaker.renew();
+        }
         let manifest = version.component.manifest();
         let facts = json!({
             "change": if is_swap { "active" } else { "settings" },
             "version": manifest.version, "digest": digest,
-            "params": version.params,
+            "params": version.params, "breaker": version.policy.written(), "override": settings.over,
             "revision": settings.params_origin.revision.max(settings.limits_origin.revision),
         });
         if is_swap {
@@ -321,7 +333,7 @@ impl Control {
         }
         entry.settings = settings;
         entry.active = Some(Arc::new(version));
-        if has_changed {
+        if has_changed || has_breaker_changed {
             let kind = if is_swap { live::Kind::Plugin } else { live::Kind::Config };
             self.say(id, kind, facts);
         }
@@ -372,7 +384,8 @@ impl Control {
     }
 
     fn entry(&mut self, id: &PluginId) -> &mut Entry {
-        self.entries.entry(id.clone()).or_insert_with(|| Entry::new(id.clone()))
+        let breaker = || self.breakers.of(id);
+        self.entries.entry(id.clone()).or_insert_with(|| Entry::new(id.clone(), breaker()))
     }
 
     fn running(&self, stream: &StreamId) -> impl Iterator<Item = &Arc<Version>> {

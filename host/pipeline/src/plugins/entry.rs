@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use super::order::Wish;
 use super::settings::{Record, Wanted, WantedLimits};
 use super::{ChangeError, Counters, FieldProblem, Problem, Version};
-use crate::status;
+use crate::{breakers, status};
 
 /// Settings that a version runs with, and where they came from.
 #[derive(Debug, Clone, Default)]
@@ -19,9 +19,17 @@ pub(crate) struct Settings {
     pub(crate) limits: WantedLimits,
     pub(crate) params_origin: status::Origin,
     pub(crate) limits_origin: status::Origin,
+    pub(crate) breaker: breakers::Wanted,
+    /// What a person said of its breaker.
+    pub(crate) over: Option<breakers::Override>,
 }
 
 impl Settings {
+    /// Whether a version made with these would be another one.
+    pub(crate) fn differs(&self, other: &Self) -> bool {
+        (&self.params, &self.limits, &self.breaker) != (&other.params, &other.limits, &other.breaker)
+    }
+
     /// These settings with what a record changes.
     pub(crate) fn with(&self, record: &Record, revision: i64, at: i64) -> Self {
         let origin = status::Origin {
@@ -39,6 +47,10 @@ impl Settings {
             settings.limits = limits.clone();
             settings.limits_origin = origin;
         }
+        if let Some(breaker) = &record.breaker {
+            settings.breaker = breaker.clone();
+        }
+        settings.over.clone_from(&record.over);
         settings
     }
 }
@@ -84,12 +96,14 @@ pub(crate) struct Entry {
     /// Why the active version cannot run beside the others.
     pub(crate) misfit: Option<status::Refusal>,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) breaker: Arc<breakers::Kept>,
 }
 
 impl Entry {
-    pub(crate) fn new(id: PluginId) -> Self {
+    pub(crate) fn new(id: PluginId, breaker: Arc<breakers::Kept>) -> Self {
         Self {
             id,
+            breaker,
             file_digest: None,
             is_loading: false,
             candidate: None,
@@ -130,6 +144,10 @@ impl Entry {
             let words: Vec<_> = problems.into_iter().map(|problem| problem.message).collect();
             refuse(code::CEILING_EXCEEDED, words.join("; "))
         })?;
+        let policy = settings.breaker.policy(rules.raw_retention).map_err(|(field, message)| {
+            let problem = Problem { code: code::SETTINGS_INVALID, message: format!("breaker.{field}: {message}") };
+            Refused { problem, fields: vec![FieldProblem { path: format!("/{field}"), message }] }
+        })?;
         let shape = component.probe(&self.id, &params, limits).map_err(|r| refuse(r.code, r.message))?;
         Ok(Version {
             id: self.id.clone(),
@@ -140,6 +158,8 @@ impl Entry {
             adds: shape.adds.into(),
             may_halt: rules.may_halt.contains(&self.id.name),
             counters: Arc::clone(&self.counters),
+            breaker: Arc::clone(&self.breaker),
+            policy,
         })
     }
 
@@ -166,6 +186,7 @@ impl Entry {
             params_origin: self.settings.params_origin.clone(),
             limits: self.active.as_ref().map_or(rules.limits_default, |active| active.limits),
             limits_origin: self.settings.limits_origin.clone(),
+            breaker: self.settings.breaker.clone(),
             counts: self.counters.snapshot(),
         }
     }
@@ -193,6 +214,8 @@ pub(crate) struct Rules {
     pub(crate) limits_ceiling: Limits,
     pub(crate) may_halt: std::collections::BTreeSet<phronis_core::Name>,
     pub(crate) holds_when_missing: bool,
+    /// How long raw keeps records; none: for ever.
+    pub(crate) raw_retention: Option<std::time::Duration>,
 }
 
 impl Rules {
@@ -203,6 +226,7 @@ impl Rules {
             limits_ceiling: stream.limits_ceiling,
             may_halt: stream.may_halt.clone(),
             holds_when_missing: stream.holds_when_missing,
+            raw_retention: stream.retention.age,
         }
     }
 }

@@ -3,15 +3,20 @@
 //! The truth is the newest good record of `phronis.config`; a file is published there once per content digest.
 //! Limits are partial: what is absent is the host's default, and a ceiling is never exceeded.
 
+use std::time::Duration;
+
 use phronis_core::plugin::Limits;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+
+use crate::breakers::{self, Override};
 
 /// Settings as somebody wrote them, before they are checked against a plugin.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Wanted {
     pub(crate) params: Option<Map<String, Value>>,
     pub(crate) limits: Option<WantedLimits>,
+    pub(crate) breaker: Option<breakers::Wanted>,
 }
 
 /// Limits as written: text for sizes and times, absent is the default.
@@ -71,6 +76,8 @@ pub(crate) fn parse_file(text: &str) -> Result<Wanted, String> {
     struct File {
         params: Option<toml::Table>,
         limits: Option<WantedLimits>,
+        breaker: Option<breakers::Wanted>,
+        when_open: Option<breakers::WhenOpen>,
     }
     let file: File = toml::from_str(text).map_err(|e| e.to_string().trim_end().replace('\n', " | "))?;
     let params = match file.params {
@@ -80,7 +87,16 @@ pub(crate) fn parse_file(text: &str) -> Result<Wanted, String> {
         },
         None => None,
     };
-    Ok(Wanted { params, limits: file.limits })
+    let breaker = match (file.breaker, file.when_open) {
+        (Some(breakers::Wanted { when_open: Some(_), .. }), Some(_)) => {
+            return Err("when_open stands twice: once at the top and once in [breaker]".into());
+        }
+        (breaker, Some(when_open)) => {
+            Some(breakers::Wanted { when_open: Some(when_open), ..breaker.unwrap_or_default() })
+        }
+        (breaker, None) => breaker,
+    };
+    Ok(Wanted { params, limits: file.limits, breaker })
 }
 
 /// A record of `phronis.config`. The key is `plugins/<tenant>/<stream>/<name>`.
@@ -93,6 +109,12 @@ pub(crate) struct Record {
     pub(crate) params: Option<Map<String, Value>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) limits: Option<WantedLimits>,
+    /// When its breaker opens, and what becomes of its batches then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) breaker: Option<breakers::Wanted>,
+    /// What a person said of its breaker; absent: nothing. Carried along by writers of other settings.
+    #[serde(default, rename = "override", skip_serializing_if = "Option::is_none")]
+    pub(crate) over: Option<Override>,
     /// `file`, `api`, `cli`, or what the writer calls itself.
     #[serde(default)]
     pub(crate) source: String,
@@ -112,8 +134,8 @@ impl Record {
     /// Says what is wrong with it.
     pub(crate) fn parse(value: &[u8]) -> Result<Self, String> {
         let record: Self = serde_json::from_slice(value).map_err(|error| error.to_string())?;
-        if record.params.is_none() && record.limits.is_none() {
-            return Err("it has neither `params` nor `limits`".to_owned());
+        if record.params.is_none() && record.limits.is_none() && record.breaker.is_none() && record.over.is_none() {
+            return Err("it has neither `params` nor `limits` nor `breaker` nor `override`".to_owned());
         }
         Ok(record.whole())
     }
@@ -125,7 +147,8 @@ impl Record {
 
     fn whole(self) -> Self {
         let (params, limits) = (self.params.unwrap_or_default(), self.limits.unwrap_or_default());
-        Self { params: Some(params), limits: Some(limits), ..self }
+        let breaker = self.breaker.unwrap_or_default();
+        Self { params: Some(params), limits: Some(limits), breaker: Some(breaker), ..self }
     }
 }
 
@@ -163,9 +186,27 @@ fn millis(text: &str) -> Option<u64> {
         "ms" => 1,
         "s" => 1_000,
         "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
         _ => return None,
     };
     number.checked_mul(factor)
+}
+
+/// A time such as `30s`.
+pub(crate) fn duration(text: &str) -> Option<Duration> {
+    millis(text).map(Duration::from_millis)
+}
+
+/// A time as [`duration`] reads it, in the largest unit that shows all of it; below a millisecond nothing is shown.
+pub(crate) fn text(duration: Duration) -> String {
+    let millis = duration.as_millis();
+    for (unit, factor) in [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000)] {
+        if millis >= factor && millis.is_multiple_of(factor) {
+            return format!("{}{unit}", millis / factor);
+        }
+    }
+    format!("{millis}ms")
 }
 
 fn split_unit(text: &str) -> Option<(u64, &str)> {
@@ -189,10 +230,14 @@ mod tests {
             ("[param]\nhigh = 1", "unknown field `param`"),
             ("[limits]\nmemroy = \"1MiB\"", "unknown field `memroy`"),
             ("[params", "line 1"),
+            ("when_open = \"wait\"", "unknown variant `wait`"),
+            ("when_open = \"hold\"\n[breaker]\nwhen_open = \"bypass\"", "when_open stands twice"),
         ] {
             let seen = parse_file(text).unwrap_err();
             assert!(seen.contains(expect), "{seen}");
         }
+        let wanted = parse_file("when_open = \"hold\"\n[breaker]\nfailures = 3").unwrap().breaker.unwrap();
+        assert_eq!((wanted.when_open, wanted.failures), (Some(breakers::WhenOpen::Hold), Some(3)));
         let limits: WantedLimits = toml::from_str("memory = \"lots\"").unwrap();
         assert!(limits.over(Limits::default()).unwrap_err().contains("limits.memory"));
     }
@@ -222,5 +267,9 @@ mod tests {
         assert_eq!(size("99999999999GiB"), None);
         assert_eq!(millis("2s"), Some(2000));
         assert_eq!(millis("2"), None);
+        for (millis, expect) in [(0, "0ms"), (1500, "1500ms"), (30_000, "30s"), (600_000, "10m"), (86_400_000, "1d")] {
+            assert_eq!(text(Duration::from_millis(millis)), expect);
+            assert_eq!(duration(expect), Some(Duration::from_millis(millis)));
+        }
     }
 }

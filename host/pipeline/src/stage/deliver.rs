@@ -18,7 +18,7 @@ use phronis_core::alert::{self, Alert};
 use phronis_core::contract::Column;
 use phronis_core::delivery::{Append, Delivery};
 use phronis_core::id::Id;
-use phronis_core::letter::{HALTED, Origin, UNJUDGED};
+use phronis_core::letter::{HALTED, Origin, Stage, UNJUDGED};
 use phronis_core::processed::Writer;
 use phronis_core::records::{HeadersBuilder, RecordsBuilder, TopicName};
 use phronis_core::time::Time;
@@ -26,7 +26,7 @@ use serde_json::{Map, Value, json};
 
 pub(crate) use self::letters::code_of;
 use super::course::Course;
-use super::{Found, Judged, Leaving};
+use super::{Found, Judged, Leaving, Waiting};
 use crate::clock::now_us;
 use crate::plugins::{Lineup, Version};
 use crate::status::StreamCounts;
@@ -39,7 +39,8 @@ const ORIGIN_OFFSET: &str = "phronis-origin-offset";
 /// On a processed event: a detector that was not shown it, because a field that it requires is null. One header a detector.
 const SKIPPED: &str = "phronis-skipped";
 
-/// On a processed event: a plugin that never had a good version. One header a plugin.
+/// On a processed event: a plugin that it passed by, because it never had a good version, or because its breaker is open.
+/// One header a plugin.
 const BYPASSED: &str = "phronis-bypassed";
 
 /// Bytes that one delivery may have: well below what a log takes at once.
@@ -296,7 +297,12 @@ impl<'a> Marks<'a> {
         let owed = owed.iter().map(|owed| (owed.event, UNJUDGED, owed.plugin.id.name.as_str()));
         let skipped = judged.skipped.iter().map(|(event, plugin)| (*event, SKIPPED, plugin.id.name.as_str()));
         let halted = judged.halted.iter().map(|(event, agent)| (*event, HALTED, agent.as_str()));
-        let mut marks: Vec<_> = debts.chain(owed).chain(skipped).chain(halted).collect();
+        let waiting = judged.ranges.iter().filter(|waiting| waiting.stage == Stage::Detect);
+        let waiting = waiting.flat_map(|Waiting { plugin, events, .. }| {
+            events.iter().map(|event| (*event, UNJUDGED, plugin.id.name.as_str()))
+        });
+        let bypassed = judged.bypassed.iter().map(|(event, plugin)| (*event, BYPASSED, plugin.id.name.as_str()));
+        let mut marks: Vec<_> = debts.chain(owed).chain(skipped).chain(halted).chain(waiting).chain(bypassed).collect();
         marks.sort_unstable();
         Self { marks, bypassed: lineup.bypassed.iter().map(|name| name.as_str()).collect() }
     }

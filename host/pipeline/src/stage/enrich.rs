@@ -1,11 +1,14 @@
 //! Enrichers, one after the other: each adds its columns, drops rows by its rule, or has no answer for a row.
 
+use std::sync::Arc;
+
 use arrow_array::{ArrayRef, new_null_array};
-use phronis_core::plugin::Batch;
+use phronis_core::letter::Stage;
+use phronis_core::plugin::{Batch, Enrichment};
 
 use super::select::select;
-use super::{Judged, Leaving};
-use crate::Error;
+use super::{Judged, Leaving, Stopped, Waiting};
+use crate::breakers::WhenOpen;
 use crate::crew::Member;
 
 /// Leaves an enricher out whose columns nobody reads this time: they are there, and null.
@@ -17,7 +20,7 @@ pub(crate) fn pass_by(judged: &mut Judged, member: &Member) {
 }
 
 /// Runs one enricher over the batch.
-pub(crate) fn enrich(judged: &mut Judged, member: &mut Member) -> Result<(), Error> {
+pub(crate) fn enrich(judged: &mut Judged, member: &mut Member) -> Result<(), Stopped> {
     let events = judged.checked.events.len();
     let placed = member.placed.clone();
     let version = &placed.version;
@@ -28,7 +31,23 @@ pub(crate) fn enrich(judged: &mut Judged, member: &mut Member) -> Result<(), Err
         rows: selection.rows,
         columns: &selection.columns,
     };
-    let enrichment = member.enrich(&batch, &version.adds);
+    let mut answered = selection.rows;
+    let enrichment = match member.enrich(&batch, &version.adds) {
+        Ok(enrichment) => enrichment,
+        Err(WhenOpen::Hold) => return Err(Stopped::Held),
+        Err(WhenOpen::Bypass) => {
+            judged.bypassed.extend(selection.events().map(|event| (event, Arc::clone(version))));
+            answered = 0;
+            Enrichment::default()
+        }
+        Err(WhenOpen::Letter) => {
+            let events: Vec<u32> = selection.events().collect();
+            judged.leaving.extend(events.iter().map(|event| (*event, Leaving::Waits)));
+            judged.ranges.push(Waiting { plugin: Arc::clone(version), stage: Stage::Enrich, events });
+            answered = 0;
+            Enrichment::default()
+        }
+    };
     for (index, added) in version.adds.iter().enumerate() {
         let column: ArrayRef = match enrichment.columns.get(index) {
             Some(column) => selection.spread(column, events)?,
@@ -42,9 +61,9 @@ pub(crate) fn enrich(judged: &mut Judged, member: &mut Member) -> Result<(), Err
     }
     let failures = enrichment.failures.len();
     for failure in enrichment.failures {
-        let plugin = std::sync::Arc::clone(version);
+        let plugin = Arc::clone(version);
         judged.leaving.insert(selection.event(failure.row), Leaving::Failed { plugin, failure });
     }
-    member.count(selection.rows.saturating_sub(failures), selection.skipped.len());
+    member.count(answered.saturating_sub(failures), selection.skipped.len());
     Ok(())
 }

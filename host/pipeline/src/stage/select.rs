@@ -28,6 +28,11 @@ impl Selection {
         self.events.as_ref().map_or(same, |events| events.values().get(row).copied().unwrap_or(u32::MAX))
     }
 
+    /// The events of all rows, rising.
+    pub(crate) fn events(&self) -> impl Iterator<Item = u32> {
+        (0..self.rows).map(|row| self.event(row))
+    }
+
     /// Stretches a column of the shown rows over all events; null where an event was not shown.
     pub(crate) fn spread(&self, column: &ArrayRef, events: usize) -> Result<ArrayRef, arrow_schema::ArrowError> {
         let Some(shown) = &self.events else { return Ok(ArrayRef::clone(column)) };

@@ -95,7 +95,7 @@ impl Worker {
             self.meters.ignored(sorted.ignored);
         }
         let watermark = self.partitions.get(&Lane::raw(lane.partition)).map_or(i64::MIN, |state| state.watermark);
-        let (mut delivery, mut tally) = (Delivery::default(), StreamCounts::default());
+        let (mut delivery, mut tally, mut judged_whole) = (Delivery::default(), StreamCounts::default(), Vec::new());
         for (course, records) in sorted.runs {
             let polled = now_us();
             let checked = self.decoder.check(records);
@@ -107,6 +107,12 @@ impl Worker {
                 Ok((more, counts)) => {
                     delivery.appends.extend(more.appends);
                     tally += counts;
+                    if let Letters::Range { letter, .. } = &course.letters
+                        && judged.ranges.is_empty()
+                        && judged.bypassed.is_empty()
+                    {
+                        judged_whole.extend(letter.letter.plugin.as_ref().map(|plugin| plugin.name.clone()));
+                    }
                 }
                 Err(deliver::Failure::TooMuch) => match (&course.letters, fit) {
                     (Letters::Range { letter, .. }, Fit::Forced) if judged.checked.records.len() > 1 => {
@@ -130,6 +136,7 @@ impl Worker {
         failpoint::pass("letters-judged");
         self.submit(lane, delivery, next, tally, (0, 0))?;
         failpoint::pass("letters-answered");
+        self.crew.ranges_settled(&judged_whole);
         Ok(true)
     }
 

@@ -26,6 +26,13 @@ impl Worker {
         self.rewind();
     }
 
+    /// A breaker opened before a batch was judged whole: what was taken is read again when the worker may go on.
+    pub(super) fn hold_back(&mut self) -> Result<()> {
+        let settled = self.settle_all();
+        self.rewind();
+        settled
+    }
+
     /// Waits a little, longer each time, and keeps its place in the group.
     fn pause(&mut self) {
         let until = Instant::now() + self.backoff;

@@ -12,15 +12,29 @@ use phronis_core::{PluginId, code};
 use phronis_log::{Error, Ticket};
 use serde_json::{Value, json};
 
+use super::super::entry::Settings;
 use super::super::settings::{self, Record};
 use super::super::{Applied, Change, ChangeError, Problem, Version, What};
 use super::Control;
+use crate::breakers::Override;
 use crate::clock::now_ms;
 use crate::live;
 use crate::whole::settled;
 
 /// How long a change waits for room in a busy log.
 const ROOM: Duration = Duration::from_secs(2);
+
+impl What {
+    /// How to tell what is in force of what it changes.
+    fn value(&self) -> fn(&Version, &Settings) -> Value {
+        match self {
+            Self::Params(_) => |version, _| version.params.clone(),
+            Self::Limits(_) => |version, _| json!(version.limits),
+            Self::Breaker(_) => |version, _| json!(version.policy.written()),
+            Self::Override(_) => |_, settings| json!(settings.over),
+        }
+    }
+}
 
 impl Control {
     /// Takes over records of `phronis.config`. What was taken before is left out.
@@ -94,6 +108,8 @@ impl Control {
         let mut record = Record {
             params: None,
             limits: None,
+            breaker: None,
+            over: entry.settings.over.clone(),
             source: change.source,
             actor: change.actor,
             reason: change.reason,
@@ -101,25 +117,34 @@ impl Control {
         };
         let invalid =
             |message: String| ChangeError::Refused { code: code::SETTINGS_INVALID, message, problems: Vec::new() };
-        let is_params = matches!(change.what, What::Params(_));
-        match change.what {
+        let what = change.what;
+        let value_of = what.value();
+        match what {
             What::Params(Value::Object(params)) => record.params = Some(params),
             What::Params(_) => return Err(invalid("parameters are a JSON object".into())),
             What::Limits(limits) => {
                 record.limits = Some(serde_json::from_value(limits).map_err(|e| invalid(format!("limits: {e}")))?);
             }
+            What::Breaker(breaker) => {
+                record.breaker = Some(serde_json::from_value(breaker).map_err(|e| invalid(format!("breaker: {e}")))?);
+            }
+            What::Override(over) => {
+                record.over = over.map(|over| Override { actor: over.actor.or_else(|| record.actor.clone()), ..over });
+            }
         }
         let wanted = entry.settings.with(&record, i64::MAX, now_ms());
         let (version, _) = self.try_newest(&id, &wanted)?;
-        let value = |version: &Version| {
-            if is_params { version.params.clone() } else { serde_json::to_value(version.limits).unwrap_or_default() }
-        };
+        let value = value_of(&version, &wanted);
         if change.is_dry_run {
-            return Ok(Applied { revision: None, value: value(&version) });
+            return Ok(Applied { revision: None, value });
         }
-        let value = value(&version);
         // The topic keeps the last record of a key: it must say all, not only what changed.
-        let whole = Record { params: Some(wanted.params), limits: Some(wanted.limits), ..record.clone() };
+        let whole = Record {
+            params: Some(wanted.params),
+            limits: Some(wanted.limits),
+            breaker: Some(wanted.breaker),
+            ..record.clone()
+        };
         let revision = self.write(&id, &whole)?;
         self.adopt(&id, version, &record, revision);
         self.publish(&id);

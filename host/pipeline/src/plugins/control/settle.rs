@@ -42,16 +42,14 @@ impl Control {
                 self.put_in_force(id, version, newest);
                 self.refuse_candidate(id, unfit);
             }
-            Err(refused) if newest.params != in_force.params || newest.limits != in_force.limits => {
-                match self.try_newest(id, &in_force) {
-                    Ok((version, unfit)) => {
-                        self.refuse_settings(id, &refused.problem);
-                        self.put_in_force(id, version, in_force);
-                        self.refuse_candidate(id, unfit);
-                    }
-                    Err(_) => self.refuse_candidate(id, Some(refused)),
+            Err(refused) if newest.differs(&in_force) => match self.try_newest(id, &in_force) {
+                Ok((version, unfit)) => {
+                    self.refuse_settings(id, &refused.problem);
+                    self.put_in_force(id, version, in_force);
+                    self.refuse_candidate(id, unfit);
                 }
-            }
+                Err(_) => self.refuse_candidate(id, Some(refused)),
+            },
             Err(refused) => self.refuse_candidate(id, Some(refused)),
         }
     }
@@ -102,6 +100,8 @@ impl Control {
         let record = Record {
             params: Some(wanted.params.clone().unwrap_or_default()),
             limits: Some(wanted.limits.clone().unwrap_or_default()),
+            breaker: Some(wanted.breaker.clone().unwrap_or_default()),
+            over: self.entry(id).newest.over.clone(),
             source: "file".into(),
             actor: None,
             reason: None,

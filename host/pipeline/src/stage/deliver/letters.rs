@@ -4,23 +4,27 @@
 //! What it brought about beside (a detector without an answer for an event that is delivered at last) is a letter of its own.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use phronis_core::decode::Rejection;
 use phronis_core::letter::backoff::Policy;
-use phronis_core::letter::{self, Letter, Outcome, RANGE, REDRIVE, Returned, Settlement, Stage};
+use phronis_core::letter::{self, Letter, Offsets, Outcome, RANGE, REDRIVE, Returned, Settlement, Stage};
 use phronis_core::plugin::FailureKind;
 use phronis_core::records::{Headers, HeadersBuilder, RecordsBuilder, TopicName};
 use phronis_core::time::Time;
-use phronis_core::{Code, code};
+use phronis_core::{Code, Name, code};
 
+use super::super::again::narrowed;
 use super::super::course::Letters;
 use super::super::{Debt, Judged, Leaving};
 use super::{Failure, Owed, Scribe, TooLarge};
 use crate::plugins::Version;
 use crate::status::StreamCounts;
 use crate::stream::limits::Most;
+
+/// What a range letter's headers may have; the most that names, versions and the message can come to is less.
+const RANGE_HEADERS: usize = 4 << 10;
 
 /// Why a record is a letter.
 struct Reason<'a> {
@@ -37,6 +41,8 @@ struct Written {
     records: RecordsBuilder,
     /// Rows whose letter came back and failed again.
     again: BTreeSet<usize>,
+    /// Records of the range letter that came back for which it goes back once more.
+    back: u64,
 }
 
 impl Scribe<'_> {
@@ -56,7 +62,7 @@ impl Scribe<'_> {
         for (event, leaving) in leaving {
             let row = checked.events.record(*event as usize);
             let reason = match leaving {
-                Leaving::Dropped { .. } => continue,
+                Leaving::Dropped { .. } | Leaving::Waits => continue,
                 Leaving::Failed { plugin, failure } => {
                     let (code, message) = (code_of(failure.kind), Cow::from(&failure.message));
                     Reason { row, stage: Stage::Enrich, plugin: Some(plugin), code, message }
@@ -76,6 +82,7 @@ impl Scribe<'_> {
             self.letter(&mut written, Reason { row, stage, plugin: None, code, message }, tally)?;
         }
         self.debts(owed, too_large, &mut written, tally)?;
+        self.waiting(too_large, &mut written, tally)?;
         self.settle(&mut written, tally);
         Ok(written.records)
     }
@@ -128,7 +135,9 @@ impl Scribe<'_> {
         let letter = match returned {
             Some(_) if !written.again.insert(row) => return Ok(()),
             Some(returned) => {
-                let attempt = returned.letter.attempt.saturating_add(1);
+                // Nobody was asked where a breaker is open: that is no attempt.
+                let tries = u32::from(code != code::BREAKER_OPEN);
+                let attempt = returned.letter.attempt.saturating_add(tries);
                 let failed = Letter { stage, plugin, code, message, attempt, ..returned.letter.clone() };
                 again(failed, returned, &self.stream.options.retry, now)
             }
@@ -140,6 +149,96 @@ impl Scribe<'_> {
             }
         };
         self.spend(write(&mut written.records, letter, source, returned, &self.most, self.now))
+    }
+
+    /// What plugins were not shown, because their breakers are open. Records that stand in raw share one range letter;
+    /// a range letter that came back for its plugin goes back, and a letter of one record stays one.
+    fn waiting(&self, too_large: &TooLarge, written: &mut Written, tally: &mut StreamCounts) -> Result<(), Failure> {
+        let bypassed = self.judged.bypassed.iter().filter(|_| !self.course.delivers());
+        // An event that was delivered long ago cannot pass by: its letter waits on.
+        let bypassed = bypassed.map(|(event, plugin)| (plugin, Stage::Detect, std::slice::from_ref(event)));
+        let ranges = self.judged.ranges.iter().map(|waiting| (&waiting.plugin, waiting.stage, &*waiting.events));
+        type Rows<'a> = (&'a Arc<Version>, Vec<usize>);
+        let mut all: BTreeMap<(&Name, Stage), Rows<'_>> = BTreeMap::new();
+        for (plugin, stage, events) in ranges.chain(bypassed) {
+            let (_, rows) = all.entry((&plugin.id.name, stage)).or_insert_with(|| (plugin, Vec::new()));
+            // An event that is a letter as a whole owes nothing beside.
+            let waits = events.iter().filter(|event| !too_large.contains_key(event));
+            rows.extend(waits.map(|event| self.judged.checked.events.record(*event as usize)));
+        }
+        for ((name, stage), (plugin, rows)) in all {
+            let message = format!("the breaker of {name} is open");
+            if let Letters::Each(_) = self.course.letters {
+                for row in rows {
+                    let (plugin, code, message) = (Some(plugin), code::BREAKER_OPEN, Cow::from(&message));
+                    self.letter(written, Reason { row, stage, plugin, code, message }, tally)?;
+                }
+                continue;
+            }
+            let Some(offsets) = Offsets::of(rows.into_iter().map(|row| self.offset(row))) else { continue };
+            match &self.course.letters {
+                Letters::Range { letter, .. } if self.is_its_own(letter, name, stage) => {
+                    written.back = offsets.records();
+                    self.back(letter, offsets, written)?;
+                }
+                _ => self.range(plugin, stage, offsets, &message, written, tally)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a range letter came back for this plugin: alone, or as the one that it waits for.
+    fn is_its_own(&self, returned: &Returned, plugin: &Name, stage: Stage) -> bool {
+        let waits_for = returned.letter.plugin.as_ref().map(|plugin| &plugin.name);
+        !self.course.delivers() || (waits_for == Some(plugin) && returned.letter.stage == stage)
+    }
+
+    /// A range letter goes back, with what still waits. It has not been tried.
+    fn back(&self, returned: &Returned, offsets: Offsets, written: &mut Written) -> Result<(), Failure> {
+        let mut range = narrowed(&returned.letter, offsets);
+        range.letter.previous = Some(returned.at);
+        range.letter.due_at = self.stream.options.retry.due(
+            range.letter.id,
+            range.letter.stage,
+            code::BREAKER_OPEN,
+            range.letter.attempt,
+            Time(self.now),
+        );
+        let (count, json) = (range.offsets.records(), range.offsets.to_json());
+        self.spend(json.len() + RANGE_HEADERS)?;
+        write_range(&mut written.records, &range.letter, count, &json, returned, self.now);
+        Ok(())
+    }
+
+    /// First range letters: several where one would be too large.
+    fn range(
+        &self,
+        plugin: &Arc<Version>,
+        stage: Stage,
+        offsets: Offsets,
+        message: &str,
+        written: &mut Written,
+        tally: &mut StreamCounts,
+    ) -> Result<(), Failure> {
+        if stage == Stage::Enrich {
+            tally.waiting += offsets.records();
+        }
+        for part in offsets.split(self.most.letter.saturating_sub(RANGE_HEADERS)) {
+            tally.range_letters += 1;
+            let row = self.judged.checked.records.offsets.values().partition_point(|at| *at < part.first());
+            let name = letter::Plugin {
+                name: plugin.id.name.clone(),
+                version: plugin.component.manifest().version.clone(),
+                digest: plugin.component.digest().to_owned(),
+            };
+            let (id, now) = (&self.stream.options.id, Time(self.now));
+            let range = letter::Range::new(id, stage, name, self.origin(row), part, message, now);
+            let (mut headers, value) = (HeadersBuilder::default(), range.offsets.to_json());
+            range.write(&mut headers);
+            self.spend(value.len() + headers.as_bytes().len())?;
+            written.records.push(self.now / 1000, None, Some(&value), headers.as_bytes());
+        }
+        Ok(())
     }
 
     /// Says how the letters ended that did not fail again.
@@ -154,10 +253,10 @@ impl Scribe<'_> {
             Letters::Range { letter, is_partial } => {
                 tally.retries += 1;
                 let outcome = if is_debt { Outcome::Judged } else { Outcome::Delivered };
-                if !is_partial {
+                if !is_partial && written.back == 0 {
                     settlement(&mut written.records, letter, outcome, self.now);
                 }
-                rows
+                rows.saturating_sub(written.back)
             }
             Letters::Each(letters) => {
                 tally.retries += letters.len() as u64;

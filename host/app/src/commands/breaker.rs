@@ -1,0 +1,138 @@
+//! `phronis breaker`: what the breakers of a running host do, and a person's word over them.
+
+use std::io::Write as _;
+
+use phronis_core::PluginId;
+use phronis_core::text::escape;
+use reqwest::Method;
+use serde_json::{Map, Value};
+
+use super::items;
+use super::plugin::parse_id;
+use crate::client::ClientArgs;
+use crate::failure::{Exit, Outcome};
+use crate::output::{self, Format, cell};
+
+/// Look at the breakers of a running host, and open or close them by hand
+///
+/// Each plugin has a breaker: when the plugin keeps failing it opens, and the plugin is left alone for a while.
+/// What becomes of events meanwhile is the plugin's setting when_open: letter, bypass or hold.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    client: ClientArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// List the breakers: state, who decides, failures, when they are tried again
+    List {
+        /// How to print the list
+        #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
+        output: Format,
+    },
+    /// Show all that is known of a plugin's breaker, as JSON
+    Show {
+        /// The plugin
+        #[arg(value_parser = parse_id)]
+        id: PluginId,
+    },
+    /// Keep a breaker open: the plugin is not asked
+    Open(Said),
+    /// Keep a breaker closed: the plugin is asked, however often it fails
+    Close(Said),
+    /// Let a breaker count and say what it would have done, and never open
+    Shadow(Said),
+    /// Let a breaker decide itself again
+    Auto {
+        /// The plugin
+        #[arg(value_parser = parse_id)]
+        id: PluginId,
+        /// Why, for the audit
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct Said {
+    /// The plugin
+    #[arg(value_parser = parse_id)]
+    id: PluginId,
+    /// Why; it stands beside the breaker and in the audit
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+    /// For how long: 30m, 2h; without it, until someone says otherwise
+    #[arg(long = "for", value_name = "TIME")]
+    lasts: Option<String>,
+}
+
+/// Does what was asked for.
+pub async fn run(args: Args) -> Outcome {
+    match args.command {
+        Command::List { output } => list(&args.client, output).await,
+        Command::Show { id } => {
+            let breaker = args.client.client()?.get(&path(&id)).await?;
+            writeln!(std::io::stdout(), "{breaker:#}")?;
+            Ok(Exit::Ok)
+        }
+        Command::Open(said) => say(&args.client, &said.id, "open", Some(said.reason), said.lasts).await,
+        Command::Close(said) => say(&args.client, &said.id, "close", Some(said.reason), said.lasts).await,
+        Command::Shadow(said) => say(&args.client, &said.id, "shadow", Some(said.reason), said.lasts).await,
+        Command::Auto { id, reason } => say(&args.client, &id, "auto", reason, None).await,
+    }
+}
+
+async fn list(client: &ClientArgs, format: Format) -> Outcome {
+    let breakers = items(&client.client()?, "/v1/breakers").await?;
+    output::list(
+        &breakers,
+        format,
+        &[
+            ("PLUGIN", &|item| cell(item, "/plugin")),
+            ("STATE", &|item| cell(item, "/state")),
+            ("MODE", &|item| cell(item, "/mode")),
+            ("WHEN OPEN", &|item| cell(item, "/settings/when_open")),
+            ("FAILURES", &|item| format!("{}/{}", cell(item, "/failures"), cell(item, "/threshold"))),
+            ("RETRY AT", &|item| cell(item, "/retry_at")),
+            ("LAST TRIP", &|item| match item.pointer("/last_trip/reason").and_then(Value::as_str) {
+                Some(reason) => format!("{reason} {}", cell(item, "/last_trip/at")),
+                None => String::new(),
+            }),
+            ("WAITING", &|item| cell(item, "/ranges_waiting")),
+            ("REASON", &|item| match item.pointer("/override/reason") {
+                Some(_) => cell(item, "/override/reason"),
+                None => String::new(),
+            }),
+        ],
+    )?;
+    Ok(Exit::Ok)
+}
+
+async fn say(
+    client: &ClientArgs,
+    id: &PluginId,
+    state: &str,
+    reason: Option<String>,
+    lasts: Option<String>,
+) -> Outcome {
+    let client = client.client()?;
+    let members = [("state", Some(state.to_owned())), ("reason", reason), ("for", lasts)];
+    let body: Map<String, Value> =
+        members.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?.into()))).collect();
+    let mut request = client.request(Method::PUT, &format!("{}/override", path(id))).json(&body);
+    if let Ok(user) = std::env::var("USER") {
+        request = request.header("x-actor", user);
+    }
+    client.checked(request).await?;
+    let breaker = client.get(&path(id)).await?;
+    let told = format!("{id}: the breaker is {} ({})", cell(&breaker, "/state"), cell(&breaker, "/mode"));
+    writeln!(std::io::stdout(), "{}", escape(&told))?;
+    Ok(Exit::Ok)
+}
+
+fn path(id: &PluginId) -> String {
+    format!("/v1/breakers/{id}")
+}

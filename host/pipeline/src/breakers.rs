@@ -1,0 +1,340 @@
+//! The breakers of all plugins, one a plugin, shared by its workers; what they do stands in `phronis_core::breaker`.
+//!
+//! [`Breakers`] is the registry; it lives beside the board of plugins and outlives versions.
+//! [`Kept`] is one of them with its policy: what becomes of a batch while it is open, and what a person said.
+//! `watch` is the thread that moves time on and tells everyone of changes. Nothing here is on a worker's path
+//! but [`Kept::cell`] and what it leads to.
+
+mod tell;
+mod wanted;
+mod watch;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::time::{Duration, Instant};
+
+use phronis_core::PluginId;
+use phronis_core::breaker::{self, Counts, Guard, Mode, Shared, State};
+use phronis_core::time::Time;
+
+use crate::clock::now_us;
+use crate::plugins::settings;
+
+pub(crate) use wanted::Policy;
+pub use wanted::{Override, Wanted, WhenOpen, Wish};
+pub(crate) use watch::Watch;
+
+/// All breakers of this host.
+#[derive(Debug)]
+pub(crate) struct Breakers {
+    all: Mutex<BTreeMap<PluginId, Arc<Kept>>>,
+    guard: Arc<Mutex<Guard>>,
+    clock: Clock,
+    /// Wakes the watch when something changed.
+    wake: mpsc::SyncSender<()>,
+    woken: Mutex<Option<mpsc::Receiver<()>>>,
+}
+
+/// The breakers' clock: it never goes back, and knows the wall's time for those who read it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Clock(Instant);
+
+impl Clock {
+    /// Since a fixed moment.
+    pub(crate) fn now(self) -> Duration {
+        self.0.elapsed()
+    }
+
+    /// The wall's time of a moment, by the wall clock of now.
+    pub(crate) fn wall(self, at: Duration) -> Time {
+        let micros = |duration: Duration| i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
+        Time(now_us().saturating_sub(micros(self.now())).saturating_add(micros(at)))
+    }
+
+    /// The moment of a time on the wall, by the wall clock of now; one that is past is now.
+    pub(crate) fn moment(self, at: Time) -> Duration {
+        self.now() + Duration::from_micros(u64::try_from(at.0.saturating_sub(now_us())).unwrap_or(0))
+    }
+}
+
+/// A plugin's breaker and its policy.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    pub(crate) id: PluginId,
+    shared: Arc<Shared>,
+    clock: Clock,
+    wake: mpsc::SyncSender<()>,
+    when_open: AtomicU8,
+    ranges_most: AtomicU64,
+    /// Range letters that wait to be judged, as far as this host knows.
+    ranges: AtomicU64,
+    /// Rows that it kept from the plugin.
+    refused_rows: AtomicU64,
+    policy: Mutex<Policy>,
+    over: Mutex<Option<Override>>,
+    /// Whether a version of the plugin is there.
+    is_live: AtomicBool,
+}
+
+impl Breakers {
+    pub(crate) fn new() -> Self {
+        let (wake, woken) = mpsc::sync_channel(1);
+        Self {
+            all: Mutex::default(),
+            guard: Arc::default(),
+            clock: Clock(Instant::now()),
+            wake,
+            woken: Mutex::new(Some(woken)),
+        }
+    }
+
+    /// A plugin's breaker; a new one is closed.
+    pub(crate) fn of(&self, id: &PluginId) -> Arc<Kept> {
+        let mut all = lock(&self.all);
+        if let Some(kept) = all.get(id) {
+            return Arc::clone(kept);
+        }
+        let policy = Policy::default();
+        let seed = seed(id);
+        let shared = Shared::new(policy.settings.clone(), seed, Arc::clone(&self.guard), self.clock.now());
+        let kept = Arc::new(Kept {
+            id: id.clone(),
+            shared: Arc::new(shared),
+            clock: self.clock,
+            wake: self.wake.clone(),
+            when_open: AtomicU8::new(policy.when_open as u8),
+            ranges_most: AtomicU64::new(policy.ranges_most),
+            ranges: AtomicU64::new(0),
+            refused_rows: AtomicU64::new(0),
+            policy: Mutex::new(policy),
+            over: Mutex::default(),
+            is_live: AtomicBool::new(false),
+        });
+        all.insert(id.clone(), Arc::clone(&kept));
+        kept
+    }
+
+    /// Whether a plugin would not be asked now: what the retry branch asks before it moves a letter.
+    pub(crate) fn is_open(&self, id: &PluginId) -> bool {
+        lock(&self.all).get(id).is_some_and(|kept| kept.is_open())
+    }
+
+    /// The plugins that are there, by id.
+    pub(crate) fn all(&self) -> Vec<Arc<Kept>> {
+        let is_live = |kept: &&Arc<Kept>| kept.is_live.load(Ordering::Relaxed);
+        let all: Vec<_> = lock(&self.all).values().filter(is_live).cloned().collect();
+        self.guard.lock().unwrap_or_else(PoisonError::into_inner).set_plugins(all.len());
+        all
+    }
+
+    /// One of them, if there is such a plugin.
+    pub(crate) fn get(&self, id: &PluginId) -> Option<Arc<Kept>> {
+        self.all().into_iter().find(|kept| kept.id == *id)
+    }
+
+    pub(crate) fn clock(&self) -> Clock {
+        self.clock
+    }
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        let default = |_| Self { settings: breaker::Settings::default(), when_open: WhenOpen::Letter, ranges_most: 0 };
+        Wanted::default().policy(None).unwrap_or_else(default)
+    }
+}
+
+impl Kept {
+    /// A breaker that nobody else hears of, for trying a plugin out.
+    pub(crate) fn apart(id: &PluginId) -> Arc<Self> {
+        Breakers::new().of(id)
+    }
+
+    /// A worker's way to ask and to count.
+    pub(crate) fn cell(&self) -> breaker::Cell {
+        self.shared.cell()
+    }
+
+    /// The breakers' time.
+    pub(crate) fn now(&self) -> Duration {
+        self.clock.now()
+    }
+
+    /// Something changed that should be told.
+    pub(crate) fn news(&self) {
+        // Full means that the watch will look anyway.
+        self.wake.try_send(()).ok();
+    }
+
+    /// Whether a batch that came now would not be shown to the plugin.
+    pub(crate) fn is_open(&self) -> bool {
+        self.shared.is_open()
+    }
+
+    /// What becomes of a batch while it is open; too many range letters make it wait.
+    pub(crate) fn when_open(&self) -> WhenOpen {
+        match self.when_open.load(Ordering::Relaxed) {
+            wait if wait == WhenOpen::Hold as u8 => WhenOpen::Hold,
+            pass if pass == WhenOpen::Bypass as u8 => WhenOpen::Bypass,
+            _ if self.ranges.load(Ordering::Relaxed) >= self.ranges_most.load(Ordering::Relaxed) => WhenOpen::Hold,
+            _ => WhenOpen::Letter,
+        }
+    }
+
+    /// Why the worker must wait, if it must.
+    pub(crate) fn why_held(&self) -> Option<String> {
+        if !self.is_open() || self.when_open() != WhenOpen::Hold {
+            return None;
+        }
+        let name = &self.id.name;
+        let (ranges, most) = (self.ranges.load(Ordering::Relaxed), self.ranges_most.load(Ordering::Relaxed));
+        if self.when_open.load(Ordering::Relaxed) == WhenOpen::Hold as u8 {
+            return Some(format!("waits for the breaker of {name} to close (PH2202)"));
+        }
+        Some(format!("waits for the breaker of {name} to close: {ranges} range letters wait, {most} may (PH2202)"))
+    }
+
+    /// Range letters became durable.
+    pub(crate) fn ranges_written(&self, letters: u64) {
+        self.ranges.fetch_add(letters, Ordering::Relaxed);
+    }
+
+    /// Range letters are settled: judged, or discarded.
+    pub(crate) fn ranges_settled(&self, letters: u64) {
+        let settle = |ranges: u64| Some(ranges.saturating_sub(letters));
+        // The closure always gives a value.
+        let _always = self.ranges.fetch_update(Ordering::Relaxed, Ordering::Relaxed, settle);
+    }
+
+    /// Rows were not shown to the plugin.
+    pub(crate) fn refused(&self, rows: usize) {
+        self.refused_rows.fetch_add(rows as u64, Ordering::Relaxed);
+    }
+
+    /// Whether a version of the plugin is there.
+    pub(crate) fn set_live(&self, is_live: bool) {
+        self.is_live.store(is_live, Ordering::Relaxed);
+    }
+
+    /// Settings and what a person said, in force from now on.
+    pub(crate) fn apply(&self, policy: &Policy, over: Option<&Override>) {
+        if *lock(&self.policy) != *policy {
+            self.when_open.store(policy.when_open as u8, Ordering::Relaxed);
+            self.ranges_most.store(policy.ranges_most, Ordering::Relaxed);
+            self.shared.set_settings(policy.settings.clone());
+            *lock(&self.policy) = policy.clone();
+        }
+        let over = over.filter(|over| over.until.is_none_or(|until| until.0 > now_us()));
+        let mut known = lock(&self.over);
+        if known.as_ref() == over {
+            return;
+        }
+        *known = over.cloned();
+        drop(known);
+        let mode = over.map_or(Mode::Auto, |over| over.state.mode());
+        let until = over.and_then(|over| over.until).map(|until| self.clock.moment(until));
+        if self.shared.set_mode(self.now(), mode, until) {
+            self.news();
+        }
+    }
+
+    /// The plugin has another version or other parameters.
+    pub(crate) fn renew(&self) {
+        if self.shared.renew(self.now()) {
+            self.news();
+        }
+    }
+
+    /// What there is to see.
+    pub(crate) fn status(&self) -> Status {
+        let view = self.shared.view(self.now());
+        let policy = lock(&self.policy).clone();
+        let over = lock(&self.over).clone().filter(|_| view.mode != Mode::Auto);
+        let wall = |at| self.clock.wall(at);
+        Status {
+            plugin: self.id.clone(),
+            state: view.state,
+            mode: view.mode,
+            over,
+            opened_at: view.opened_at.map(wall),
+            retry_at: view.retry_at.map(wall),
+            counts: view.counts,
+            deadlines_in_a_row: view.streak,
+            trips: view.trips,
+            last_trip: view.last_trip.map(|trip| Trip::of(&trip, self.clock)),
+            good_probes: view.good_probes,
+            ranges_waiting: self.ranges.load(Ordering::Relaxed),
+            refused_rows: self.refused_rows.load(Ordering::Relaxed),
+            settings: policy.written(),
+        }
+    }
+}
+
+/// A breaker, at one moment.
+#[derive(Debug, Clone)]
+pub struct Status {
+    /// Whose.
+    pub plugin: PluginId,
+    /// What it does.
+    pub state: State,
+    /// Who decides.
+    pub mode: Mode,
+    /// What a person said, while it holds.
+    pub over: Option<Override>,
+    /// Since when it is not closed.
+    pub opened_at: Option<Time>,
+    /// When it will be tried again.
+    pub retry_at: Option<Time>,
+    /// What stands in the window; a state that began just now begins with none.
+    pub counts: Counts,
+    /// Deadlines one after the other.
+    pub deadlines_in_a_row: u64,
+    /// Times in a row that it opened.
+    pub trips: u32,
+    /// The last time that a rule spoke.
+    pub last_trip: Option<Trip>,
+    /// Probes that went well, while half-open.
+    pub good_probes: u32,
+    /// Range letters that wait to be judged, as far as this host knows.
+    pub ranges_waiting: u64,
+    /// Rows that were not shown to the plugin since the process started.
+    pub refused_rows: u64,
+    /// Settings in force, all of them.
+    pub settings: Wanted,
+}
+
+/// Why and with which numbers a breaker opened, or would have.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Trip {
+    /// The rule.
+    pub reason: breaker::Reason,
+    /// When.
+    pub at: Time,
+    /// What stood in the window, or what the failed probe did.
+    pub counts: Counts,
+    /// Deadlines one after the other.
+    pub deadlines_in_a_row: u64,
+}
+
+impl Trip {
+    fn of(trip: &breaker::Trip, clock: Clock) -> Self {
+        Self { reason: trip.reason, at: clock.wall(trip.at), counts: trip.counts, deadlines_in_a_row: trip.streak }
+    }
+}
+
+/// A time as settings have it: `30s`, `10m`.
+pub fn duration(text: &str) -> Option<Duration> {
+    settings::duration(text)
+}
+
+/// Tells a plugin from others, the same on all hosts.
+fn seed(id: &PluginId) -> u64 {
+    let hash = blake3::hash(id.to_string().as_bytes());
+    hash.as_bytes().first_chunk().copied().map_or(0, u64::from_le_bytes)
+}
+
+/// A lock that a panicking holder cannot poison: what it guards is replaced whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

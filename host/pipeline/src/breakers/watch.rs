@@ -1,0 +1,268 @@
+//! The thread that moves the breakers' time on and tells of their changes: log line, metric, live listeners,
+//! `phronis.control`, and for a trip an alert.
+//!
+//! What it writes waits in a queue while the log is away; a worker never waits for it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, mpsc};
+use std::time::{Duration, Instant};
+
+use phronis_core::StreamId;
+use phronis_core::alert;
+use phronis_core::breaker::{State, Transition, Why};
+use phronis_core::code;
+use phronis_core::delivery::{Append, Delivery};
+use phronis_core::partition::Topics;
+use phronis_core::records::{RecordsBuilder, TopicName};
+use phronis_log::{Log, Sink, Ticket};
+use phronis_store::Store;
+use phronis_store::{audit, breakers};
+use serde_json::Value;
+use tokio::sync::broadcast;
+
+use super::{Breakers, Kept, lock, tell};
+use crate::clock::{now_ms, now_us};
+use crate::live;
+use crate::plugins::Board;
+use crate::whole::Whole;
+
+/// How often time moves on: how late a breaker may be half-open, and how old the counts of workers may be.
+const EVERY: Duration = Duration::from_millis(100);
+
+/// Between two tries to write.
+const RETRY_EVERY: Duration = Duration::from_secs(1);
+
+/// Changes that wait to be written while the log is away.
+const BACKLOG: usize = 1000;
+
+/// How long the last words may take.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// What watches.
+pub(crate) struct Watch {
+    pub(crate) breakers: Arc<Breakers>,
+    pub(crate) board: Arc<Board>,
+    pub(crate) topics: BTreeMap<StreamId, Topics>,
+    pub(crate) sink: Arc<dyn Sink>,
+    pub(crate) store: Store,
+    pub(crate) live: broadcast::Sender<Arc<live::Event>>,
+    pub(crate) node_id: String,
+    pub(crate) should_stop: Arc<AtomicBool>,
+    /// Who writes into the store.
+    pub(crate) turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// What the thread remembers between two turns.
+#[derive(Default)]
+struct Memory {
+    waiting: VecDeque<Delivery>,
+    under_way: Option<Ticket>,
+    /// Not before.
+    write_at: Option<Instant>,
+    is_away: bool,
+    is_host_suspected: bool,
+    events: u64,
+    /// Rows that were counted in the metric.
+    refused: BTreeMap<phronis_core::PluginId, u64>,
+}
+
+impl Watch {
+    /// Goes on until told to stop.
+    pub(crate) fn run(self) {
+        let Some(woken) = lock(&self.breakers.woken).take() else { return };
+        let mut memory = Memory::default();
+        while !self.should_stop.load(Ordering::Relaxed) {
+            if woken.recv_timeout(EVERY) == Err(mpsc::RecvTimeoutError::Disconnected) {
+                return;
+            }
+            self.turn(&mut memory);
+        }
+        let until = Instant::now() + LAST_WORDS;
+        self.turn(&mut memory);
+        while (memory.under_way.is_some() || !memory.waiting.is_empty()) && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(5));
+            self.write(&mut memory);
+        }
+    }
+
+    fn turn(&self, memory: &mut Memory) {
+        let now = self.breakers.clock().now();
+        let all = self.breakers.all();
+        for kept in &all {
+            kept.shared.tick(now);
+        }
+        for kept in &all {
+            for change in kept.shared.take_news() {
+                self.tell(kept, &change, memory);
+            }
+            self.measure(kept, memory);
+        }
+        self.watch_host(memory);
+        self.write(memory);
+    }
+
+    fn tell(&self, kept: &Kept, change: &Transition, memory: &mut Memory) {
+        let plugin = &kept.id;
+        let window = lock(&kept.policy).settings.window;
+        let sentence = tell::sentence(change, kept.clock, window);
+        let facts = tell::facts(kept, change, &self.node_id);
+        let numbers = facts.get("trip").unwrap_or(&Value::Null);
+        match change.why {
+            Why::Tripped(reason) => {
+                tracing::error!(%plugin, code = %code::BREAKER_OPEN, numbers = %numbers, "{sentence}");
+                let labels = [("plugin", plugin.to_string()), ("reason", reason.as_str().to_owned())];
+                metrics::counter!("phronis_breaker_trips_total", &labels).increment(1);
+            }
+            Why::WouldTrip(_) | Why::Suppressed(_) | Why::Restored => {
+                tracing::warn!(%plugin, numbers = %numbers, "{sentence}");
+            }
+            Why::Waited | Why::Recovered | Why::Override | Why::Renewed => tracing::info!(%plugin, "{sentence}"),
+        }
+        memory.events += 1;
+        let event = live::Event {
+            kind: live::Kind::Breaker,
+            stream: plugin.stream.clone(),
+            id: format!("breaker-{}", memory.events).into(),
+            json: facts.to_string().into(),
+        };
+        // Nobody listening is fine.
+        drop(self.live.send(Arc::new(event)));
+        self.keep(tell::row(kept, &facts, &self.node_id), tell::entry(kept, change, &self.node_id, &sentence, &facts));
+        let mut appends = vec![append(tell::topic(), Some(&tell::key(plugin, &self.node_id)), &facts.to_string())];
+        if matches!(change.why, Why::Tripped(_)) {
+            appends.extend(self.alert(kept, change, sentence));
+        }
+        if memory.waiting.len() >= BACKLOG {
+            tracing::warn!("changes of breakers cannot be written, the oldest is forgotten");
+            memory.waiting.pop_front();
+        }
+        memory.waiting.push_back(Delivery { appends, commits: Vec::new() });
+    }
+
+    /// Writes a change into the store, beside this thread: a store that is away holds nobody up.
+    /// The row says the last state, so one that could not be written is made good by the next.
+    fn keep(&self, row: breakers::Row, entry: audit::Entry) {
+        let (store, turn) = (self.store.clone(), Arc::clone(&self.turn));
+        self.store.spawn(async move {
+            // One after the other, in the order of the changes.
+            let turn = turn.lock().await;
+            if let Err(error) = store.save_breakers(&[row]).await {
+                tracing::debug!(%error, "the state of a breaker was not stored");
+            }
+            drop(turn);
+            store.record_audit(entry).await;
+        });
+    }
+
+    fn alert(&self, kept: &Kept, change: &Transition, sentence: String) -> Option<Append> {
+        let topics = self.topics.get(&kept.id.stream)?;
+        let active = self.board.plugins().into_iter().find(|plugin| plugin.id == kept.id).and_then(|p| p.active);
+        let (version, digest) = active.map_or_else(Default::default, |active| (active.version, active.digest));
+        let plugin = alert::Plugin { name: kept.id.name.clone(), version, digest };
+        let alert = tell::alert(kept, change, &self.node_id, plugin, &topics.raw, sentence);
+        let mut json = Vec::new();
+        alert.write_json(&mut json);
+        let mut records = RecordsBuilder::default();
+        records.push(now_ms(), None, Some(&json), &[]);
+        Some(Append { topic: Arc::clone(&topics.alerts), partition: 0, records: records.finish() })
+    }
+
+    fn measure(&self, kept: &Kept, memory: &mut Memory) {
+        let state = match kept.shared.view(kept.now()).state {
+            State::Closed => 0,
+            State::HalfOpen => 1,
+            State::Open => 2,
+        };
+        metrics::gauge!("phronis_breaker_state", "plugin" => kept.id.to_string()).set(state);
+        let refused = kept.refused_rows.load(Ordering::Relaxed);
+        let counted = memory.refused.entry(kept.id.clone()).or_default();
+        let new = refused.saturating_sub(std::mem::replace(counted, refused));
+        if new > 0 {
+            metrics::counter!("phronis_breaker_refused_rows_total", "plugin" => kept.id.to_string()).increment(new);
+        }
+    }
+
+    /// Says when the host comes under suspicion, and when that is over.
+    fn watch_host(&self, memory: &mut Memory) {
+        let mut guard = self.breakers.guard.lock().unwrap_or_else(PoisonError::into_inner);
+        guard.tick(self.breakers.clock().now());
+        let is_suspected = guard.suspected_since().is_some();
+        drop(guard);
+        if is_suspected == std::mem::replace(&mut memory.is_host_suspected, is_suspected) {
+            return;
+        }
+        metrics::gauge!("phronis_breaker_host_suspected").set(f64::from(u8::from(is_suspected)));
+        if is_suspected {
+            tracing::error!(code = %code::HOST_SUSPECTED, "most plugins fail at once: this host is suspected, and no further breaker opens by itself");
+        } else {
+            tracing::info!("this host is not suspected any more: breakers open again as before");
+        }
+    }
+
+    /// Writes one after the other, so that the order holds; what the log does not take is tried again.
+    fn write(&self, memory: &mut Memory) {
+        loop {
+            if let Some(ticket) = &mut memory.under_way {
+                match ticket.try_wait() {
+                    None => return,
+                    Some(Ok(_)) => {
+                        memory.waiting.pop_front();
+                        memory.is_away = false;
+                        memory.write_at = None;
+                    }
+                    Some(Err(error)) => memory.trouble(&error),
+                }
+                memory.under_way = None;
+            }
+            if memory.write_at.is_some_and(|at| Instant::now() < at) {
+                return;
+            }
+            let Some(next) = memory.waiting.front() else { return };
+            match self.sink.try_submit(next.clone()) {
+                Ok(ticket) => memory.under_way = Some(ticket),
+                Err(error) => {
+                    memory.trouble(&error);
+                    return;
+                }
+            }
+        }
+    }
+}
+
+impl Memory {
+    fn trouble(&mut self, error: &phronis_log::Error) {
+        if !std::mem::replace(&mut self.is_away, true) {
+            tracing::warn!(%error, "changes of breakers cannot be written yet, trying again");
+        }
+        self.write_at = Some(Instant::now() + RETRY_EVERY);
+    }
+}
+
+impl Breakers {
+    /// Opens what was open when this host ended, for the rest of its time. Called before work begins.
+    ///
+    /// # Errors
+    /// The log cannot be read.
+    pub(crate) fn restore(&self, log: &dyn Log, node_id: &str, should_stop: &AtomicBool) -> phronis_log::Result<()> {
+        let mut last = BTreeMap::new();
+        let mut control = Whole::open(log, &tell::topic())?;
+        control.read_to_end(log, should_stop, |records| last.extend(tell::said(&records, node_id)))?;
+        for (plugin, said) in last {
+            let Some(said) = said.filter(|said| said.state != State::Closed) else { continue };
+            // What was half-open is tried again at once; what a person keeps open stands in the settings.
+            let remaining = said.retry_at.map_or(0, |at| at.0.saturating_sub(now_us()));
+            let remaining = Duration::from_micros(u64::try_from(remaining).unwrap_or(0));
+            let kept = self.of(&plugin);
+            let trip = said.trip.map(|trip| trip.trip(self.clock));
+            kept.shared.restore(self.clock.now(), remaining, said.trips, trip);
+        }
+        Ok(())
+    }
+}
+
+fn append(topic: TopicName, key: Option<&str>, value: &str) -> Append {
+    let mut records = RecordsBuilder::default();
+    records.push(now_ms(), key.map(str::as_bytes), Some(value.as_bytes()), &[]);
+    Append { topic, partition: 0, records: records.finish() }
+}
