@@ -18,6 +18,8 @@ mod guard;
 mod guests;
 #[path = "e2e/kafka.rs"]
 mod kafka;
+#[path = "e2e/letters.rs"]
+mod letters;
 #[path = "e2e/nab.rs"]
 mod nab;
 #[path = "e2e/params.rs"]

@@ -10,7 +10,7 @@ use phronis_core::letter::Letter;
 use phronis_core::letter::Stage;
 use phronis_core::letter::index::{Class, Filter};
 use phronis_core::records::Headers;
-use phronis_core::text::nearest;
+use phronis_core::text::did_you_mean;
 use phronis_core::{Code, Name, StreamId, Time, code};
 use phronis_pipeline::letters::{At, Attempt, ClassStatus, Condition, Detail, Found, Impossible, Place, Verdict};
 use serde::{Deserialize, Serialize};
@@ -413,12 +413,9 @@ pub(crate) fn stream_of(app: &App, caller: &Caller, name: &str) -> Result<Stream
     let all = visible(app, caller);
     let known = name.parse::<StreamId>().ok().filter(|id| all.contains(id));
     known.ok_or_else(|| {
-        let problem = Problem::not_found(format_args!("stream `{name}`"));
         let names: Vec<String> = all.iter().map(ToString::to_string).collect();
-        match nearest(name, names.iter().map(String::as_str)) {
-            Some(near) => problem.hint(format!("did you mean `{near}`?")),
-            None => problem.hint("`GET /v1/streams` lists the streams"),
-        }
+        let near = did_you_mean(name, names.iter().map(String::as_str));
+        Problem::not_found(format_args!("stream `{name}`{near}")).hint("`GET /v1/streams` lists the streams")
     })
 }
 

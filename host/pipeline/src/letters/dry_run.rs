@@ -179,9 +179,7 @@ fn uncounted(placed: &Placed) -> Placed {
 fn run(mut decoder: Decoder, mut crew: Crew, lineup: Lineup, records: Records) -> Result<DryRun, Impossible> {
     let checked = decoder.check(records);
     if let Some(rejection) = checked.rejected.first() {
-        let field = rejection.field.as_ref().map(|field| format!("{field}: ")).unwrap_or_default();
-        let message = format!("{field}{}", rejection.message);
-        let problem = Problem { plugin: None, code: rejection.code, message };
+        let problem = Problem { plugin: None, code: rejection.code, message: rejection.message.clone() };
         return Ok(DryRun {
             verdict: Verdict::Fails,
             findings: Vec::new(),

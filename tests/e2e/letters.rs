@@ -1,0 +1,89 @@
+//! Letters as an operator meets them: listed, shown, tried dry, redriven through a kill, given up; and an index that was lost.
+
+use phronis_tests::host::{Answer, Host, Room, run};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+const LETTERS: usize = 2000;
+const CLASS: &str = "gate/PH1003";
+
+fn send(host: &Host, method: Method, path: &str, body: &Value) -> anyhow::Result<Answer> {
+    let headers = [("content-type", "application/json"), ("x-phronis", "1"), ("x-actor", "ada")];
+    host.ask(method, path, &headers, body.to_string().into_bytes())
+}
+
+/// Letters of the class: waiting or parked, and ever written.
+fn counts(host: &Host) -> anyhow::Result<(u64, u64)> {
+    let answer = host.get("/v1/letter_classes?stream=sensors")?;
+    let items = answer.json.get("items").and_then(Value::as_array).cloned().unwrap_or_default();
+    let number = |item: &Value, name: &str| item.get(name).and_then(Value::as_u64).unwrap_or_default();
+    let of_class = items.iter().filter(|item| item.get("class") == Some(&Value::from(CLASS)));
+    Ok(of_class.fold((0, 0), |(open, ever), item| {
+        (open + number(item, "waiting") + number(item, "parked"), ever + number(item, "count"))
+    }))
+}
+
+#[test]
+fn parked_letters_are_listed_shown_redriven_through_a_kill_and_given_up() -> anyhow::Result<()> {
+    let room = Room::new()?;
+    let host = Host::start(&room)?;
+    let lines: String = (0..LETTERS / 4).map(|_| "{\"sensor_id\":\"S01\"}\n").collect();
+    for _ in 0..4 {
+        assert!(host.post("sensors", lines.clone())?.is_taken());
+    }
+    host.until("all are parked", |host| Ok(counts(host)?.0 == LETTERS as u64))?;
+
+    let list = host.get("/v1/letters?stream=sensors&limit=3")?;
+    assert_eq!(list.json.pointer("/items").and_then(Value::as_array).map(Vec::len), Some(3), "{}", list.text);
+    let place = list.str("/items/0/place").to_owned();
+    let letter = host.get(&format!("/v1/letters/sensors/{place}"))?;
+    assert_eq!((letter.status, letter.str("/letter/class"), letter.str("/letter/state")), (200, CLASS, "parked"));
+    assert_eq!(letter.json.pointer("/record/value"), Some(&json!({ "sensor_id": "S01" })), "{}", letter.text);
+    assert_eq!(letter.json.pointer("/attempts/0/attempt"), Some(&json!(1)));
+    let dry = send(&host, Method::POST, &format!("/v1/letters/sensors/{place}/dry_run"), &json!({}))?;
+    assert_eq!((dry.str("/verdict"), dry.str("/problems/0/code")), ("fails", "PH1003"), "{}", dry.text);
+    for (path, status) in
+        [("/v1/letters/sensors/0-999999", 404), ("/v1/letters/sensors/99-0", 404), ("/v1/letters/sensors/x", 400)]
+    {
+        assert_eq!(host.get(path)?.status, status, "{path}");
+    }
+    let misspelt = host.get("/v1/letter_classes?stream=sensor")?;
+    assert!(misspelt.status == 404 && misspelt.text.contains("did you mean `sensors`?"), "{}", misspelt.text);
+    let (code, told, said) = run(room.command(&["letters", "list"])?)?;
+    assert!(code == Some(0) && told.contains(CLASS) && told.contains(&LETTERS.to_string()), "{told}{said}");
+
+    let order = json!({ "stream": "sensors", "class": CLASS, "rate": 400, "reason": "again" });
+    let job = send(&host, Method::POST, "/v1/redrives", &order)?;
+    assert_eq!((job.status, job.number("/total")), (202, Some(2000)), "{}", job.text);
+    let second = send(&host, Method::POST, "/v1/redrives", &order)?;
+    assert_eq!((second.status, second.str("/code"), second.str("/running")), (409, "PH2401", job.str("/id")));
+    let path = format!("/v1/redrives/{}", job.str("/id"));
+    host.until("the redrive is under way", |host| Ok(host.get(&path)?.number("/moved") > Some(0)))?;
+    host.kill()?;
+    drop(host);
+
+    let host = Host::start(&room)?;
+    host.until("the redrive ends", |host| Ok(host.get(&path)?.str("/state") == "done"))?;
+    let audit = host.get("/v1/audit?action=letters.redrive")?;
+    assert_eq!(audit.json.pointer("/items").and_then(Value::as_array).map(Vec::len), Some(1), "{}", audit.text);
+
+    let refused = send(&host, Method::POST, "/v1/discards", &json!({ "stream": "sensors", "all": true }))?;
+    assert_eq!(refused.status, 400, "a discard needs a reason: {}", refused.text);
+    // New letters may come of those that were redriven.
+    host.until("nobody waits any more", |host| {
+        let order = json!({ "stream": "sensors", "all": true, "reason": "test data" });
+        send(host, Method::POST, "/v1/discards", &order)?;
+        Ok(counts(host)?.0 == 0)
+    })?;
+    assert!(host.post("sensors", "{\"sensor_id\":\"S01\"}\n".repeat(5))?.is_taken());
+    host.until("five are parked", |host| Ok(counts(host)?.0 == 5))?;
+    let ever = counts(&host)?.1;
+    assert!(host.stop()?.success());
+
+    for file in ["store.sqlite", "store.sqlite-wal", "store.sqlite-shm"] {
+        drop(std::fs::remove_file(room.data().join(file)));
+    }
+    let host = Host::start(&room)?;
+    host.until("the index is made anew", |host| Ok(counts(host)? == (5, ever)))?;
+    Ok(())
+}
