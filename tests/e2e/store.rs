@@ -87,3 +87,39 @@ fn a_host_starts_without_its_store_and_not_with_a_damaged_one() -> anyhow::Resul
     }
     Ok(())
 }
+
+#[test]
+fn a_halt_holds_while_postgres_is_killed_and_a_reset_waits_for_it() -> anyhow::Result<()> {
+    let server = Server::start()?;
+    let room = Room::with("[store]\nkind = \"postgres\"\nurl_file = \"store.url\"\n")?;
+    std::fs::write(room.folder().join("store.url"), server.url())?;
+    let host = Host::start(&room)?;
+    let say = |host: &Host, path: &str, reason: &str| {
+        let headers = [("x-phronis", "1"), ("x-actor", "ada"), ("content-type", "application/json")];
+        host.ask(reqwest::Method::POST, path, &headers, json!({ "reason": reason }).to_string().into_bytes())
+    };
+    let state = |host: &Host, agent: &str| -> anyhow::Result<String> {
+        Ok(host.get(&format!("/v1/agents/{agent}"))?.str("/state").to_owned())
+    };
+    assert_eq!(say(&host, "/v1/agents/a1/halt", "before")?.status, 200);
+    server.kill()?;
+    let away = say(&host, "/v1/agents/a2/halt", "while the store is away")?;
+    assert_eq!((away.status, away.json.get("replicated")), (202, Some(&json!(false))), "{}", away.text);
+    let refused = say(&host, "/v1/agents/a1/reset", "was fine")?;
+    assert_eq!(refused.status, 503, "an un-halt is never guessed: {}", refused.text);
+    host.kill()?;
+    drop(host);
+
+    let host = Host::start(&room)?;
+    for agent in ["a1", "a2"] {
+        assert_eq!(state(&host, agent)?, "halted", "{agent}, from the first answer on");
+    }
+    server.launch()?;
+    host.until("the halt is written back", |host| {
+        Ok(host.get("/v1/agents/a2")?.json.get("replicated") == Some(&json!(true)))
+    })?;
+    host.until("it may be reset", |host| Ok(say(host, "/v1/agents/a1/reset", "was fine")?.status == 200))?;
+    assert_eq!((state(&host, "a1")?, state(&host, "a2")?), ("running".to_owned(), "halted".to_owned()));
+    assert!(host.stop()?.success());
+    Ok(())
+}
