@@ -78,7 +78,9 @@ fn watch(guard: &Guard, halting: &Receiver<(u64, Instant)>) -> Result<(Histogram
             let is_allowed = guard.check(agent).is_ok();
             if !is_allowed && *seq >= WARM_UP {
                 let micros = u64::try_from(at.elapsed().as_micros()).unwrap_or(u64::MAX);
-                failed = std::mem::replace(&mut failed, Ok(())).and(histogram.record(micros));
+                if let Err(error) = histogram.record(micros) {
+                    failed = Err(error);
+                }
             }
             is_allowed
         });

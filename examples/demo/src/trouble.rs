@@ -50,9 +50,9 @@ pub(crate) fn broken(
     let broken = package("phronis-demo-broken", "threshold-broken")?;
     room.install(crate::THRESHOLD, &broken, "")?;
     let saved = Instant::now();
-    let (opened, why) = until_state(&breaker, "open")?;
+    let (opened, crashes) = until_state(&breaker, "open")?;
     let opened = opened.saturating_duration_since(saved);
-    say.fact("breaker", &format!("open {} after the save: {why}", say::time(opened)));
+    say.fact("breaker", &format!("open {} after the save, after {crashes} crashes", say::time(opened)));
     watch.tell(say, feed, OPEN);
     let letters = waiting(host)?;
     say.fact(
@@ -71,14 +71,14 @@ pub(crate) fn broken(
     Ok(Broken { opened, letters, returned })
 }
 
-/// Hears of breakers until one is in a state: when, and why in words.
-fn until_state(breaker: &Listener, state: &str) -> anyhow::Result<(Instant, String)> {
+/// Hears of breakers until one is in a state: when, and how many crashes stand behind it.
+fn until_state(breaker: &Listener, state: &str) -> anyhow::Result<(Instant, u64)> {
     let until = Instant::now() + PATIENCE;
     while Instant::now() < until && !say::was_interrupted() {
         let Some(event) = breaker.within(Duration::from_millis(20)) else { continue };
         if event.data.get("state").and_then(Value::as_str) == Some(state) {
-            let why = event.data.get("message").and_then(Value::as_str).unwrap_or_default().to_owned();
-            return Ok((event.at, why));
+            let crashes = event.data.pointer("/trip/counts/trap").and_then(Value::as_u64).unwrap_or_default();
+            return Ok((event.at, crashes));
         }
     }
     anyhow::bail!("the breaker is not {state} within {PATIENCE:?}")

@@ -56,6 +56,7 @@ mod tests {
             let mut sum = 0;
             for _ in 0..seconds * 100 {
                 pace.pass(pace.at + Duration::from_millis(10));
+                #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small and not negative")]
                 let room = pace.room.max(0.0) as usize;
                 pace.spend(room);
                 sum += room;

@@ -132,7 +132,8 @@ fn without_the_store_halts_hold_and_are_written_back_and_nobody_is_reset() {
     assert_eq!(state(&agents, "old"), Some(State::Halted));
     pipeline.stop();
     let (pipeline, agents) = start(&room, room.options("a"));
-    assert_eq!(state(&agents, "new"), Some(State::Running), "a reset stays one");
+    // A file that was written late may hold it for a moment: the store knows better.
+    eventually("a reset stays one", || state(&agents, "new") == Some(State::Running));
     pipeline.stop();
 }
 
