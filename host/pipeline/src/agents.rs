@@ -1,7 +1,7 @@
 //! The kill switch: who may not act, on this host within microseconds, and durably before anyone is told so.
 //!
 //! Memory ([`memory`]) answers every question. Behind it stand three copies: the store, which is the truth;
-//! `phronis.control`, by which other hosts learn of a change within milliseconds; and a file of this host's own ([`file`]),
+//! `phronis.control`, by which other hosts learn of a change within milliseconds; and a file of this host's own ([`mod@file`]),
 //! from which a start restores its halts when all else is away.
 //!
 //! A halt is in force here at once, then made durable ([`change`]). A reset is the other way round: the store first.

@@ -37,7 +37,8 @@ fn bring_back(fleet: &Fleet, letters: &[Record]) -> anyhow::Result<()> {
 }
 
 fn behave(fleet: &Fleet, node: &Node, behaviour: &str) -> anyhow::Result<()> {
-    let settings = format!("[params]\nbehaviour = \"{behaviour}\"\n");
+    // Each failure is to be seen: no breaker may open.
+    let settings = format!("[params]\nbehaviour = \"{behaviour}\"\n[breaker]\nrows = 0\n");
     node.room().install(&fleet.plugin("moody"), &guest("detector")?, &settings)
 }
 
