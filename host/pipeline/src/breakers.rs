@@ -172,6 +172,11 @@ impl Kept {
         self.shared.is_open()
     }
 
+    /// Whether the plugin is asked as usual.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.shared.view(self.now()).state == State::Closed
+    }
+
     /// What becomes of a batch while it is open; too many range letters make it wait.
     pub(crate) fn when_open(&self) -> WhenOpen {
         match self.when_open.load(Ordering::Relaxed) {

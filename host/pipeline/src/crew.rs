@@ -136,6 +136,9 @@ impl Member {
             return Ok(Judgement::default());
         }
         let breaker = &self.placed.version.breaker;
+        if self.placed.version.is_out_of_turn() {
+            return Err(refused(breaker, batch));
+        }
         let Answer::Pass(pass) = self.cell.ask(|| breaker.now()) else { return Err(refused(breaker, batch)) };
         let counters = &self.placed.version.counters;
         match &mut self.runner {
@@ -168,6 +171,9 @@ impl Member {
             return Ok(Enrichment { columns: nothing(), ..Enrichment::default() });
         }
         let breaker = &self.placed.version.breaker;
+        if self.placed.version.is_out_of_turn() {
+            return Err(refused(breaker, batch));
+        }
         let Answer::Pass(pass) = self.cell.ask(|| breaker.now()) else { return Err(refused(breaker, batch)) };
         let counters = &self.placed.version.counters;
         match &mut self.runner {

@@ -12,7 +12,7 @@ pub(crate) mod settings;
 mod shelf;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use arc_swap::ArcSwap;
@@ -125,6 +125,15 @@ pub(crate) struct Version {
     pub(crate) breaker: Arc<breakers::Kept>,
     /// What its breaker does, when this version is in force.
     pub(crate) policy: breakers::Policy,
+    /// Another version is in force, though a worker may still be busy with this one.
+    pub(crate) is_retired: AtomicBool,
+}
+
+impl Version {
+    /// Whether the plugin's breaker is trying the version that follows: its probes are not for this one.
+    pub(crate) fn is_out_of_turn(&self) -> bool {
+        self.is_retired.load(Ordering::Relaxed) && !self.breaker.is_closed()
+    }
 }
 
 /// A version and its place in the stream.

@@ -3,6 +3,7 @@
 //! The plugins are instances of its own: what they say or fail at here is counted nowhere, and no breaker hears of it.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use phronis_core::decode::Decoder;
 use phronis_core::letter::{Letter, Stage};
@@ -172,6 +173,7 @@ fn uncounted(placed: &Placed) -> Placed {
         counters: Arc::default(),
         breaker: Kept::apart(id),
         policy: policy.clone(),
+        is_retired: AtomicBool::new(false),
     };
     Placed { version: Arc::new(version), columns: Arc::clone(&placed.columns) }
 }

@@ -8,7 +8,7 @@ mod settle;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
@@ -314,6 +314,9 @@ impl Control {
         version.breaker.set_live(true);
         version.breaker.apply(&version.policy, settings.over.as_ref());
         if entry.active.is_some() && (is_swap || entry.active.as_ref().is_some_and(|a| a.params != version.params)) {
+            if let Some(active) = &entry.active {
+                active.is_retired.store(true, Ordering::Relaxed);
+            }
             version.breaker.renew();
         }
         let manifest = version.component.manifest();

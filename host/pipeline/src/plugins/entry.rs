@@ -1,6 +1,7 @@
 //! One plugin as the control thread sees it, and the making of a version from a component and settings.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use phronis_core::plugin::Limits;
 use phronis_core::{PluginId, code};
@@ -160,6 +161,7 @@ impl Entry {
             counters: Arc::clone(&self.counters),
             breaker: Arc::clone(&self.breaker),
             policy,
+            is_retired: AtomicBool::new(false),
         })
     }
 
