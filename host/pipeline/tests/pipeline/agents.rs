@@ -221,6 +221,9 @@ fn an_alert_halts_its_agent_once() {
     alert("2", None, true);
     alert("3", Some("wild"), true);
     alert("4", Some("wild"), true);
+    // What comes after it was read: the fourth alert was heard before the reset.
+    alert("8", Some("last"), true);
+    eventually("all of them were read", || state(&agents, "last") == Some(State::Halted));
     eventually("the alert halts", || state(&agents, "wild") == Some(State::Halted));
     let halt = agents.status(&key("wild")).unwrap().halt.unwrap();
     assert_eq!(
