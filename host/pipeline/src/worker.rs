@@ -100,9 +100,8 @@ impl Worker {
             start: Start::Earliest,
             exactly_once: options.exactly_once,
         })?;
-        // Where offsets trail behind outputs, any kill looks like a record that kills: only one step for both can tell.
-        let is_one_step =
-            options.exactly_once || log.describe_topic(&options.topics.raw).is_ok_and(|raw| raw.replication.is_none());
+        // Where offsets trail behind outputs, any kill looks like a record that kills: a log without copies moves both at once.
+        let is_one_step = log.describe_topic(&options.topics.raw).is_ok_and(|raw| raw.replication.is_none());
         Ok(Self {
             member,
             source,
