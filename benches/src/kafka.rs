@@ -13,15 +13,8 @@ pub(crate) mod throughput;
 mod topics;
 mod verify;
 
-use std::path::{Path, PathBuf};
-
 /// A mebibyte.
 const MIB: f64 = (1 << 20) as f64;
-
-/// A file of the repository.
-fn repository(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
-}
 
 /// A whole number from the environment.
 fn setting(name: &str, default: u64) -> anyhow::Result<u64> {

@@ -17,6 +17,8 @@ mod process;
 mod reload;
 mod report;
 
+use std::path::{Path, PathBuf};
+
 use anyhow::{Result, bail};
 
 type Bench = fn(&mut report::Report) -> Result<()>;
@@ -50,6 +52,11 @@ const DEFAULT: &str = "latest";
 
 /// What Kafka's client calls an error is the end of a topic, or is an error of ours as well.
 const LOGGED: &str = "warn,rdkafka=off,librdkafka=error";
+
+/// A file of the repository: around the package that cargo runs, else here.
+fn repository(path: &str) -> PathBuf {
+    std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(PathBuf::new, |here| Path::new(&here).join("..")).join(path)
+}
 
 fn main() -> Result<()> {
     tracing_subscriber::fmt().with_env_filter(LOGGED).with_writer(std::io::stderr).init();

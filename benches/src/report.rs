@@ -51,7 +51,7 @@ impl Report {
         for row in &self.rows {
             println!("| {} | {} {} | {} |", row.name, human(row.value), row.unit, row.target);
         }
-        let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("results");
+        let dir = crate::repository("benches/results");
         let path = dir.join(format!("{suite}.json"));
         let mut rows = if is_whole { Vec::new() } else { earlier(&path)? };
         for row in &self.rows {

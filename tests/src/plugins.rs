@@ -1,16 +1,19 @@
 //! Plugins as files: built once by cargo, for whoever drops them into a folder.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context as _, ensure};
 
-/// The repository.
+/// The repository that this runs in: the one of the package that cargo runs, else the one around the current folder.
+///
+/// Not the one that it was compiled in: clones share a target folder, and that one may be gone.
 pub fn root() -> PathBuf {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    here.parent().unwrap_or(here).to_owned()
+    let here = std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(std::env::current_dir, |here| Ok(here.into()));
+    let here = here.unwrap_or_default();
+    here.ancestors().find(|folder| folder.join("Cargo.lock").is_file()).unwrap_or(&here).to_owned()
 }
 
 /// Where cargo builds.

@@ -29,7 +29,7 @@ impl Broker {
     }
 
     fn run(&self, action: &str, args: &[&str]) -> Result<String> {
-        let mut command = Command::new(super::repository("scripts/kafka"));
+        let mut command = Command::new(crate::repository("scripts/kafka"));
         command.arg(action).arg("--dir").arg(self.dir.path()).args(args);
         // What a person has set for a broker of their own is not for this one.
         for name in ["DIR", "PORT", "ADVERTISE_PORT", "DATA", "HEAP"] {

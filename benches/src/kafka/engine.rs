@@ -62,7 +62,7 @@ impl Engine {
         };
         let room = tempfile::Builder::new().prefix("phronis-bench-host-").tempdir()?;
         let log = std::fs::File::create(room.path().join("log"))?;
-        let child = Command::new(super::repository(script))
+        let child = Command::new(crate::repository(script))
             .env("BOOTSTRAP", job.bootstrap)
             .env("PREFIX", job.prefix)
             .env("GROUP", job.group)

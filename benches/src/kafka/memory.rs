@@ -6,10 +6,11 @@ use anyhow::{Result, ensure};
 
 use super::broker::Broker;
 use super::topics::{OUTPUTS, Topics};
-use super::{MIB, input, repository};
+use super::{MIB, input};
 use crate::host::{Host, plugin};
 use crate::process;
 use crate::report::Report;
+use crate::repository;
 
 const PARTITIONS: i32 = 200;
 const WORKERS: u32 = 4;

@@ -7,9 +7,10 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
-use super::{median, repository};
+use super::median;
 use crate::host::target_dir;
 use crate::report::Report;
+use crate::repository;
 
 /// By hand: the program that asks most of Kafka's client and least of everything else.
 const BY_HAND: &str = "rust";

@@ -109,7 +109,7 @@ fn guests() -> PathBuf {
     if let Some(folder) = std::env::var_os("PHRONIS_GUESTS_DIR") {
         return folder.into();
     }
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let root = Path::new(&std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo runs it")).join("../..");
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
     target.join("wasm32-wasip2/release/examples")
 }

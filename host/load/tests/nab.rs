@@ -17,7 +17,7 @@ use phronis_load::{ColumnTypes, File, Mapping};
 
 /// From `PHRONIS_NAB`, or beside the repository.
 fn folder() -> Option<PathBuf> {
-    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/nab");
+    let beside = Path::new(&std::env::var_os("CARGO_MANIFEST_DIR").unwrap()).join("../../../shared/data/nab");
     let folder = std::env::var_os("PHRONIS_NAB").map_or(beside, PathBuf::from);
     folder.join("data").is_dir().then(|| folder.join("data"))
 }

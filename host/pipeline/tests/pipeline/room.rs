@@ -49,7 +49,7 @@ static GUESTS: LazyLock<PathBuf> = LazyLock::new(|| {
     if let Some(folder) = std::env::var_os("PHRONIS_GUESTS_DIR") {
         return folder.into();
     }
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let root = Path::new(&std::env::var_os("CARGO_MANIFEST_DIR").unwrap()).join("../..");
     let built = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
         .args(["build", "--release", "--target", "wasm32-wasip2", "-p", "phronis-guests", "--examples"])
         .current_dir(&root)
