@@ -28,6 +28,8 @@ pub struct Host {
     base: String,
     http: reqwest::blocking::Client,
     said: Arc<Mutex<String>>,
+    /// Takes down what it says, until it says no more.
+    reader: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Host {
@@ -65,11 +67,9 @@ impl Host {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().context("starting phronis")?;
         let said = Arc::new(Mutex::new(String::new()));
-        if let Some(stderr) = child.stderr.take() {
-            collect(stderr, Arc::clone(&said));
-        }
+        let reader = child.stderr.take().map(|stderr| collect(stderr, Arc::clone(&said)));
         let http = reqwest::blocking::Client::builder().timeout(PATIENCE).build()?;
-        let mut host = Self { child, base: String::new(), http, said };
+        let mut host = Self { child, base: String::new(), http, said, reader };
         let until = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = host.child.try_wait()? {
@@ -98,8 +98,13 @@ impl Host {
         self.child.id()
     }
 
-    /// What it has written to stderr so far.
+    /// What it has written to stderr so far; all of it, once it is gone.
     pub fn said(&self) -> String {
+        let until = Instant::now() + PATIENCE;
+        let is_reading = || self.reader.as_ref().is_some_and(|reader| !reader.is_finished());
+        while self.is_gone() && is_reading() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         self.said.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
