@@ -47,6 +47,10 @@ impl Log for MemoryLog {
         Ok(())
     }
 
+    fn topic_identity(&self, topic: &str) -> Result<String> {
+        Ok(topic.to_owned())
+    }
+
     fn topics(&self) -> Result<Vec<TopicInfo>> {
         let partitions = vec![PartitionInfo { earliest: 0, latest: 0, bytes: None }];
         Ok(vec![TopicInfo { name: Arc::clone(&self.raw), partitions }])

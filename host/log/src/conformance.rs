@@ -63,6 +63,7 @@ pub const CASES: &[Case] = &[
     ("several_readers_see_the_same_records", several_readers),
     ("deliveries_of_many_threads_are_all_there_in_order", many_threads),
     ("topics_are_made_once", topics),
+    ("a_topic_has_an_identity_that_no_other_has", identities),
 ];
 
 /// What [`Polled::Assigned`] brings.
@@ -715,4 +716,16 @@ fn topics(subject: &Subject<'_>) {
     }
     let none = TopicSpec { name: fresh("none"), partitions: 0, retention: Retention::default() };
     assert!(matches!(log.create_topic(&none), Err(Error::Invalid(_))));
+}
+
+fn identities(subject: &Subject<'_>) {
+    let log = subject.log;
+    let (one, other) = (topic(log, 1), topic(log, 1));
+    let identity = log.topic_identity(&one).unwrap();
+    assert!(!identity.is_empty());
+    assert_ne!(log.topic_identity(&other).unwrap(), identity);
+    let retention = Retention { age: Some(Duration::from_secs(3600)), ..Retention::default() };
+    log.create_topic(&TopicSpec { name: Arc::clone(&one), partitions: 1, retention }).unwrap();
+    assert_eq!(log.topic_identity(&one).unwrap(), identity, "what changes a topic leaves it the same");
+    assert!(matches!(log.topic_identity(&fresh("none")), Err(Error::UnknownTopic(_))));
 }

@@ -201,6 +201,11 @@ impl crate::Log for Log {
         Ok(self.0.shared.catalog.all().into_iter().map(info).collect())
     }
 
+    fn topic_identity(&self, topic: &str) -> Result<String> {
+        self.0.shared.open()?;
+        Ok(self.0.shared.catalog.topic(topic)?.identity.clone())
+    }
+
     fn describe_topic(&self, topic: &str) -> Result<TopicSettings> {
         self.0.shared.open()?;
         let topic = self.0.shared.catalog.topic(topic)?;

@@ -120,6 +120,10 @@ impl crate::Log for Log {
         self.0.asker.describe(topic)
     }
 
+    fn topic_identity(&self, topic: &str) -> Result<String> {
+        self.0.asker.identity(topic)
+    }
+
     fn topics(&self) -> Result<Vec<TopicInfo>> {
         self.0.asker.infos(self.0.asker.topics(None)?)
     }

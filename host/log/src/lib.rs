@@ -38,6 +38,9 @@ pub trait Log: Send + Sync {
     /// How a topic is set up.
     fn describe_topic(&self, topic: &str) -> Result<TopicSettings>;
 
+    /// Which topic a name means now: never the same for two topics, also where one was made anew under the name of the other.
+    fn topic_identity(&self, topic: &str) -> Result<String>;
+
     /// All topics with their partitions.
     fn topics(&self) -> Result<Vec<TopicInfo>>;
 

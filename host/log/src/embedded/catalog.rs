@@ -52,6 +52,8 @@ impl Catalog {
 pub(super) struct Topic {
     pub(super) id: i64,
     pub(super) name: TopicName,
+    /// Made with the topic, at random.
+    pub(super) identity: String,
     pub(super) retention: Mutex<Retention>,
     pub(super) partitions: Vec<Arc<Partition>>,
 }

@@ -15,10 +15,18 @@ use super::writer::Writer;
 use super::{GroupPosition, db};
 use crate::{Error, Result, Retention, Start, Subscription, TopicSpec};
 
+/// Gives every topic without an identity one. They stand in `meta`, where a version that knows none passes them over.
+const IDENTIFY: &str =
+    "INSERT OR IGNORE INTO meta SELECT 'topic-identity/' || id, lower(hex(randomblob(16))) FROM topics";
+
+/// The identity of a topic.
+const IDENTITY: &str = "SELECT value FROM meta WHERE name = 'topic-identity/' || ?";
+
 /// Reads topics and groups.
 pub(super) fn load(db: &Connection) -> Result<Catalog> {
     let catalog = Catalog::default();
     let read = || -> rusqlite::Result<()> {
+        db.execute(IDENTIFY, [])?;
         let mut topics = db.prepare("SELECT id, name, age_ms, bytes, compact FROM topics")?;
         let mut rows = topics.query([])?;
         while let Some(row) = rows.next()? {
@@ -32,7 +40,8 @@ pub(super) fn load(db: &Connection) -> Result<Catalog> {
             let name: TopicName = row.get::<_, String>(1)?.into();
             let id = row.get(0)?;
             let partitions = partitions(db, id, &name)?;
-            catalog.insert(Topic { id, name, retention: Mutex::new(retention), partitions });
+            let identity = db.query_row(IDENTITY, [id], |row| row.get(0))?;
+            catalog.insert(Topic { id, name, identity, retention: Mutex::new(retention), partitions });
         }
         let mut positions = db.prepare("SELECT member_group, partition_id, committed FROM positions")?;
         let mut rows = positions.query([])?;
@@ -75,7 +84,7 @@ pub(super) fn create(writer: &mut Writer, spec: &TopicSpec) -> Result<()> {
         *lock(&topic.retention) = spec.retention;
         return Ok(());
     }
-    let (id, partitions) = writer.transaction("making a topic", |db| {
+    let (id, identity, partitions) = writer.transaction("making a topic", |db| {
         db.execute(
             "INSERT INTO topics (name, age_ms, bytes, compact) VALUES (?, ?, ?, ?)",
             params![spec.name, age_ms, bytes, compact],
@@ -87,10 +96,12 @@ pub(super) fn create(writer: &mut Writer, spec: &TopicSpec) -> Result<()> {
                 params![id, number],
             )?;
         }
-        Ok((id, partitions(db, id, &spec.name)?))
+        db.execute(IDENTIFY, [])?;
+        let identity = db.query_row(IDENTITY, [id], |row| row.get(0))?;
+        Ok((id, identity, partitions(db, id, &spec.name)?))
     })?;
-    let retention = Mutex::new(spec.retention);
-    writer.shared.catalog.insert(Topic { id, name: Arc::clone(&spec.name), retention, partitions });
+    let (name, retention) = (Arc::clone(&spec.name), Mutex::new(spec.retention));
+    writer.shared.catalog.insert(Topic { id, name, identity, retention, partitions });
     Ok(())
 }
 

@@ -16,7 +16,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaErrorCode;
 
 use super::client::{CALL, Clients, Consumer, Context, failed};
-use super::raw::groups;
+use super::raw::{groups, topics};
 use crate::{Error, PartitionInfo, Result, Retention, Start, TopicInfo, TopicSettings, TopicSpec};
 
 /// How long the regular question whether Kafka is there may take.
@@ -187,6 +187,11 @@ impl Asker {
         let partitions = self.topics(Some(topic))?.get(topic).copied();
         let partitions = partitions.ok_or_else(|| Error::UnknownTopic(topic.to_owned()))?;
         groups::committed(Arc::clone(&self.consumer) as _, group, topic, partitions, CALL)
+    }
+
+    /// The id that Kafka gave a topic when it was made.
+    pub(super) fn identity(&self, topic: &str) -> Result<String> {
+        topics::identity(Arc::clone(&self.consumer) as _, topic, CALL)
     }
 
     /// Makes a topic, or checks it and sets its retention.

@@ -1,6 +1,6 @@
 //! librdkafka's own calls: batches from per-partition queues, and sending without a copy.
 //!
-//! All `unsafe` of this crate stands here and in `groups`. The safe wrapper takes one message at a time, each with an allocation and an event of its own,
+//! All `unsafe` of this crate stands here, in `groups` and in `topics`. The safe wrapper takes one message at a time, each with an allocation and an event of its own,
 //! which costs as much as everything else that a record goes through; these calls take hundreds.
 //! Batches come from the queues of single partitions: taking them from the consumer's main queue would swallow rebalances.
 
@@ -21,6 +21,7 @@ use rdkafka::types::RDKafkaErrorCode;
 use super::bell::Bell;
 
 pub(super) mod groups;
+pub(super) mod topics;
 
 /// Something that owns a librdkafka client and keeps it alive.
 pub(super) trait Client: Send + Sync {

@@ -70,6 +70,30 @@ fn what_was_written_is_there_after_reopening() {
 }
 
 #[test]
+fn a_topic_is_the_same_after_reopening_and_another_in_a_log_made_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = || Log::open(Options::new(folder.path())).unwrap();
+    let identity = |log: Log| {
+        let topic = make(&log, "topic", Retention::default());
+        let identity = log.topic_identity(&topic).unwrap();
+        log.close();
+        identity
+    };
+    let first = identity(open());
+    assert_eq!(identity(open()), first);
+    let file = folder.path().join("log.db");
+    // A log of a version that knew no identities.
+    let db = rusqlite::Connection::open(&file).unwrap();
+    db.execute("DELETE FROM meta WHERE name LIKE 'topic-identity/%'", []).unwrap();
+    drop(db);
+    let second = identity(open());
+    assert_ne!(second, first);
+    assert_eq!(identity(open()), second);
+    std::fs::remove_file(&file).unwrap();
+    assert_ne!(identity(open()), second);
+}
+
+#[test]
 fn closing_writes_what_is_queued_and_ends_what_waits() {
     let folder = tempfile::tempdir().unwrap();
     let log = Log::open(Options::new(folder.path())).unwrap();

@@ -283,6 +283,10 @@ impl Log for Script {
         })
     }
 
+    fn topic_identity(&self, topic: &str) -> phronis_log::Result<String> {
+        Ok(topic.to_owned())
+    }
+
     fn topics(&self) -> phronis_log::Result<Vec<TopicInfo>> {
         let partitions = vec![PartitionInfo { earliest: 0, latest: 50, bytes: None }; 3];
         Ok(vec![TopicInfo { name: self.raw(), partitions }])

@@ -37,6 +37,10 @@ impl Log for Away {
         self.there()?.describe_topic(topic)
     }
 
+    fn topic_identity(&self, topic: &str) -> Result<String> {
+        self.there()?.topic_identity(topic)
+    }
+
     fn topics(&self) -> Result<Vec<TopicInfo>> {
         self.there()?.topics()
     }

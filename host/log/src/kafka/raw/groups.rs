@@ -135,7 +135,7 @@ impl Drop for Request {
 }
 
 /// An answer, given back at the end.
-struct Event(*mut sys::rd_kafka_event_t);
+pub(super) struct Event(pub(super) *mut sys::rd_kafka_event_t);
 
 impl Drop for Event {
     fn drop(&mut self) {
