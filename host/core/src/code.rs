@@ -162,6 +162,16 @@ codes! {
     STORE_DAMAGED = 5004, "the store is damaged";
     STORE_FULL = 5005, "the store is full";
     STORE_FAILED = 5006, "the store failed";
+
+    // 60xx: the archive
+    ARCHIVE_SETTINGS = 6001, "a setting of the archive cannot be used";
+    ARCHIVE_STORAGE_REFUSED = 6002, "the archive's storage refuses access";
+    ARCHIVE_STORAGE_UNREACHABLE = 6003, "the archive's storage cannot be reached";
+    ARCHIVE_STORAGE_FULL = 6004, "the archive's storage is full";
+    ARCHIVE_CATALOG_REFUSED = 6005, "the archive's catalog refuses access";
+    ARCHIVE_CATALOG_UNREACHABLE = 6006, "the archive's catalog cannot be reached";
+    ARCHIVE_TABLE_UNUSABLE = 6007, "a table of the archive cannot be used";
+    ARCHIVE_FAILED = 6008, "the archive failed";
 }
 
 #[cfg(test)]
