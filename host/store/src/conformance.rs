@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a suite for tests: it fails by panicking")]
 
 mod agents;
+mod iceberg;
 mod letters;
 mod others;
 pub mod server;
@@ -52,6 +53,8 @@ pub const CASES: &[Case] = cases![
     "the_audit_is_filtered_and_comes_in_pages" = others::audit_filters,
     "the_audit_cannot_be_changed_or_emptied" = others::audit_is_append_only,
     "many_writers_wait_for_each_other" = others::many_writers,
+    "a_table_of_the_archive_is_made_once" = iceberg::tables,
+    "of_two_commits_to_a_table_one_wins" = iceberg::swaps,
 ];
 
 /// A store in a file of a folder, on a runtime that lives as long as the process: for tests that have none.

@@ -65,12 +65,20 @@ macro_rules! with {
 pub(crate) use with;
 
 /// A change of the tables: number, name, SQL for SQLite, SQL for PostgreSQL. What was released never changes.
-const MIGRATIONS: &[(i64, &str, &str, &str)] = &[(
-    1,
-    "first",
-    include_str!("../migrations/sqlite/0001_first.sql"),
-    include_str!("../migrations/postgres/0001_first.sql"),
-)];
+const MIGRATIONS: &[(i64, &str, &str, &str)] = &[
+    (
+        1,
+        "first",
+        include_str!("../migrations/sqlite/0001_first.sql"),
+        include_str!("../migrations/postgres/0001_first.sql"),
+    ),
+    (
+        2,
+        "iceberg",
+        include_str!("../migrations/sqlite/0002_iceberg.sql"),
+        include_str!("../migrations/postgres/0002_iceberg.sql"),
+    ),
+];
 
 /// The newest format that this program knows.
 pub(crate) fn newest() -> i64 {

@@ -1,6 +1,6 @@
 //! The state store: what must be known beside the log, in a SQLite file or in PostgreSQL.
 //!
-//! Halted agents, breakers, the index of letters, redrives and the audit. The log stays the truth about events:
+//! Halted agents, breakers, the index of letters, redrives, the audit, and where the archive's tables are. The log stays the truth about events:
 //! the data path never waits for this, and a store that is away changes nothing about it.
 //! [`Store`] is a cheap handle with async methods; SQL is written once and runs on both databases (`database.rs`).
 //! On PostgreSQL, opening succeeds whether it is there or not; calls say [`Error::Unreachable`] within two seconds
@@ -13,6 +13,7 @@ pub mod breakers;
 pub mod conformance;
 mod database;
 mod error;
+mod iceberg;
 pub mod letters;
 mod options;
 mod postgres;
