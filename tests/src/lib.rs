@@ -13,4 +13,6 @@ pub mod mount;
 pub mod plugins;
 pub mod postgres;
 pub mod proxy;
+pub mod rest;
+pub mod s3;
 pub mod sweep;
