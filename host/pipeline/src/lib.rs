@@ -7,6 +7,7 @@
 //! [`Handle`] is what the faces see of it.
 
 pub mod agents;
+pub mod archive;
 pub mod breakers;
 mod clock;
 mod crew;
