@@ -6,10 +6,12 @@
 
 mod archive;
 mod catalog;
+pub mod describe;
 mod error;
 mod hook;
 mod maintain;
 mod name;
+pub mod query;
 mod settings;
 #[allow(dead_code, reason = "the writer of data files uses the rest")]
 mod snapshot;
@@ -18,6 +20,7 @@ mod storage;
 pub use archive::Archive;
 pub use catalog::{Catalog, CommitError, NewTable, PointerError, Pointers};
 pub use error::Error;
+pub use iceberg::table::Table;
 pub use maintain::{Group, Orphan, Plan, Report, Upkeep};
 pub use name::{InvalidTableName, Kind, TableName};
 pub use settings::{CatalogSettings, NAMESPACE, Settings};

@@ -172,6 +172,21 @@ codes! {
     ARCHIVE_CATALOG_UNREACHABLE = 6006, "the archive's catalog cannot be reached";
     ARCHIVE_TABLE_UNUSABLE = 6007, "a table of the archive cannot be used";
     ARCHIVE_FAILED = 6008, "the archive failed";
+
+    // 606x, 607x: asking the archive
+    QUERY_SYNTAX = 6060, "the SQL cannot be read";
+    QUERY_REFUSED = 6061, "the SQL does more than read";
+    QUERY_NO_TABLE = 6062, "the query names a table that there is not";
+    QUERY_NO_COLUMN = 6063, "the query names a column that there is not";
+    QUERY_INVALID = 6064, "the query means nothing";
+    QUERY_NO_SNAPSHOT = 6065, "the table has no such snapshot";
+    QUERY_ROWS = 6066, "the answer has more rows than allowed";
+    QUERY_BYTES = 6067, "the answer has more bytes than allowed";
+    QUERY_MEMORY = 6068, "the query wants more memory than allowed";
+    QUERY_TIME = 6069, "the query takes longer than allowed";
+    QUERY_BUSY = 6070, "as many queries run as may";
+    QUERY_FAILED = 6071, "the archive could not be read";
+    ARCHIVE_OFF = 6072, "this host has no archive";
 }
 
 #[cfg(test)]
