@@ -14,6 +14,31 @@ use crate::store::Patience;
 use crate::text::{key, stored, told};
 use crate::{Page, Result, Store};
 
+/// What a [`Row`] is read from.
+macro_rules! columns {
+    () => {
+        "tenant, scope, agent, state, version, reason, actor, cause, at, expires_at"
+    };
+}
+
+/// A statement with the columns of a [`NewRow`] as `$1` to `$11`.
+macro_rules! bound {
+    ($sql:expr, $row:expr) => {
+        sqlx::query($sql)
+            .bind($row.tenant)
+            .bind($row.scope)
+            .bind(&*$row.agent_key)
+            .bind(&*$row.agent)
+            .bind($row.state)
+            .bind($row.version)
+            .bind(&*$row.reason)
+            .bind(&*$row.actor)
+            .bind($row.cause.as_deref())
+            .bind($row.at)
+            .bind($row.expires_at)
+    };
+}
+
 /// How a change ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Set {
@@ -32,10 +57,11 @@ impl Store {
     /// When the store does not answer.
     pub async fn halts(&self) -> Result<Vec<Record>> {
         let rows = with!(self, "reading who is halted", Patience::Long, |pool| {
-            sqlx::query_as::<_, Row>(
-                "SELECT tenant, scope, agent, state, version, reason, actor, cause, at, expires_at FROM agents
-                 WHERE state <> 'running' ORDER BY tenant, scope, agent_key",
-            )
+            sqlx::query_as::<_, Row>(concat!(
+                "SELECT ",
+                columns!(),
+                " FROM agents WHERE state <> 'running' ORDER BY tenant, scope, agent_key"
+            ))
             .fetch_all(&pool)
             .await?
             .into_iter()
@@ -53,10 +79,11 @@ impl Store {
         let (scope, name) = parts(&of.scope);
         let name = key(name);
         with!(self, "reading an agent's state", Patience::Short, |pool| {
-            sqlx::query_as::<_, Row>(
-                "SELECT tenant, scope, agent, state, version, reason, actor, cause, at, expires_at FROM agents
-                 WHERE tenant = $1 AND scope = $2 AND agent_key = $3",
-            )
+            sqlx::query_as::<_, Row>(concat!(
+                "SELECT ",
+                columns!(),
+                " FROM agents WHERE tenant = $1 AND scope = $2 AND agent_key = $3"
+            ))
             .bind(of.tenant.as_str())
             .bind(scope)
             .bind(&*name)
@@ -75,24 +102,13 @@ impl Store {
         let is_stored = with!(self, "storing an agent's state", Patience::Short, |pool| {
             let row = NewRow::of(record);
             let mut tx = pool.write().await?;
-            let noted = sqlx::query(
+            let noted = bound!(
                 "INSERT INTO agent_history
                  (tenant, scope, agent_key, agent, state, version, reason, actor, cause, at, expires_at)
                  VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT DO NOTHING",
-            )
-            .bind(row.tenant)
-            .bind(row.scope)
-            .bind(&*row.agent_key)
-            .bind(&*row.agent)
-            .bind(row.state)
-            .bind(row.version)
-            .bind(&*row.reason)
-            .bind(&*row.actor)
-            .bind(row.cause.as_deref())
-            .bind(row.at)
-            .bind(row.expires_at)
-            .execute(&mut *tx)
-            .await?;
+                row
+            );
+            let noted = noted.execute(&mut *tx).await?;
             if noted.rows_affected() == 0 {
                 tx.rollback().await?;
                 return Ok(Some(Set::Handled));
@@ -110,18 +126,7 @@ impl Store {
                      WHERE tenant = $1 AND scope = $2 AND agent_key = $3 AND version = $12"
                 }
             };
-            let mut change = sqlx::query(sql)
-                .bind(row.tenant)
-                .bind(row.scope)
-                .bind(&*row.agent_key)
-                .bind(&*row.agent)
-                .bind(row.state)
-                .bind(row.version)
-                .bind(&*row.reason)
-                .bind(&*row.actor)
-                .bind(row.cause.as_deref())
-                .bind(row.at)
-                .bind(row.expires_at);
+            let mut change = bound!(sql, row);
             if expected > 0 {
                 change = change.bind(int(expected));
             }
@@ -161,11 +166,12 @@ impl Store {
         let (scope, name) = parts(&of.scope);
         let name = key(name);
         let rows = with!(self, "reading an agent's history", Patience::Short, |pool| {
-            sqlx::query_as::<_, Past>(
-                "SELECT id, tenant, scope, agent, state, version, reason, actor, cause, at, expires_at
-                 FROM agent_history WHERE tenant = $1 AND scope = $2 AND agent_key = $3 AND id < $4
-                 ORDER BY id DESC LIMIT $5",
-            )
+            sqlx::query_as::<_, Past>(concat!(
+                "SELECT id, ",
+                columns!(),
+                " FROM agent_history WHERE tenant = $1 AND scope = $2 AND agent_key = $3 AND id < $4",
+                " ORDER BY id DESC LIMIT $5"
+            ))
             .bind(of.tenant.as_str())
             .bind(scope)
             .bind(&*name)
