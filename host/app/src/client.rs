@@ -4,11 +4,19 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use reqwest::header::HeaderValue;
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::Value;
 
 use crate::config::{self, Config, HostFile, Overrides, host_file};
 use crate::failure::{Exit, Failure};
+
+/// What is written as `%XX` in a path or a query: all but letters, digits and `-._~`, which mean nothing but themselves.
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// Items of a list that one answer brings at the most.
+const PIECE: usize = 1000;
 
 /// Where the host is and who asks.
 #[derive(Debug, Clone, Default, Args)]
@@ -113,13 +121,49 @@ impl Client {
         }
     }
 
+    /// A request that changes something, with who asks for it and why.
+    pub fn change(&self, method: Method, path: &str, reason: Option<&str>) -> RequestBuilder {
+        let user = std::env::var("USER").ok();
+        let texts = [("x-actor", user.as_deref()), ("x-reason", reason)];
+        let given = texts.into_iter().filter_map(|(name, text)| Some((name, header_text(text?)?)));
+        given.fold(self.request(method, path), |request, (name, text)| request.header(name, text))
+    }
+
     /// Reads a JSON document.
     ///
     /// # Errors
     /// Not reachable, or refused.
     pub async fn get(&self, path: &str) -> Result<Value, Failure> {
-        let response = self.checked(self.request(Method::GET, path)).await?;
+        self.json(self.request(Method::GET, path)).await
+    }
+
+    /// Sends a request and reads the JSON document of a good answer.
+    ///
+    /// # Errors
+    /// Not reachable, or refused.
+    pub async fn json(&self, request: RequestBuilder) -> Result<Value, Failure> {
+        let response = self.checked(request).await?;
         response.json().await.map_err(|error| self.unreachable(&error))
+    }
+
+    /// The items of a list that comes in pieces, `most` at the most.
+    ///
+    /// # Errors
+    /// Not reachable, or refused.
+    pub async fn list(&self, path: &str, query: &[(&str, Option<&str>)], most: usize) -> Result<Vec<Value>, Failure> {
+        let mut all = Vec::new();
+        let mut cursor: Option<String> = None;
+        while all.len() < most {
+            let limit = (most - all.len()).min(PIECE).to_string();
+            let place = [("limit", Some(limit.as_str())), ("cursor", cursor.as_deref())];
+            let piece = self.get(&with_query(path, query.iter().copied().chain(place))).await?;
+            all.extend(items(&piece));
+            cursor = piece.get("next").and_then(Value::as_str).map(str::to_owned);
+            if cursor.is_none() {
+                break;
+            }
+        }
+        Ok(all)
     }
 
     /// Sends a request and takes only a good answer.
@@ -149,6 +193,29 @@ impl Client {
         Failure::new(Exit::NotReachable, format!("{what} at {}: {cause}", self.base))
             .next("start one with `phronis run`, name it with --endpoint, or look with `phronis doctor`")
     }
+}
+
+/// A text as the value of a header: any letters of any language, on one line.
+fn header_text(text: &str) -> Option<HeaderValue> {
+    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    HeaderValue::from_bytes(line.as_bytes()).ok()
+}
+
+/// The items of a piece of a list.
+pub fn items(piece: &Value) -> Vec<Value> {
+    piece.get("items").and_then(Value::as_array).cloned().unwrap_or_default()
+}
+
+/// A text as part of a path or a query: it may hold `/`, `?` or a blank.
+pub fn encoded(text: &str) -> String {
+    utf8_percent_encode(text, ENCODED).to_string()
+}
+
+/// A path with those parts of a query that are given.
+pub fn with_query<'a>(path: &str, query: impl IntoIterator<Item = (&'a str, Option<&'a str>)>) -> String {
+    let given = query.into_iter().filter_map(|(name, value)| Some(format!("{name}={}", encoded(value?))));
+    let given: Vec<String> = given.collect();
+    if given.is_empty() { path.to_owned() } else { format!("{path}?{}", given.join("&")) }
 }
 
 /// Says of a host that is not there that events need one, whatever the log.
@@ -195,4 +262,23 @@ pub async fn refusal(response: Response) -> Failure {
     failure.code = text("code").map(str::to_owned);
     failure.next = next.map(str::to_owned);
     failure
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_may_be_written_in_any_language() {
+        assert_eq!(header_text("läuft\nwieder").unwrap().as_bytes(), "läuft wieder".as_bytes());
+    }
+
+    #[test]
+    fn whatever_is_in_a_value_stays_in_it() {
+        assert_eq!(encoded("a1-._~"), "a1-._~");
+        assert_eq!(encoded("a&b=c d+%ü/"), "a%26b%3Dc%20d%2B%25%C3%BC%2F");
+        let query = [("class", Some("detect/PH2003/hot@1.0+b")), ("stage", None), ("limit", Some("5"))];
+        assert_eq!(with_query("/v1/letters", query), "/v1/letters?class=detect%2FPH2003%2Fhot%401.0%2Bb&limit=5");
+        assert_eq!(with_query("/v1/letters", [("stage", None)]), "/v1/letters");
+    }
 }

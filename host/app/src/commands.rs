@@ -20,13 +20,16 @@ pub mod tail;
 pub mod topics;
 pub mod wiring;
 
-use std::path::PathBuf;
+use std::io::{Read as _, Write as _};
+use std::path::{Path, PathBuf};
 
+use phronis_core::PluginId;
+use phronis_core::text::escape;
 use serde_json::Value;
 
-use crate::client::Client;
 use crate::config::{Config, Overrides, load as load_config};
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure, Outcome};
+use crate::output::Format;
 
 /// Which configuration a command means.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -67,19 +70,42 @@ impl ConfigArgs {
     }
 }
 
-/// All items of a list that comes in pieces.
-async fn items(client: &Client, path: &str) -> Result<Vec<Value>, Failure> {
-    let mut all = Vec::new();
-    let mut cursor = String::new();
-    loop {
-        let page = client.get(&format!("{path}?limit=1000{cursor}")).await?;
-        all.extend(page.get("items").and_then(Value::as_array).cloned().unwrap_or_default());
-        match page.get("next").and_then(Value::as_str) {
-            // Cursors are ids of plugins or streams, whose letters need no escaping in a query.
-            Some(next) => cursor = format!("&cursor={next}"),
-            None => return Ok(all),
-        }
-    }
+/// How a list is to be printed.
+#[derive(Debug, clap::Args)]
+struct Listing {
+    /// How to print the list
+    #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
+    output: Format,
+}
+
+/// A plugin, or its breaker.
+#[derive(Debug, clap::Args)]
+struct OfPlugin {
+    /// The plugin
+    #[arg(value_parser = plugin::parse_id)]
+    id: PluginId,
+}
+
+/// Prints what the host says, as JSON.
+fn show(shown: &Value) -> Outcome {
+    writeln!(std::io::stdout(), "{shown:#}")?;
+    Ok(Exit::Ok)
+}
+
+/// Says something to the person, beside what goes on to the next program.
+fn tell(what: &str) -> std::io::Result<()> {
+    writeln!(std::io::stderr(), "{}", escape(what))
+}
+
+/// Reads a file whole; `-` is standard input.
+fn read_whole(file: &Path) -> Result<Vec<u8>, Failure> {
+    let mut bytes = Vec::new();
+    let read = match file.as_os_str() == "-" {
+        true => std::io::stdin().read_to_end(&mut bytes).map(drop),
+        false => std::fs::read(file).map(|read| bytes = read),
+    };
+    read.map_err(|error| Failure::usage(format!("cannot read {}: {error}", file.display())))?;
+    Ok(bytes)
 }
 
 /// A time as hosts and files write it (RFC 3339, or a number since 1970), in milliseconds since 1970.

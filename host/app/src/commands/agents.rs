@@ -1,13 +1,11 @@
 //! `phronis agents`: who may act, and who may not: looks, halts, resets.
 
-use std::io::Write as _;
-
-use phronis_core::text::escape;
 use reqwest::{Method, StatusCode};
 use serde_json::{Map, Value};
 
-use crate::client::{Client, ClientArgs};
-use crate::failure::{Exit, Failure, Outcome};
+use super::{Listing, show, tell};
+use crate::client::{Client, ClientArgs, encoded, with_query};
+use crate::failure::{Exit, Outcome};
 use crate::output::{self, Column, Format, cell};
 
 /// Halt agents, let them act again, and look who is halted and why
@@ -31,9 +29,8 @@ enum Command {
         /// Also those that were halted once and may act again
         #[arg(long)]
         all: bool,
-        /// How to print the list
-        #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
-        output: Format,
+        #[command(flatten)]
+        listing: Listing,
     },
     /// Show whether an agent may act, and why, as JSON
     Show {
@@ -68,9 +65,8 @@ enum Command {
     History {
         /// The agent
         agent: String,
-        /// How to print the list
-        #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
-        output: Format,
+        #[command(flatten)]
+        listing: Listing,
     },
 }
 
@@ -90,11 +86,9 @@ pub async fn run(args: Args) -> Outcome {
     let client = args.client.client()?;
     let tenant = args.tenant;
     match args.command {
-        Command::List { all, output } => list(&client, tenant.as_deref(), all, output).await,
+        Command::List { all, listing } => list(&client, tenant.as_deref(), all, listing.output).await,
         Command::Show { agent } => {
-            let agent = client.get(&with_tenant(&path(&agent, ""), tenant.as_deref())).await?;
-            writeln!(std::io::stdout(), "{agent:#}")?;
-            Ok(Exit::Ok)
+            show(&client.get(&with_query(&path(&agent, ""), [("tenant", tenant.as_deref())])).await?)
         }
         Command::Halt { whom, reason, hold_for } => {
             let mut order = order(reason);
@@ -104,13 +98,13 @@ pub async fn run(args: Args) -> Outcome {
         Command::Reset { whom, reason, if_version } => {
             change(&client, &whom, tenant.as_deref(), "reset", order(reason), if_version).await
         }
-        Command::History { agent, output } => history(&client, &agent, tenant.as_deref(), output).await,
+        Command::History { agent, listing } => history(&client, &agent, tenant.as_deref(), listing.output).await,
     }
 }
 
 async fn list(client: &Client, tenant: Option<&str>, all: bool, format: Format) -> Outcome {
-    let state = if all { "" } else { "&state=halted" };
-    let agents = pages(client, &with_tenant(&format!("/v1/agents?limit=1000{state}"), tenant)).await?;
+    let state = (!all).then_some("halted");
+    let agents = client.list("/v1/agents", &[("state", state), ("tenant", tenant)], usize::MAX).await?;
     let columns: [Column<'_>; 7] = [
         ("AGENT", &|item| match item.get("agent") {
             Some(Value::String(agent)) => agent.clone(),
@@ -131,8 +125,7 @@ async fn list(client: &Client, tenant: Option<&str>, all: bool, format: Format) 
 }
 
 async fn history(client: &Client, agent: &str, tenant: Option<&str>, format: Format) -> Outcome {
-    let base = format!("{}?limit=1000", path(agent, "/history"));
-    let changes = pages(client, &with_tenant(&base, tenant)).await?;
+    let changes = client.list(&path(agent, "/history"), &[("tenant", tenant)], usize::MAX).await?;
     let columns: [Column<'_>; 6] = [
         ("AT", &|item| cell(item, "/at")),
         ("STATE", &|item| cell(item, "/state")),
@@ -154,72 +147,37 @@ async fn change(
     if_version: Option<u64>,
 ) -> Outcome {
     let path = match &whom.agent {
-        Some(agent) => with_tenant(&path(agent, &format!("/{what}")), tenant),
+        Some(agent) => with_query(&path(agent, &format!("/{what}")), [("tenant", tenant)]),
         None => {
             let tenant = tenant.unwrap_or(phronis_core::name::DEFAULT_TENANT);
             format!("/v1/tenants/{}/{what}", encoded(tenant))
         }
     };
-    let mut request = client.request(Method::POST, &path).json(&Value::Object(order));
+    let mut request = client.change(Method::POST, &path, None).json(&order);
     if let Some(version) = if_version {
         request = request.header("if-match", format!("\"{version}\""));
     }
     let response = client.checked(request).await?;
     let is_local = response.status() == StatusCode::ACCEPTED;
     let changed: Value = response.json().await.map_err(|error| client.unreachable(&error))?;
-    writeln!(std::io::stdout(), "{changed:#}")?;
+    show(&changed)?;
     let name = whom.agent.as_deref().unwrap_or("everything of the tenant");
-    let told = match (what, is_local, cell(&changed, "/state").as_str()) {
+    tell(&match (what, is_local, cell(&changed, "/state").as_str()) {
         ("halt", true, _) => format!("{name}: halted; the store is away and gets it later"),
         ("halt", false, _) => format!("{name}: halted"),
         // The agent's own halt is over, its tenant's is not.
         (_, _, "halted") => format!("{name}: reset, and still halted, as everything of its tenant is"),
         _ => format!("{name}: may act"),
-    };
-    writeln!(std::io::stderr(), "{}", escape(&told))?;
+    })?;
     Ok(Exit::Ok)
 }
 
 fn order(reason: String) -> Map<String, Value> {
-    let actor = std::env::var("USER").ok().map(|user| ("actor".to_owned(), Value::String(user)));
-    [("reason".to_owned(), Value::String(reason))].into_iter().chain(actor).collect()
-}
-
-/// All items of a list that comes in pieces; names of agents may hold anything, so the cursor is encoded.
-async fn pages(client: &Client, path: &str) -> Result<Vec<Value>, Failure> {
-    let mut all = Vec::new();
-    let mut cursor = String::new();
-    loop {
-        let page = client.get(&format!("{path}{cursor}")).await?;
-        all.extend(page.get("items").and_then(Value::as_array).cloned().unwrap_or_default());
-        match page.get("next").and_then(Value::as_str) {
-            Some(next) => cursor = format!("&cursor={}", encoded(next)),
-            None => return Ok(all),
-        }
-    }
+    [("reason".to_owned(), Value::String(reason))].into_iter().collect()
 }
 
 fn path(agent: &str, rest: &str) -> String {
     format!("/v1/agents/{}{rest}", encoded(agent))
-}
-
-fn with_tenant(path: &str, tenant: Option<&str>) -> String {
-    match tenant {
-        Some(tenant) => format!("{path}{}tenant={}", if path.contains('?') { '&' } else { '?' }, encoded(tenant)),
-        None => path.to_owned(),
-    }
-}
-
-/// Everything but letters, digits and `-._~` as `%XX`: a name may hold `/`, `?` or a blank.
-fn encoded(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(char::from(byte)),
-            other => out.push_str(&format!("%{other:02X}")),
-        }
-    }
-    out
 }
 
 #[cfg(test)]
@@ -230,7 +188,5 @@ mod tests {
     fn any_name_fits_into_a_path() {
         assert_eq!(path("billing-7", ""), "/v1/agents/billing-7");
         assert_eq!(path("a/b ?ä", "/halt"), "/v1/agents/a%2Fb%20%3F%C3%A4/halt");
-        assert_eq!(with_tenant("/v1/agents?limit=1", Some("acme")), "/v1/agents?limit=1&tenant=acme");
-        assert_eq!(with_tenant(&path("a", ""), Some("acme")), "/v1/agents/a?tenant=acme");
     }
 }

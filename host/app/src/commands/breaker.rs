@@ -7,9 +7,8 @@ use phronis_core::text::escape;
 use reqwest::Method;
 use serde_json::{Map, Value};
 
-use super::items;
-use super::plugin::parse_id;
-use crate::client::ClientArgs;
+use super::{Listing, OfPlugin, show};
+use crate::client::{Client, ClientArgs};
 use crate::failure::{Exit, Outcome};
 use crate::output::{self, Format, cell};
 
@@ -28,17 +27,9 @@ pub struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// List the breakers: state, who decides, failures, when they are tried again
-    List {
-        /// How to print the list
-        #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
-        output: Format,
-    },
+    List(Listing),
     /// Show all that is known of a plugin's breaker, as JSON
-    Show {
-        /// The plugin
-        #[arg(value_parser = parse_id)]
-        id: PluginId,
-    },
+    Show(OfPlugin),
     /// Keep a breaker open: the plugin is not asked
     Open(Said),
     /// Keep a breaker closed: the plugin is asked, however often it fails
@@ -47,9 +38,8 @@ enum Command {
     Shadow(Said),
     /// Let a breaker decide itself again
     Auto {
-        /// The plugin
-        #[arg(value_parser = parse_id)]
-        id: PluginId,
+        #[command(flatten)]
+        of: OfPlugin,
         /// Why, for the audit
         #[arg(long, value_name = "TEXT")]
         reason: Option<String>,
@@ -58,9 +48,8 @@ enum Command {
 
 #[derive(Debug, clap::Args)]
 struct Said {
-    /// The plugin
-    #[arg(value_parser = parse_id)]
-    id: PluginId,
+    #[command(flatten)]
+    of: OfPlugin,
     /// Why; it stands beside the breaker and in the audit
     #[arg(long, value_name = "TEXT")]
     reason: String,
@@ -71,22 +60,19 @@ struct Said {
 
 /// Does what was asked for.
 pub async fn run(args: Args) -> Outcome {
+    let client = args.client.client()?;
     match args.command {
-        Command::List { output } => list(&args.client, output).await,
-        Command::Show { id } => {
-            let breaker = args.client.client()?.get(&path(&id)).await?;
-            writeln!(std::io::stdout(), "{breaker:#}")?;
-            Ok(Exit::Ok)
-        }
-        Command::Open(said) => say(&args.client, &said.id, "open", Some(said.reason), said.lasts).await,
-        Command::Close(said) => say(&args.client, &said.id, "close", Some(said.reason), said.lasts).await,
-        Command::Shadow(said) => say(&args.client, &said.id, "shadow", Some(said.reason), said.lasts).await,
-        Command::Auto { id, reason } => say(&args.client, &id, "auto", reason, None).await,
+        Command::List(listing) => list(&client, listing.output).await,
+        Command::Show(of) => show(&client.get(&path(&of.id)).await?),
+        Command::Open(said) => say(&client, &said.of.id, "open", Some(said.reason), said.lasts).await,
+        Command::Close(said) => say(&client, &said.of.id, "close", Some(said.reason), said.lasts).await,
+        Command::Shadow(said) => say(&client, &said.of.id, "shadow", Some(said.reason), said.lasts).await,
+        Command::Auto { of, reason } => say(&client, &of.id, "auto", reason, None).await,
     }
 }
 
-async fn list(client: &ClientArgs, format: Format) -> Outcome {
-    let breakers = items(&client.client()?, "/v1/breakers").await?;
+async fn list(client: &Client, format: Format) -> Outcome {
+    let breakers = client.list("/v1/breakers", &[], usize::MAX).await?;
     output::list(
         &breakers,
         format,
@@ -111,22 +97,11 @@ async fn list(client: &ClientArgs, format: Format) -> Outcome {
     Ok(Exit::Ok)
 }
 
-async fn say(
-    client: &ClientArgs,
-    id: &PluginId,
-    state: &str,
-    reason: Option<String>,
-    lasts: Option<String>,
-) -> Outcome {
-    let client = client.client()?;
+async fn say(client: &Client, id: &PluginId, state: &str, reason: Option<String>, lasts: Option<String>) -> Outcome {
     let members = [("state", Some(state.to_owned())), ("reason", reason), ("for", lasts)];
     let body: Map<String, Value> =
         members.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?.into()))).collect();
-    let mut request = client.request(Method::PUT, &format!("{}/override", path(id))).json(&body);
-    if let Ok(user) = std::env::var("USER") {
-        request = request.header("x-actor", user);
-    }
-    client.checked(request).await?;
+    client.checked(client.change(Method::PUT, &format!("{}/override", path(id)), None).json(&body)).await?;
     let breaker = client.get(&path(id)).await?;
     let told = format!("{id}: the breaker is {} ({})", cell(&breaker, "/state"), cell(&breaker, "/mode"));
     writeln!(std::io::stdout(), "{}", escape(&told))?;

@@ -1,15 +1,13 @@
 //! `phronis plugin`: what the plugins of a running host do, and their parameters and limits, live.
 
-use std::io::{Read as _, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use phronis_core::PluginId;
-use phronis_core::text::escape;
 use reqwest::Method;
 use serde_json::{Map, Value};
 
-use super::items;
-use crate::client::ClientArgs;
+use super::{Listing, OfPlugin, read_whole, show, tell};
+use crate::client::{Client, ClientArgs};
 use crate::failure::{Exit, Failure, Outcome};
 use crate::output::{self, Format, cell};
 
@@ -27,17 +25,9 @@ pub struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// List the plugins: version, state, what they did, why a newer version is refused
-    List {
-        /// How to print the list
-        #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
-        output: Format,
-    },
+    List(Listing),
     /// Show all that is known of a plugin, as JSON
-    Show {
-        /// The plugin
-        #[arg(value_parser = parse_id)]
-        id: PluginId,
-    },
+    Show(OfPlugin),
     /// Show a plugin's parameters, or change them: in force from its next batch on
     ///
     /// Without --set or --file: prints the parameters in force.
@@ -55,9 +45,8 @@ enum Command {
 
 #[derive(Debug, clap::Args)]
 struct Change {
-    /// The plugin
-    #[arg(value_parser = parse_id)]
-    id: PluginId,
+    #[command(flatten)]
+    of: OfPlugin,
     /// Change one: the value is JSON, or else a text; what is not named stays as it is
     #[arg(long, value_name = "NAME=VALUE", value_parser = parse_set)]
     set: Vec<(String, Value)>,
@@ -74,21 +63,18 @@ struct Change {
 
 /// Does what was asked for.
 pub async fn run(args: Args) -> Outcome {
+    let client = args.client.client()?;
     match args.command {
-        Command::List { output } => list(&args.client, output).await,
-        Command::Show { id } => {
-            let plugin = args.client.client()?.get(&path(&id)).await?;
-            writeln!(std::io::stdout(), "{plugin:#}")?;
-            Ok(Exit::Ok)
-        }
-        Command::Params(what) => change(&args.client, what, "params").await,
-        Command::Limits(what) => change(&args.client, what, "limits").await,
-        Command::Breaker(what) => change(&args.client, what, "breaker").await,
+        Command::List(listing) => list(&client, listing.output).await,
+        Command::Show(of) => show(&client.get(&path(&of.id)).await?),
+        Command::Params(what) => change(&client, what, "params").await,
+        Command::Limits(what) => change(&client, what, "limits").await,
+        Command::Breaker(what) => change(&client, what, "breaker").await,
     }
 }
 
-async fn list(client: &ClientArgs, format: Format) -> Outcome {
-    let plugins = items(&client.client()?, "/v1/plugins").await?;
+async fn list(client: &Client, format: Format) -> Outcome {
+    let plugins = client.list("/v1/plugins", &[], usize::MAX).await?;
     output::list(
         &plugins,
         format,
@@ -110,20 +96,21 @@ async fn list(client: &ClientArgs, format: Format) -> Outcome {
     Ok(Exit::Ok)
 }
 
-async fn change(client: &ClientArgs, change: Change, what: &str) -> Outcome {
-    let client = client.client()?;
-    let path = path(&change.id);
-    let mut out = std::io::stdout();
+async fn change(client: &Client, change: Change, what: &str) -> Outcome {
+    let id = &change.of.id;
     if change.set.is_empty() && change.file.is_none() {
-        let plugin = client.get(&path).await?;
-        writeln!(out, "{:#}", plugin.get(what).unwrap_or(&Value::Null))?;
-        return Ok(Exit::Ok);
+        return show(client.get(&path(id)).await?.get(what).unwrap_or(&Value::Null));
     }
+    let mut version = None;
     let mut value = match &change.file {
         Some(file) => read_json(file)?,
         // Parameters are replaced whole, so those in force are the base; so are the settings of a breaker.
         // Limits are changed one by one.
-        None if what != "limits" => client.get(&path).await?.get(what).cloned().unwrap_or_default(),
+        None if what != "limits" => {
+            let mut plugin = client.get(&path(id)).await?;
+            version = plugin.get("settings_version").and_then(Value::as_u64);
+            plugin.get_mut(what).map(Value::take).unwrap_or_default()
+        }
         None => Value::Object(Map::new()),
     };
     let Value::Object(members) = &mut value else {
@@ -131,23 +118,18 @@ async fn change(client: &ClientArgs, change: Change, what: &str) -> Outcome {
     };
     members.extend(change.set);
     let dry_run = if change.dry_run { "?dry_run=true" } else { "" };
-    let mut request = client.request(Method::PUT, &format!("{path}/{what}{dry_run}")).json(&value);
-    if let Some(reason) = &change.reason {
-        request = request.header("x-reason", reason);
+    let path = format!("{}/{what}{dry_run}", path(id));
+    let mut request = client.change(Method::PUT, &path, change.reason.as_deref()).json(&value);
+    if let Some(version) = version {
+        // What somebody else has set meanwhile is not undone.
+        request = request.header("if-match", format!("\"{version}\""));
     }
-    if let Ok(user) = std::env::var("USER") {
-        request = request.header("x-actor", user);
-    }
-    let response = client.checked(request).await?;
-    let applied: Value = response.json().await.map_err(|error| client.unreachable(&error))?;
-    writeln!(out, "{:#}", applied.get("value").unwrap_or(&Value::Null))?;
-    let revision = cell(&applied, "/revision");
-    let told = if change.dry_run {
-        format!("{}: these {what} would be accepted, nothing changed", change.id)
-    } else {
-        format!("{}: these {what} are in force (revision {revision})", change.id)
-    };
-    writeln!(std::io::stderr(), "{}", escape(&told))?;
+    let applied = client.json(request).await?;
+    show(applied.get("value").unwrap_or(&Value::Null))?;
+    tell(&match change.dry_run {
+        true => format!("{id}: these {what} would be accepted, nothing changed"),
+        false => format!("{id}: these {what} are in force (revision {})", cell(&applied, "/revision")),
+    })?;
     Ok(Exit::Ok)
 }
 
@@ -176,15 +158,9 @@ fn parse_set(text: &str) -> Result<(String, Value), String> {
     Ok((name.to_owned(), value))
 }
 
-fn read_json(file: &std::path::Path) -> Result<Value, Failure> {
-    let mut text = String::new();
-    let read = if file.as_os_str() == "-" {
-        std::io::stdin().read_to_string(&mut text).map(|_| ())
-    } else {
-        std::fs::read_to_string(file).map(|content| text = content)
-    };
-    read.map_err(|error| Failure::usage(format!("cannot read {}: {error}", file.display())))?;
-    serde_json::from_str(&text).map_err(|error| Failure::usage(format!("{} is not JSON: {error}", file.display())))
+fn read_json(file: &Path) -> Result<Value, Failure> {
+    let unfit = |error| Failure::usage(format!("{} is not JSON: {error}", file.display()));
+    serde_json::from_slice(&read_whole(file)?).map_err(unfit)
 }
 
 #[cfg(test)]

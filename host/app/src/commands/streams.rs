@@ -2,7 +2,6 @@
 
 use serde_json::Value;
 
-use super::items;
 use crate::client::ClientArgs;
 use crate::failure::{Exit, Failure, Outcome};
 use crate::output::{self, Column, Format, cell};
@@ -56,7 +55,7 @@ async fn find(args: &Args) -> Result<Vec<Value>, Failure> {
             return offline::streams(config);
         }
     }
-    match items(&args.client.client()?, "/v1/streams").await {
+    match args.client.client()?.list("/v1/streams", &[], usize::MAX).await {
         Err(failure) if failure.exit == Exit::NotReachable && failure.code.is_none() && !is_named => {
             let config = args.client.config()?;
             if config.log.kafka().is_none() {
