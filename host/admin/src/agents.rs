@@ -3,28 +3,26 @@
 //! Whether an agent may act is asked by every one of its tool calls, so reading is open to all; changing it needs a key.
 //! `?tenant=` says whose agent it is; without it, the tenant of the key, else `default`.
 
+pub(crate) mod change;
 mod order;
-mod stream;
+pub(crate) mod stream;
 
 use axum::Json;
-use axum::body::Body;
 use axum::extract::{Extension, Path, Query, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use phronis_core::agent::{self, Key, Record, Scope};
 use phronis_core::name::DEFAULT_TENANT;
 use phronis_core::text::did_you_mean;
 use phronis_core::{Name, Time, code};
-use phronis_pipeline::agents::{Halt, Outcome, Refusal, Reset, Status};
+use phronis_pipeline::agents::{Refusal, Status};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::access::Caller;
-use crate::agents::order::Order;
 use crate::paging::{Page, Paging};
 use crate::problem::{AWAY_SECONDS, Document, Problem};
+use crate::sign::etag;
 use crate::state::App;
-pub(crate) use stream::{__path_follow, follow};
 
 /// Names that are compared with one that is not known.
 const COMPARED: usize = 10_000;
@@ -97,7 +95,8 @@ pub(crate) struct Whose {
 #[into_params(parameter_in = Query)]
 pub(crate) struct Wanted {
     /// Only those in this state: `halted` or `running`.
-    state: Option<String>,
+    #[param(value_type = Option<String>)]
+    state: Option<agent::State>,
 }
 
 /// The agents of a tenant of whom something was ever said: those that are halted, and those that were.
@@ -117,15 +116,9 @@ pub(crate) async fn list(
     Query(paging): Query<Paging>,
 ) -> Result<Json<Page<Agent>>, Problem> {
     let tenant = tenant_of(&app, &caller, whose.tenant.as_deref())?;
-    if let Some(state) = wanted.state.as_deref().filter(|state| !["halted", "running"].contains(state)) {
-        let detail = format!("the filter `state` is not valid: {}", agent::State::Halted.as_str());
-        tracing::debug!(state, "an unknown state is asked for");
-        return Err(Problem::new(code::BAD_REQUEST, detail).hint("use halted or running"));
-    }
-    let all = app.pipeline.agents().all(&tenant).map_err(|refusal| refused(refusal, "", std::iter::empty()))?;
-    let agents = all.into_iter().filter_map(|status| {
+    let agents = app.pipeline.agents().all(&tenant)?.into_iter().filter_map(|status| {
         let key = status.record.as_ref()?.key();
-        wanted.state.as_ref().is_none_or(|state| *state == status.state().as_str()).then(|| Agent::of(&key, &status))
+        wanted.state.is_none_or(|state| state == status.state()).then(|| Agent::of(&key, &status))
     });
     Ok(Json(paging.cut(agents, |agent| agent.agent.clone().unwrap_or_default())))
 }
@@ -147,8 +140,7 @@ pub(crate) async fn show(
     Query(whose): Query<Whose>,
 ) -> Result<Response, Problem> {
     let key = Key::agent(tenant_of(&app, &caller, whose.tenant.as_deref())?, agent);
-    let status = app.pipeline.agents().status(&key).map_err(|refusal| refused(refusal, "", std::iter::empty()))?;
-    let shown = Agent::of(&key, &status);
+    let shown = Agent::of(&key, &app.pipeline.agents().status(&key)?);
     Ok((etag(shown.version), Json(shown)).into_response())
 }
 
@@ -190,212 +182,10 @@ pub(crate) async fn history(
     let limit = u32::try_from(paging.limit()).unwrap_or(u32::MAX);
     let page = app.pipeline.agents().history(&key, limit, cursor).await?;
     if page.items.is_empty() && cursor.is_none() {
-        return Err(refused_about(&app, &key, Refusal::Unknown));
+        return Err(unknown(&app, &key));
     }
     let items = page.items.into_iter().map(Change::from).collect();
     Ok(Json(Page { items, next: page.next.map(|next| next.to_string()) }))
-}
-
-/// Halts an agent: in force on this host at once, on others and in guards within milliseconds.
-#[utoipa::path(
-    post, path = "/v1/agents/{agent}/halt", tag = "agents",
-    params(
-        ("agent" = String, Path, description = "its name, as events have it"), Whose,
-        ("If-Match" = Option<String>, Header, description = "the `ETag` that it must still have"),
-    ),
-    request_body(content = Order),
-    responses(
-        (status = 200, description = "halted; the store has it", body = Changed),
-        (status = 202, description = "halted; the store is away and gets it later (`replicated` is false)", body = Changed),
-        (status = 412, description = "it has changed since the version that If-Match names; `current` is what it is now", body = Document),
-        (status = 422, description = "no reason, or an end that is past", body = Document),
-        (status = 503, description = "halted on this host, and written down nowhere", body = Document),
-    ),
-    security(("key" = []), ("bearer" = [])),
-)]
-pub(crate) async fn halt(
-    State(app): State<App>,
-    Extension(caller): Extension<Caller>,
-    Path(agent): Path<String>,
-    Query(whose): Query<Whose>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Problem> {
-    let order = order::read(&app, &headers, body).await?;
-    let whose = Whose { tenant: whose.tenant.or_else(|| order.tenant.clone()) };
-    let key = named(&app, &caller, whose.tenant.as_deref(), &agent)?;
-    halted(app, caller, key, order, &headers).await
-}
-
-/// Lets an agent act again. Only while the store answers: an un-halt is never guessed.
-#[utoipa::path(
-    post, path = "/v1/agents/{agent}/reset", tag = "agents",
-    params(
-        ("agent" = String, Path, description = "its name, as events have it"), Whose,
-        ("If-Match" = Option<String>, Header, description = "the `ETag` that it must still have"),
-    ),
-    request_body(content = Order),
-    responses(
-        (status = 200, description = "it may act", body = Changed),
-        (status = 404, description = "nothing was ever said of it", body = Document),
-        (status = 412, description = "someone halted it anew meanwhile, or it is another version; `current` is what it is now", body = Document),
-        (status = 422, description = "no reason", body = Document),
-        (status = 503, description = "the store is away: it stays halted", body = Document),
-    ),
-    security(("key" = []), ("bearer" = [])),
-)]
-pub(crate) async fn reset(
-    State(app): State<App>,
-    Extension(caller): Extension<Caller>,
-    Path(agent): Path<String>,
-    Query(whose): Query<Whose>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Problem> {
-    let order = order::read(&app, &headers, body).await?;
-    let whose = Whose { tenant: whose.tenant.or_else(|| order.tenant.clone()) };
-    let key = named(&app, &caller, whose.tenant.as_deref(), &agent)?;
-    was_reset(app, caller, key, order, &headers).await
-}
-
-/// Halts everything of a tenant.
-#[utoipa::path(
-    post, path = "/v1/tenants/{tenant}/halt", tag = "agents",
-    params(("tenant" = String, Path), ("If-Match" = Option<String>, Header, description = "the `ETag` that it must still have")),
-    request_body(content = Order),
-    responses(
-        (status = 200, description = "halted; the store has it", body = Changed),
-        (status = 202, description = "halted; the store is away and gets it later (`replicated` is false)", body = Changed),
-        (status = 404, description = "no such tenant", body = Document),
-        (status = 422, description = "no reason, or an end that is past", body = Document),
-    ),
-    security(("key" = []), ("bearer" = [])),
-)]
-pub(crate) async fn halt_tenant(
-    State(app): State<App>,
-    Extension(caller): Extension<Caller>,
-    Path(tenant): Path<String>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Problem> {
-    let order = order::read(&app, &headers, body).await?;
-    let key = Key::tenant(own(&caller, tenant_of(&app, &caller, Some(&tenant))?)?);
-    halted(app, caller, key, order, &headers).await
-}
-
-/// Ends the halt of a whole tenant. Agents that are halted themselves stay so.
-#[utoipa::path(
-    post, path = "/v1/tenants/{tenant}/reset", tag = "agents",
-    params(("tenant" = String, Path), ("If-Match" = Option<String>, Header, description = "the `ETag` that it must still have")),
-    request_body(content = Order),
-    responses(
-        (status = 200, description = "its agents may act, unless they are halted themselves", body = Changed),
-        (status = 404, description = "no such tenant, or it was never halted", body = Document),
-        (status = 503, description = "the store is away: it stays halted", body = Document),
-    ),
-    security(("key" = []), ("bearer" = [])),
-)]
-pub(crate) async fn reset_tenant(
-    State(app): State<App>,
-    Extension(caller): Extension<Caller>,
-    Path(tenant): Path<String>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Problem> {
-    let order = order::read(&app, &headers, body).await?;
-    let key = Key::tenant(own(&caller, tenant_of(&app, &caller, Some(&tenant))?)?);
-    was_reset(app, caller, key, order, &headers).await
-}
-
-/// Halts the agent that the body names; short form of `POST /v1/agents/{agent}/halt`.
-#[utoipa::path(
-    post, path = "/halt", tag = "agents", params(Whose), request_body(content = Order),
-    responses(
-        (status = 200, description = "halted; the store has it", body = Changed),
-        (status = 202, description = "halted; the store is away and gets it later (`replicated` is false)", body = Changed),
-        (status = 422, description = "no agent, no reason, or an end that is past", body = Document),
-    ),
-    security(("key" = []), ("bearer" = [])),
-)]
-pub(crate) async fn halt_named(
-    State(app): State<App>,
-    Extension(caller): Extension<Caller>,
-    Query(whose): Query<Whose>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Problem> {
-    let order = order::read(&app, &headers, body).await?;
-    let key = named(&app, &caller, whose.tenant.as_deref().or(order.tenant.as_deref()), order.agent()?)?;
-    halted(app, caller, key, order, &headers).await
-}
-
-/// Lets the agent act again that the body names; short form of `POST /v1/agents/{agent}/reset`.
-#[utoipa::path(
-    post, path = "/reset", tag = "agents", params(Whose), request_body(content = Order),
-    responses(
-        (status = 200, description = "it may act", body = Changed),
-        (status = 404, description = "nothing was ever said of it", body = Document),
-        (status = 422, description = "no agent or no reason", body = Document),
-        (status = 503, description = "the store is away: it stays halted", body = Document),
-    ),
-    security(("key" = []), ("bearer" = [])),
-)]
-pub(crate) async fn reset_named(
-    State(app): State<App>,
-    Extension(caller): Extension<Caller>,
-    Query(whose): Query<Whose>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Problem> {
-    let order = order::read(&app, &headers, body).await?;
-    let key = named(&app, &caller, whose.tenant.as_deref().or(order.tenant.as_deref()), order.agent()?)?;
-    was_reset(app, caller, key, order, &headers).await
-}
-
-async fn halted(app: App, caller: Caller, key: Key, order: Order, headers: &HeaderMap) -> Result<Response, Problem> {
-    let now = now();
-    let halt = Halt {
-        reason: order.reason(headers)?,
-        actor: order.actor(&caller, headers),
-        cause: None,
-        expires_at: order.expires_at(now)?,
-        if_version: order::if_match(headers)?,
-        key: key.clone(),
-    };
-    let agents = app.pipeline.agents();
-    // In a task of its own: a client that leaves must not stop a change half-way.
-    let changing = tokio::spawn(async move { agents.halt(halt).await }).await;
-    answer(&app, &key, changing)
-}
-
-async fn was_reset(app: App, caller: Caller, key: Key, order: Order, headers: &HeaderMap) -> Result<Response, Problem> {
-    order.has_no_end()?;
-    let reset = Reset {
-        reason: order.reason(headers)?,
-        actor: order.actor(&caller, headers),
-        if_version: order::if_match(headers)?,
-        key: key.clone(),
-    };
-    let agents = app.pipeline.agents();
-    let changing = tokio::spawn(async move { agents.reset(reset).await }).await;
-    answer(&app, &key, changing)
-}
-
-fn answer(
-    app: &App,
-    key: &Key,
-    changed: Result<Result<Outcome, Refusal>, tokio::task::JoinError>,
-) -> Result<Response, Problem> {
-    let changed = changed.map_err(|error| Problem::internal("changing an agent", &error))?;
-    let outcome = changed.map_err(|refusal| refused_about(app, key, refusal))?;
-    let Outcome { record, is_replicated, is_news } = outcome;
-    let halt = Some(&record).filter(|record| record.is_halted(now())).cloned();
-    // What holds it beside, the tenant's halt for one, stands in its status.
-    let whole = app.pipeline.agents().status(key).ok().and_then(|status| status.halt);
-    let mut agent = Agent::of(key, &Status { halt: halt.or(whole), record: Some(record) });
-    agent.replicated = is_replicated;
-    let status = if is_replicated { StatusCode::OK } else { StatusCode::ACCEPTED };
-    Ok((status, etag(agent.version), Json(Changed { agent, changed: is_news })).into_response())
 }
 
 /// The tenant that a request means.
@@ -407,62 +197,41 @@ fn tenant_of(app: &App, caller: &Caller, wanted: Option<&str>) -> Result<Name, P
     found.ok_or_else(|| Problem::not_found(format_args!("tenant `{wanted}`")))
 }
 
-/// A tenant whose agents the caller may halt.
-fn own(caller: &Caller, tenant: Name) -> Result<Name, Problem> {
-    if caller.sees(&tenant) { Ok(tenant) } else { Err(Problem::not_found(format_args!("tenant `{tenant}`"))) }
-}
-
-/// An agent that the caller may halt.
-fn named(app: &App, caller: &Caller, tenant: Option<&str>, agent: &str) -> Result<Key, Problem> {
-    agent::check_name(agent).map_err(|reason| order::invalid("agent", format!("the name of the agent {reason}")))?;
-    Ok(Key::agent(own(caller, tenant_of(app, caller, tenant)?)?, agent))
-}
-
-fn refused_about(app: &App, key: &Key, refusal: Refusal) -> Problem {
-    let agents = app.pipeline.agents();
-    let known = agents.all(&key.tenant).unwrap_or_default();
+/// Nothing was ever said of it; the nearest name of whom something was.
+fn unknown(app: &App, key: &Key) -> Problem {
+    let Scope::Agent(agent) = &key.scope else { return Problem::not_found("halt of this tenant, now or before") };
+    let known = app.pipeline.agents().all(&key.tenant).unwrap_or_default();
     let names = known.iter().filter_map(|status| match &status.record.as_ref()?.scope {
         Scope::Agent(agent) => Some(agent.as_str()),
         Scope::Tenant => None,
     });
-    let what = match &key.scope {
-        Scope::Agent(agent) => agent.as_str(),
-        Scope::Tenant => "",
-    };
-    refused(refusal, what, names.take(COMPARED))
+    let nearest = did_you_mean(agent, names.take(COMPARED));
+    Problem::not_found(format_args!("agent `{agent}` of whom anything was ever said{nearest}"))
 }
 
-fn refused<'a>(refusal: Refusal, agent: &str, names: impl Iterator<Item = &'a str>) -> Problem {
-    match refusal {
-        Refusal::Unknown if agent.is_empty() => Problem::not_found("halt of this tenant, now or before"),
-        Refusal::Unknown => {
-            let nearest = did_you_mean(agent, names);
-            Problem::not_found(format_args!("agent `{agent}` of whom anything was ever said{nearest}"))
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Changed(current) => {
+                let detail = format!(
+                    "it is {} now, at version {}, by {}: {}; nothing changed",
+                    current.state.as_str(),
+                    current.version,
+                    current.actor,
+                    current.reason
+                );
+                let change = Change::from(*current);
+                Self::new(code::PRECONDITION_FAILED, detail).members(&serde_json::json!({ "current": change }))
+            }
+            Refusal::StoreAway(error) => {
+                let detail = format!("{error}; what is halted stays halted");
+                Self::new(code::RESET_REFUSED, detail).retry_after(AWAY_SECONDS)
+            }
+            Refusal::NotDurable(reason) => Self::new(code::HALT_NOT_DURABLE, reason).retry_after(1),
+            Refusal::NotKnown => Self::new(code::AGENTS_UNKNOWN, refusal.to_string()).retry_after(1),
+            other => Self::internal("changing an agent", &other),
         }
-        Refusal::Changed(current) => {
-            let detail = format!(
-                "it is {} now, at version {}, by {}: {}; nothing changed",
-                current.state.as_str(),
-                current.version,
-                current.actor,
-                current.reason
-            );
-            let change = Change::from(*current);
-            Problem::new(code::PRECONDITION_FAILED, detail).members(&serde_json::json!({ "current": change }))
-        }
-        Refusal::StoreAway(error) => {
-            let detail = format!("{error}; what is halted stays halted");
-            Problem::new(code::RESET_REFUSED, detail).retry_after(AWAY_SECONDS)
-        }
-        Refusal::NotDurable(reason) => Problem::new(code::HALT_NOT_DURABLE, reason).retry_after(1),
-        Refusal::NotKnown => Problem::new(code::AGENTS_UNKNOWN, refusal.to_string()).retry_after(1),
-        other => Problem::internal("changing an agent", &other),
     }
-}
-
-fn etag(version: u64) -> [(header::HeaderName, HeaderValue); 1] {
-    let value = HeaderValue::from_str(&format!("\"{version}\"")).unwrap_or(HeaderValue::from_static("\"0\""));
-    [(header::ETAG, value)]
 }
 
 fn now() -> Time {

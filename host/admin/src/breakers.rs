@@ -7,9 +7,8 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::{Extension, Path, Query, State};
 use axum::http::HeaderMap;
-use axum::response::Json;
+use axum::response::{IntoResponse, Json, Response};
 use phronis_core::breaker::{self, Counts, Mode};
-use phronis_core::text::nearest;
 use phronis_core::time::Time;
 use phronis_core::{PluginId, code};
 use phronis_pipeline::breakers::{self, Status, Wish};
@@ -20,8 +19,10 @@ use utoipa::ToSchema;
 use crate::access::Caller;
 use crate::body;
 use crate::paging::{Page, Paging};
-use crate::plugins::{Applied, apply};
+use crate::plugins::Named;
+use crate::plugins::change::{Set, apply, change};
 use crate::problem::{Document, Problem};
+use crate::sign::{IfMatch, Sign, etag};
 use crate::state::App;
 
 /// Longest time that a person may overrule a breaker for: what holds for longer has no end.
@@ -30,11 +31,8 @@ const LONGEST: Duration = Duration::from_secs(366 * 86_400);
 /// A plugin's breaker on this host, at one moment.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Breaker {
-    /// The plugin: `tenant/stream/name`.
-    pub(crate) plugin: String,
-    /// `closed`, `open` or `half_open`.
-    #[schema(value_type = String)]
-    state: breaker::State,
+    #[serde(flatten)]
+    pub(crate) short: Short,
     /// Who decides: `auto`, `forced_open`, `forced_closed` or `shadow`.
     #[schema(value_type = String)]
     mode: Mode,
@@ -42,19 +40,6 @@ pub(crate) struct Breaker {
     #[schema(value_type = Option<Object>)]
     #[serde(rename = "override")]
     over: Option<breakers::Override>,
-    /// Failed calls in the window; those that opened it, while it is not closed.
-    failures: u64,
-    /// Failed calls that open it.
-    threshold: u64,
-    /// Since when it is not closed, RFC 3339.
-    #[schema(value_type = Option<String>)]
-    opened_at: Option<Time>,
-    /// When it is tried again, RFC 3339.
-    #[schema(value_type = Option<String>)]
-    retry_at: Option<Time>,
-    /// The last time that a rule spoke, with the numbers.
-    #[schema(value_type = Option<Object>)]
-    last_trip: Option<breakers::Trip>,
     /// What stands in the window, by kind.
     #[schema(value_type = Object)]
     counts: Counts,
@@ -86,7 +71,7 @@ pub(crate) struct Glance {
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Short {
     /// The plugin: `tenant/stream/name`.
-    plugin: String,
+    pub(crate) plugin: String,
     /// `closed`, `open` or `half_open`.
     #[schema(value_type = String)]
     state: breaker::State,
@@ -129,24 +114,25 @@ pub(crate) async fn list(
     Extension(caller): Extension<Caller>,
     Query(paging): Query<Paging>,
 ) -> Json<Page<Breaker>> {
-    Json(paging.cut(visible(&app, &caller).into_iter().map(Breaker::from), |breaker| breaker.plugin.clone()))
+    Json(paging.cut(visible(&app, &caller).into_iter().map(Breaker::from), |breaker| breaker.short.plugin.clone()))
 }
 
 /// One plugin's breaker.
 #[utoipa::path(
-    get, path = "/v1/breakers/{tenant}/{stream}/{name}", tag = "breakers",
-    params(("tenant" = String, Path), ("stream" = String, Path), ("name" = String, Path)),
+    get, path = "/v1/breakers/{tenant}/{stream}/{name}", tag = "breakers", params(Named),
     responses(
-        (status = 200, description = "the breaker", body = Breaker),
+        (status = 200, description = "the breaker; `ETag` holds the version of the plugin's settings", body = Breaker),
         (status = 404, description = "no such breaker", body = Document),
     ),
 )]
 pub(crate) async fn show(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
-    Path(path): Path<(String, String, String)>,
-) -> Result<Json<Breaker>, Problem> {
-    Ok(Json(find(&app, &caller, &path)?.into()))
+    Path(named): Path<Named>,
+) -> Result<Response, Problem> {
+    let status = find(&app, &caller, &named)?;
+    let version = app.pipeline.plugin(&status.plugin).map_or(0, |plugin| plugin.version);
+    Ok((etag(version), Json(Breaker::from(status))).into_response())
 }
 
 /// All breakers at a glance: state, failures, threshold, times.
@@ -159,62 +145,46 @@ pub(crate) async fn glance(State(app): State<App>, Extension(caller): Extension<
     let is_any = |state| all.iter().any(|breaker| breaker.state == state);
     let worst = [breaker::State::Open, breaker::State::HalfOpen].into_iter().find(|state| is_any(*state));
     let state = worst.unwrap_or(breaker::State::Closed).as_str();
-    Json(Glance { state, breakers: all.into_iter().map(Short::from).collect() })
+    Json(Glance { state, breakers: all.iter().map(Short::of).collect() })
 }
 
 /// Overrules a breaker on all hosts, for a while or until someone says otherwise.
 #[utoipa::path(
-    put, path = "/v1/breakers/{tenant}/{stream}/{name}/override", tag = "breakers",
-    params(
-        ("tenant" = String, Path), ("stream" = String, Path), ("name" = String, Path),
-        ("X-Actor" = Option<String>, Header, description = "who, for the audit"),
-    ),
+    put, path = "/v1/breakers/{tenant}/{stream}/{name}/override", tag = "breakers", params(Named, IfMatch, Sign),
     request_body(content = Said, description = "what, why, for how long"),
-    responses(
-        (status = 200, description = "in force", body = Applied),
-        (status = 404, description = "no such breaker", body = Document),
-        (status = 422, description = "the body is not accepted", body = Document),
-    ),
-    security(("key" = []), ("bearer" = [])),
+    responses(Set), security(("key" = []), ("bearer" = [])),
 )]
 pub(crate) async fn put_override(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
-    Path(path): Path<(String, String, String)>,
+    Path(named): Path<Named>,
+    matched: IfMatch,
+    sign: Sign,
     headers: HeaderMap,
     body: Body,
-) -> Result<Json<Applied>, Problem> {
-    let id = find(&app, &caller, &path)?.plugin;
+) -> Result<Response, Problem> {
+    let id = find(&app, &caller, &named)?.plugin;
     let held = body::read(&app, &headers, body).await?;
     let said: Said = serde_json::from_slice(&held.bytes)
         .map_err(|error| Problem::new(code::BAD_REQUEST, format!("the body is not valid: {error}; nothing changed")))?;
-    let reason = (!said.reason.trim().is_empty()).then(|| said.reason.trim().to_owned());
-    let over = overruled(&said)?;
-    apply(app, caller, id, What::Override(over), reason, &headers).await
+    let what = What::Override(overruled(&said)?);
+    apply(&app, change(id, what, &sign, Some(&said.reason), matched)).await
 }
 
 /// Lets a breaker decide itself again.
 #[utoipa::path(
-    delete, path = "/v1/breakers/{tenant}/{stream}/{name}/override", tag = "breakers",
-    params(
-        ("tenant" = String, Path), ("stream" = String, Path), ("name" = String, Path),
-        ("X-Reason" = Option<String>, Header, description = "why, for the audit"),
-        ("X-Actor" = Option<String>, Header, description = "who, for the audit"),
-    ),
-    responses(
-        (status = 200, description = "in force", body = Applied),
-        (status = 404, description = "no such breaker", body = Document),
-    ),
-    security(("key" = []), ("bearer" = [])),
+    delete, path = "/v1/breakers/{tenant}/{stream}/{name}/override", tag = "breakers", params(Named, IfMatch, Sign),
+    responses(Set), security(("key" = []), ("bearer" = [])),
 )]
 pub(crate) async fn delete_override(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
-    Path(path): Path<(String, String, String)>,
-    headers: HeaderMap,
-) -> Result<Json<Applied>, Problem> {
-    let id = find(&app, &caller, &path)?.plugin;
-    apply(app, caller, id, What::Override(None), None, &headers).await
+    Path(named): Path<Named>,
+    matched: IfMatch,
+    sign: Sign,
+) -> Result<Response, Problem> {
+    let id = find(&app, &caller, &named)?.plugin;
+    apply(&app, change(id, What::Override(None), &sign, None, matched)).await
 }
 
 /// What is to stand in the plugin's record. Who said it is filled in by whoever knows the caller.
@@ -260,19 +230,16 @@ fn visible(app: &App, caller: &Caller) -> Vec<Status> {
     app.pipeline.breakers().into_iter().filter(is_visible).collect()
 }
 
-fn find(app: &App, caller: &Caller, (tenant, stream, name): &(String, String, String)) -> Result<Status, Problem> {
-    let path = format!("{tenant}/{stream}/{name}");
+fn find(app: &App, caller: &Caller, named: &Named) -> Result<Status, Problem> {
+    let path = named.to_string();
     let all = visible(app, caller);
     let id: Option<PluginId> = path.parse().ok();
     if let Some(found) = id.and_then(|id| all.iter().find(|status| status.plugin == id)) {
         return Ok(found.clone());
     }
     let names: Vec<String> = all.iter().map(|status| status.plugin.to_string()).collect();
-    let problem = Problem::not_found(format_args!("breaker of a plugin `{path}`"));
-    Err(match nearest(&path, names.iter().map(String::as_str)) {
-        Some(near) => problem.hint(format!("did you mean `{near}`?")),
-        None => problem.hint("`GET /v1/breakers` lists them"),
-    })
+    let problem = Problem::unknown("breaker of a plugin", &path, names.iter().map(String::as_str));
+    Err(problem.hint("`GET /v1/breakers` lists them"))
 }
 
 /// Failed calls: of the window, or those that opened it while it is not closed.
@@ -286,15 +253,9 @@ fn failures(status: &Status) -> u64 {
 impl From<Status> for Breaker {
     fn from(status: Status) -> Self {
         Self {
-            plugin: status.plugin.to_string(),
-            state: status.state,
+            short: Short::of(&status),
             mode: status.mode,
-            failures: failures(&status),
-            threshold: status.settings.failures.unwrap_or(0).into(),
             over: status.over,
-            opened_at: status.opened_at,
-            retry_at: status.retry_at,
-            last_trip: status.last_trip,
             counts: status.counts,
             deadlines_in_a_row: status.deadlines_in_a_row,
             trips: status.trips,
@@ -306,16 +267,16 @@ impl From<Status> for Breaker {
     }
 }
 
-impl From<Status> for Short {
-    fn from(status: Status) -> Self {
+impl Short {
+    fn of(status: &Status) -> Self {
         Self {
             plugin: status.plugin.to_string(),
             state: status.state,
-            failures: failures(&status),
+            failures: failures(status),
             threshold: status.settings.failures.unwrap_or(0).into(),
             opened_at: status.opened_at,
             retry_at: status.retry_at,
-            last_trip: status.last_trip,
+            last_trip: status.last_trip.clone(),
         }
     }
 }

@@ -1,22 +1,25 @@
-//! Letters: `GET /v1/letter_classes`, `GET /v1/letters…`, and what would become of one now.
+//! Letters: `GET /v1/letter_classes`, `GET /v1/letters…`.
 //!
-//! What changes something about them is in `redrives`.
+//! What would become of one now is asked in `dry_run`; what changes something about them is in `redrives`.
+
+pub(crate) mod dry_run;
+mod wanted;
 
 use axum::extract::{Extension, Path, Query, State};
 use axum::response::Json;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use phronis_core::letter::Letter;
-use phronis_core::letter::Stage;
-use phronis_core::letter::index::{Class, Filter};
+use phronis_core::letter::index::{Class, State as Waits};
 use phronis_core::records::Headers;
-use phronis_core::text::did_you_mean;
-use phronis_core::{Code, Name, StreamId, Time, code};
-use phronis_pipeline::letters::{At, Attempt, ClassStatus, Condition, Detail, Found, Impossible, Place, Verdict};
+use phronis_core::{Code, StreamId, Time, code};
+use phronis_pipeline::letters::{At, Attempt, ClassStatus, Condition, Detail, Found, Place};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+pub(crate) use self::wanted::Wanted;
 use crate::access::Caller;
+use crate::paging::{Page, Paging};
 use crate::problem::{Document, Problem};
 use crate::records::Line;
 use crate::state::App;
@@ -29,30 +32,12 @@ pub(crate) struct OfStream {
     pub(crate) stream: Option<String>,
 }
 
-/// Which letters.
-#[derive(Debug, Default, Deserialize, IntoParams)]
+/// Of which stream.
+#[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub(crate) struct Which {
+pub(crate) struct OfOne {
     /// The stream.
     stream: String,
-    /// Exactly this class, as `/v1/letter_classes` names it.
-    class: Option<String>,
-    /// The step that refused the record: `gate`, `enrich`, `detect`, `deliver`.
-    stage: Option<String>,
-    /// The code, like `PH2003`.
-    code: Option<String>,
-    /// The plugin that failed.
-    plugin: Option<String>,
-    /// Its version.
-    version: Option<String>,
-    /// Failed for the first time then or later (RFC 3339).
-    since: Option<String>,
-    /// Failed for the first time before (RFC 3339).
-    until: Option<String>,
-    /// Most letters, 1 to 1000; 100 unless said.
-    limit: Option<usize>,
-    /// `next` of the piece before.
-    cursor: Option<String>,
 }
 
 /// The classes of letters.
@@ -107,15 +92,6 @@ pub(crate) struct Trouble {
     code: Option<Code>,
     /// Why.
     detail: String,
-}
-
-/// Some letters.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct Letters {
-    /// By place.
-    items: Vec<Item>,
-    /// The cursor of the next piece, if there is one.
-    next: Option<String>,
 }
 
 /// A letter, without its event.
@@ -222,49 +198,6 @@ pub(crate) struct AttemptItem {
     version: Option<String>,
 }
 
-/// Which version to ask.
-#[derive(Debug, Default, Deserialize, ToSchema)]
-#[serde(default, deny_unknown_fields)]
-pub(crate) struct Asked {
-    /// `installed`, or the digest (SHA-256, hex) of a version that runs or is kept.
-    #[schema(example = "installed")]
-    plugin: Option<String>,
-}
-
-/// What would become of a letter now. Nothing was changed.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct DryRun {
-    /// `good` (the letter would be settled), `dropped` (a rule would drop the event), `fails`.
-    verdict: &'static str,
-    /// What would be found.
-    findings: Vec<FindingItem>,
-    /// What would fail.
-    problems: Vec<ProblemItem>,
-    /// The versions that were asked.
-    asked: Vec<Plugin>,
-}
-
-/// What a detector would find.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct FindingItem {
-    plugin: String,
-    rule: String,
-    severity: String,
-    message: String,
-}
-
-/// What would fail.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct ProblemItem {
-    /// The plugin; none when it is the contract.
-    plugin: Option<String>,
-    /// The stable code.
-    #[schema(value_type = String)]
-    code: Code,
-    /// Why.
-    message: String,
-}
-
 /// Classes of letters, with what is outstanding.
 #[utoipa::path(
     get, path = "/v1/letter_classes", tag = "letters", params(OfStream),
@@ -292,9 +225,9 @@ pub(crate) async fn classes(
 
 /// Outstanding letters, by place.
 #[utoipa::path(
-    get, path = "/v1/letters", tag = "letters", params(Which),
+    get, path = "/v1/letters", tag = "letters", params(OfOne, Wanted, Paging),
     responses(
-        (status = 200, description = "the letters", body = Letters),
+        (status = 200, description = "the letters, by place", body = Page<Item>),
         (status = 400, description = "a parameter is not valid", body = Document),
         (status = 404, description = "no such stream", body = Document),
     ),
@@ -303,16 +236,17 @@ pub(crate) async fn classes(
 pub(crate) async fn list(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
-    Query(query): Query<Which>,
-) -> Result<Json<Letters>, Problem> {
+    Query(query): Query<OfOne>,
+    Query(wanted): Query<Wanted>,
+    Query(paging): Query<Paging>,
+) -> Result<Json<Page<Item>>, Problem> {
     let stream = stream_of(&app, &caller, &query.stream)?;
-    let filter = query.filter()?;
-    let after = query.cursor.as_deref().map(place).transpose()?;
-    let limit = query.limit.unwrap_or(100).clamp(1, 1000);
-    let asked = stream.clone();
+    let filter = wanted.filter()?;
+    let after = paging.cursor.as_deref().map(place).transpose()?;
+    let (asked, limit) = (stream.clone(), paging.limit());
     let (found, next) = app.ask(move |pipeline| pipeline.list_letters(&asked, &filter, after, limit)).await??;
     let items = found.iter().map(|found| Item::of(&stream, found)).collect();
-    Ok(Json(Letters { items, next: next.map(place_text) }))
+    Ok(Json(Page { items, next: next.map(place_text) }))
 }
 
 /// One letter: its event, its headers, and every attempt.
@@ -343,83 +277,18 @@ pub(crate) async fn show(
     }
 }
 
-/// Shows a letter's event to the plugins once more, off the data path: what would become of it now. Changes nothing.
-#[utoipa::path(
-    post, path = "/v1/letters/{stream}/{place}/dry_run", tag = "letters",
-    params(("stream" = String, Path), ("place" = String, Path)),
-    request_body(content = Asked),
-    responses(
-        (status = 200, description = "what would become of it", body = DryRun),
-        (status = 404, description = "no letter stands there", body = Document),
-        (status = 410, description = "the version, or the event, is not there any more", body = Document),
-    ),
-    security(("key" = []), ("bearer" = [])),
-)]
-pub(crate) async fn dry_run(
-    State(app): State<App>,
-    Extension(caller): Extension<Caller>,
-    Path((stream, at)): Path<(String, String)>,
-    body: Option<Json<Asked>>,
-) -> Result<Json<DryRun>, Problem> {
-    let (stream, at) = (stream_of(&app, &caller, &stream)?, place(&at)?);
-    let digest = body.and_then(|Json(asked)| asked.plugin).filter(|plugin| plugin != "installed");
-    let place_of_work = std::sync::Arc::clone(&app.ingests).try_acquire_owned();
-    let working = place_of_work.map_err(|_| Problem::busy("too many requests are being judged"))?;
-    let asked = stream.clone();
-    let ran = app.ask(move |pipeline| pipeline.dry_run(&asked, at, digest.as_deref())).await?;
-    drop(working);
-    let ran = ran.map_err(|error| match error {
-        Impossible::Unknown => unknown(&stream, at),
-        Impossible::Gone(detail) => Problem::new(code::LETTER_VERSION_GONE, detail),
-        Impossible::Omitted => Problem::new(code::LETTER_EVENT_GONE, error.to_string()),
-        Impossible::Log(error) => error.into(),
-        other => Problem::internal("the dry run", &other),
-    })?;
-    Ok(Json(DryRun {
-        verdict: match ran.verdict {
-            Verdict::Good => "good",
-            Verdict::Dropped => "dropped",
-            Verdict::Fails => "fails",
-        },
-        findings: ran
-            .findings
-            .into_iter()
-            .map(|found| FindingItem {
-                plugin: found.plugin.to_string(),
-                rule: found.rule,
-                severity: found.severity.to_string(),
-                message: found.message,
-            })
-            .collect(),
-        problems: ran
-            .problems
-            .into_iter()
-            .map(|found| ProblemItem {
-                plugin: found.plugin.map(String::from),
-                code: found.code,
-                message: found.message,
-            })
-            .collect(),
-        asked: ran
-            .asked
-            .into_iter()
-            .map(|(name, version, digest)| Plugin { name: name.into(), version, digest })
-            .collect(),
-    }))
-}
-
 /// The stream of this name, if the caller may know of it.
 pub(crate) fn stream_of(app: &App, caller: &Caller, name: &str) -> Result<StreamId, Problem> {
     let all = visible(app, caller);
     let known = name.parse::<StreamId>().ok().filter(|id| all.contains(id));
     known.ok_or_else(|| {
         let names: Vec<String> = all.iter().map(ToString::to_string).collect();
-        let near = did_you_mean(name, names.iter().map(String::as_str));
-        Problem::not_found(format_args!("stream `{name}`{near}")).hint("`GET /v1/streams` lists the streams")
+        Problem::unknown("stream", name, names.iter().map(String::as_str)).hint("`GET /v1/streams` lists the streams")
     })
 }
 
-fn visible(app: &App, caller: &Caller) -> Vec<StreamId> {
+/// The streams that the caller may know of.
+pub(crate) fn visible(app: &App, caller: &Caller) -> Vec<StreamId> {
     let streams = app.pipeline.topics().into_iter().map(|(stream, _)| stream);
     streams.filter(|stream| caller.sees(&stream.tenant)).collect()
 }
@@ -523,8 +392,8 @@ impl Item {
             stream: stream.to_string(),
             place: place_text(found.place),
             state: found.state.map(|state| match state {
-                phronis_core::letter::index::State::Waiting => "waiting",
-                phronis_core::letter::index::State::Parked => "parked",
+                Waits::Waiting => "waiting",
+                Waits::Parked => "parked",
             }),
             id: id.to_string(),
             class: class.to_string(),
@@ -544,69 +413,5 @@ impl Item {
             trace_id: trace_id.clone(),
             value_bytes: found.record.body.value(0).map_or(0, <[u8]>::len),
         }
-    }
-}
-
-impl Which {
-    fn filter(&self) -> Result<Filter, Problem> {
-        let wanted = Wanted {
-            class: self.class.clone(),
-            stage: self.stage.clone(),
-            code: self.code.clone(),
-            plugin: self.plugin.clone(),
-            version: self.version.clone(),
-            since: self.since.clone(),
-            until: self.until.clone(),
-        };
-        wanted.filter()
-    }
-}
-
-/// Which letters are meant, as texts.
-#[derive(Debug, Default, Clone, Deserialize, Serialize, ToSchema)]
-#[serde(default)]
-pub(crate) struct Wanted {
-    /// Exactly this class.
-    #[schema(example = "detect/PH2003/threshold@1.2.0")]
-    pub(crate) class: Option<String>,
-    /// `gate`, `enrich`, `detect`, `deliver`.
-    pub(crate) stage: Option<String>,
-    /// Like `PH2003`.
-    pub(crate) code: Option<String>,
-    /// The plugin that failed.
-    pub(crate) plugin: Option<String>,
-    /// Its version.
-    pub(crate) version: Option<String>,
-    /// Failed for the first time then or later (RFC 3339).
-    pub(crate) since: Option<String>,
-    /// Failed for the first time before (RFC 3339).
-    pub(crate) until: Option<String>,
-}
-
-impl Wanted {
-    /// Whether anything is said.
-    pub(crate) fn is_empty(&self) -> bool {
-        let Self { class, stage, code, plugin, version, since, until } = self;
-        [class, stage, code, plugin, version, since, until].into_iter().all(Option::is_none)
-    }
-
-    /// The filter that is meant.
-    pub(crate) fn filter(&self) -> Result<Filter, Problem> {
-        fn read<T>(name: &str, text: Option<&String>, parse: impl Fn(&str) -> Option<T>) -> Result<Option<T>, Problem> {
-            let Some(text) = text else { return Ok(None) };
-            let refused = || Problem::new(code::BAD_REQUEST, format!("`{name}` is not valid: `{text}`"));
-            parse(text).map(Some).ok_or_else(refused)
-        }
-        // A `+` of a zone that was not escaped arrives as a space.
-        let time = |text: &str| text.replace(' ', "+").parse::<Time>().ok();
-        Ok(Filter {
-            class: read("class", self.class.as_ref(), |text| text.parse::<Class>().ok())?,
-            stage: read("stage", self.stage.as_ref(), Stage::parse)?,
-            code: read("code", self.code.as_ref(), Code::parse)?,
-            plugin: read("plugin", self.plugin.as_ref(), |text| text.parse::<Name>().ok())?,
-            version: self.version.clone(),
-            since: read("since", self.since.as_ref(), time)?,
-            until: read("until", self.until.as_ref(), time)?,
-        })
     }
 }

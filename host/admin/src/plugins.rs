@@ -1,31 +1,26 @@
-//! Plugins as they are and as they should be: `GET /v1/plugins…`, `PUT …/params`, `PUT …/limits`, `PUT …/breaker`.
+//! Plugins as they are and as they should be: `GET /v1/plugins…`; what changes them is in `change`.
+
+pub(crate) mod change;
 
 use std::time::Duration;
 
-use axum::body::Body;
 use axum::extract::{Extension, Path, Query, State};
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::Json;
+use axum::response::{IntoResponse, Json, Response};
+use phronis_core::PluginId;
 use phronis_core::plugin::{Added, Field, Limits};
-use phronis_core::{PluginId, Time, code};
 use phronis_pipeline::hosts;
-use phronis_pipeline::plugins::{Change, ChangeError, What};
+use phronis_pipeline::plugins::Good;
 use phronis_pipeline::status::{self, PluginState};
-use phronis_store::audit;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
-use tokio::time::timeout;
+use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::access::Caller;
-use crate::body;
 use crate::paging::{Page, Paging};
-use crate::problem::{Document, FieldProblem, Problem};
+use crate::problem::{Document, Problem};
 use crate::records::rfc3339;
+use crate::sign::etag;
 use crate::state::App;
-
-/// How long a change may take to be in force before the answer says that it is not known.
-const IN_FORCE: Duration = Duration::from_secs(30);
 
 /// A plugin, at one moment.
 #[derive(Debug, Serialize, ToSchema)]
@@ -58,6 +53,10 @@ pub(crate) struct Plugin {
     /// Settings of its breaker as somebody wrote them; what is absent is the default. What it does: `/v1/breakers/…`.
     #[schema(value_type = Object)]
     breaker: phronis_pipeline::breakers::Wanted,
+    /// Rises with each change of its settings, its breaker's, and of what a person says of its breaker. Stands in `ETag` too.
+    settings_version: u64,
+    /// Versions that ran well and are kept on this host, the last one first: letters can be shown to them.
+    kept: Vec<KeptVersion>,
     /// What it has done since the host started.
     pub(crate) counts: Counts,
     /// What each live host runs of it.
@@ -77,6 +76,15 @@ pub(crate) struct OnHost {
     version: Option<String>,
     /// Since when it runs there, RFC 3339.
     since: Option<String>,
+}
+
+/// A version that is kept.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct KeptVersion {
+    /// SHA-256 of the component.
+    digest: String,
+    /// The author's version.
+    version: String,
 }
 
 /// A version that was loaded.
@@ -148,24 +156,30 @@ pub(crate) struct Counts {
     busy_seconds: f64,
 }
 
-/// How a change is to be made.
+/// A plugin, or its breaker.
 #[derive(Debug, Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct Manner {
-    /// Checks the change and changes nothing.
-    #[serde(default)]
-    dry_run: bool,
+#[into_params(parameter_in = Path)]
+pub(crate) struct Named {
+    /// Who owns it.
+    tenant: String,
+    /// The stream that it judges.
+    stream: String,
+    /// Its name within the stream.
+    name: String,
 }
 
-/// A change in force, or what would be.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct Applied {
-    /// Whether it is in force; false for a dry run.
-    is_applied: bool,
-    /// The revision of the change.
-    revision: Option<i64>,
-    /// All values in force, defaults filled in.
-    value: Value,
+impl Named {
+    fn id(&self, caller: &Caller) -> Result<PluginId, Problem> {
+        let path = self.to_string();
+        let id = path.parse::<PluginId>().ok().filter(|id| caller.sees(&id.stream.tenant));
+        id.ok_or_else(|| Problem::not_found(format_args!("plugin `{path}`")))
+    }
+}
+
+impl std::fmt::Display for Named {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}/{}", self.tenant, self.stream, self.name)
+    }
 }
 
 /// All plugins that the key opens.
@@ -184,10 +198,9 @@ pub(crate) async fn list(
 
 /// One plugin.
 #[utoipa::path(
-    get, path = "/v1/plugins/{tenant}/{stream}/{name}", tag = "plugins",
-    params(("tenant" = String, Path), ("stream" = String, Path), ("name" = String, Path)),
+    get, path = "/v1/plugins/{tenant}/{stream}/{name}", tag = "plugins", params(Named),
     responses(
-        (status = 200, description = "the plugin", body = Plugin),
+        (status = 200, description = "the plugin; `ETag` holds the version of its settings", body = Plugin),
         (status = 404, description = "no such plugin", body = Document),
     ),
     security(("key" = []), ("bearer" = [])),
@@ -195,197 +208,11 @@ pub(crate) async fn list(
 pub(crate) async fn show(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
-    Path(path): Path<(String, String, String)>,
-) -> Result<Json<Plugin>, Problem> {
-    let id = parse(&path, &caller)?;
-    let plugin = app.pipeline.plugin(&id).ok_or_else(|| Problem::not_found(format_args!("plugin `{id}`")))?;
-    Ok(Json(described(&app, plugin)))
-}
-
-/// Sets all of a plugin's parameters (those left out go back to their defaults): checked against its JSON Schema and by the plugin itself, in force from its next batch on.
-#[utoipa::path(
-    put, path = "/v1/plugins/{tenant}/{stream}/{name}/params", tag = "plugins",
-    params(
-        ("tenant" = String, Path), ("stream" = String, Path), ("name" = String, Path), Manner,
-        ("X-Reason" = Option<String>, Header, description = "why, for the audit"),
-        ("X-Actor" = Option<String>, Header, description = "who, for the audit"),
-    ),
-    request_body(content = serde_json::Value, description = "an object with the parameters"),
-    responses(
-        (status = 200, description = "in force", body = Applied),
-        (status = 404, description = "no such plugin", body = Document),
-        (status = 422, description = "refused: nothing changed; `problems` says which member and why", body = Document),
-    ),
-    security(("key" = []), ("bearer" = [])),
-)]
-pub(crate) async fn put_params(
-    State(app): State<App>,
-    Extension(caller): Extension<Caller>,
-    Path(path): Path<(String, String, String)>,
-    Query(manner): Query<Manner>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Json<Applied>, Problem> {
-    change(app, caller, &path, manner, headers, body, What::Params).await
-}
-
-/// Sets all of a plugin's limits (those left out go back to the host's defaults), below the ceilings of the host and the tenant: `{"memory": "32MiB", "deadline": "50ms"}`.
-#[utoipa::path(
-    put, path = "/v1/plugins/{tenant}/{stream}/{name}/limits", tag = "plugins",
-    params(
-        ("tenant" = String, Path), ("stream" = String, Path), ("name" = String, Path), Manner,
-        ("X-Reason" = Option<String>, Header, description = "why, for the audit"),
-        ("X-Actor" = Option<String>, Header, description = "who, for the audit"),
-    ),
-    request_body(content = serde_json::Value, description = "an object with the limits"),
-    responses(
-        (status = 200, description = "in force", body = Applied),
-        (status = 404, description = "no such plugin", body = Document),
-        (status = 422, description = "refused: nothing changed; `problems` says which member and why", body = Document),
-    ),
-    security(("key" = []), ("bearer" = [])),
-)]
-pub(crate) async fn put_limits(
-    State(app): State<App>,
-    Extension(caller): Extension<Caller>,
-    Path(path): Path<(String, String, String)>,
-    Query(manner): Query<Manner>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Json<Applied>, Problem> {
-    change(app, caller, &path, manner, headers, body, What::Limits).await
-}
-
-/// Sets all of the settings of a plugin's breaker (those left out go back to their defaults), without losing what was counted: `{"when_open": "bypass", "failures": 5, "window": "60s"}`.
-#[utoipa::path(
-    put, path = "/v1/plugins/{tenant}/{stream}/{name}/breaker", tag = "plugins",
-    params(
-        ("tenant" = String, Path), ("stream" = String, Path), ("name" = String, Path), Manner,
-        ("X-Reason" = Option<String>, Header, description = "why, for the audit"),
-        ("X-Actor" = Option<String>, Header, description = "who, for the audit"),
-    ),
-    request_body(content = serde_json::Value, description = "an object with the settings"),
-    responses(
-        (status = 200, description = "in force", body = Applied),
-        (status = 404, description = "no such plugin", body = Document),
-        (status = 422, description = "refused: nothing changed; `problems` says which member and why", body = Document),
-    ),
-    security(("key" = []), ("bearer" = [])),
-)]
-pub(crate) async fn put_breaker(
-    State(app): State<App>,
-    Extension(caller): Extension<Caller>,
-    Path(path): Path<(String, String, String)>,
-    Query(manner): Query<Manner>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Json<Applied>, Problem> {
-    change(app, caller, &path, manner, headers, body, What::Breaker).await
-}
-
-async fn change(
-    app: App,
-    caller: Caller,
-    path: &(String, String, String),
-    manner: Manner,
-    headers: HeaderMap,
-    body: Body,
-    what: fn(Value) -> What,
-) -> Result<Json<Applied>, Problem> {
-    let id = parse(path, &caller)?;
-    let held = body::read(&app, &headers, body).await?;
-    let value: Value = serde_json::from_slice(&held.bytes)
-        .map_err(|error| Problem::new(code::BAD_REQUEST, format!("the body is not JSON: {error}; nothing changed")))?;
-    let reason = text_of(&headers, "x-reason");
-    make(app, caller, id, what(value), reason, &headers, manner.dry_run).await
-}
-
-/// Changes a plugin now; without a reason of its own, that of the headers.
-pub(crate) async fn apply(
-    app: App,
-    caller: Caller,
-    id: PluginId,
-    what: What,
-    reason: Option<String>,
-    headers: &HeaderMap,
-) -> Result<Json<Applied>, Problem> {
-    let reason = reason.or_else(|| text_of(headers, "x-reason"));
-    make(app, caller, id, what, reason, headers, false).await
-}
-
-async fn make(
-    app: App,
-    caller: Caller,
-    id: PluginId,
-    what: What,
-    reason: Option<String>,
-    headers: &HeaderMap,
-    is_dry_run: bool,
-) -> Result<Json<Applied>, Problem> {
-    let (source, actor) = (source_of(headers).to_owned(), actor_of(&caller, headers));
-    let (action, value) = told(&what);
-    let note = audit::Entry {
-        id: String::new(),
-        at: Time::default(),
-        actor: actor.clone().unwrap_or_else(|| "unknown".to_owned()),
-        action: action.to_owned(),
-        subject: id.to_string(),
-        tenant: Some(id.stream.tenant.clone()),
-        reason: reason.clone(),
-        facts: json!({ "value": value, "source": source }),
-    };
-    let change = Change { id, what, source, actor, reason, is_dry_run };
-    let pipeline = app.pipeline.clone();
-    // In a task of its own: a client that leaves must not stop a change half-way.
-    let changing = tokio::spawn(async move {
-        let changed = pipeline.change(change).await;
-        if let (Ok(applied), false) = (&changed, is_dry_run) {
-            pipeline.store().record_audit(noted(note, applied.revision)).await;
-        }
-        changed
-    });
-    let Ok(changed) = timeout(IN_FORCE, changing).await else {
-        let detail = "the change is written and not in force yet";
-        return Err(Problem::new(code::BACK_PRESSURE, detail)
-            .status(StatusCode::SERVICE_UNAVAILABLE)
-            .hint("look at the plugin: its params_origin and limits_origin say what is in force"));
-    };
-    let changed = changed.map_err(|error| Problem::internal("changing the plugin", &error))?;
-    let applied = changed.map_err(problem_of)?;
-    Ok(Json(Applied { is_applied: !is_dry_run, revision: applied.revision, value: applied.value }))
-}
-
-/// What a change is called in the audit, and what it sets.
-fn told(what: &What) -> (&'static str, Value) {
-    match what {
-        What::Params(value) => ("plugin.params", value.clone()),
-        What::Limits(value) => ("plugin.limits", value.clone()),
-        What::Breaker(value) => ("plugin.breaker", value.clone()),
-        What::Override(over) => ("breaker.override", json!(over)),
-    }
-}
-
-/// The entry of a change that is in force, which has this revision.
-fn noted(mut note: audit::Entry, revision: Option<i64>) -> audit::Entry {
-    note.at = Time(jiff::Timestamp::now().as_microsecond());
-    note.id = format!("{}/{}/{}/{}", note.action, note.subject, revision.unwrap_or(-1), note.at.0);
-    if let Value::Object(facts) = &mut note.facts {
-        facts.insert("revision".to_owned(), revision.into());
-    }
-    note
-}
-
-fn problem_of(error: ChangeError) -> Problem {
-    match error {
-        ChangeError::Unknown(id) => Problem::not_found(format_args!("plugin `{id}`")),
-        ChangeError::Refused { code, message, problems } => {
-            let fields = problems.into_iter().map(|p| FieldProblem { field: p.path, reason: p.message });
-            Problem::new(code, message).status(StatusCode::UNPROCESSABLE_ENTITY).problems(fields.collect())
-        }
-        ChangeError::Log(error) => error.into(),
-        ChangeError::Closed => phronis_log::Error::Closed.into(),
-        other => Problem::internal("changing the plugin", &other),
-    }
+    Path(named): Path<Named>,
+) -> Result<Response, Problem> {
+    let id = named.id(&caller)?;
+    let plugin = app.pipeline.plugin(&id).ok_or_else(|| unknown(&app, &id))?;
+    Ok((etag(plugin.version), Json(described(&app, plugin))).into_response())
 }
 
 /// The plugins that a caller may know of.
@@ -394,31 +221,11 @@ pub(crate) fn visible(app: &App, caller: &Caller) -> impl Iterator<Item = Plugin
     plugins.map(|plugin| described(app, plugin))
 }
 
-fn parse((tenant, stream, name): &(String, String, String), caller: &Caller) -> Result<PluginId, Problem> {
-    let path = format!("{tenant}/{stream}/{name}");
-    let id = path.parse::<PluginId>().ok().filter(|id| caller.sees(&id.stream.tenant));
-    id.ok_or_else(|| Problem::not_found(format_args!("plugin `{path}`")))
-}
-
-/// Our CLI says who it is in its User-Agent; all else is `api`.
-fn source_of(headers: &HeaderMap) -> &'static str {
-    let agent = headers.get(header::USER_AGENT).map(axum::http::HeaderValue::as_bytes).unwrap_or_default();
-    if agent.starts_with(b"phronis/") { "cli" } else { "api" }
-}
-
-/// The key's name, which is known, before the name that the request gives itself, which is not.
-pub(crate) fn actor_of(caller: &Caller, headers: &HeaderMap) -> Option<String> {
-    match (caller.name(), text_of(headers, "x-actor")) {
-        (Some(key), Some(given)) => Some(format!("{key} ({given})")),
-        (Some(key), None) => Some(key.to_owned()),
-        (None, given) => given,
-    }
-}
-
-pub(crate) fn text_of(headers: &HeaderMap, name: &str) -> Option<String> {
-    let text = String::from_utf8_lossy(headers.get(name)?.as_bytes()).into_owned();
-    // Long enough for a sentence and a link to a ticket.
-    Some(text.chars().filter(|c| !c.is_control()).take(500).collect())
+/// There is no such plugin; the nearest one of its tenant.
+fn unknown(app: &App, id: &PluginId) -> Problem {
+    let own = app.pipeline.plugins().into_iter().filter(|plugin| plugin.id.stream.tenant == id.stream.tenant);
+    let names: Vec<String> = own.map(|plugin| plugin.id.to_string()).collect();
+    Problem::unknown("plugin", &id.to_string(), names.iter().map(String::as_str))
 }
 
 fn described(app: &App, plugin: status::Plugin) -> Plugin {
@@ -448,6 +255,8 @@ impl Plugin {
             limits: plugin.limits,
             limits_origin: plugin.limits_origin.into(),
             breaker: plugin.breaker,
+            settings_version: plugin.version,
+            kept: plugin.good.into_iter().map(KeptVersion::from).collect(),
             counts: Counts {
                 judged: counts.judged,
                 skipped: counts.skipped,
@@ -460,6 +269,12 @@ impl Plugin {
             hosts: spread.hosts.into_iter().map(OnHost::from).collect(),
             is_consistent: spread.is_consistent,
         }
+    }
+}
+
+impl From<Good> for KeptVersion {
+    fn from(good: Good) -> Self {
+        Self { digest: good.digest, version: good.version }
     }
 }
 

@@ -11,6 +11,7 @@ use axum::extract::Request;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use phronis_core::text::did_you_mean;
 use phronis_core::{Code, code};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -97,6 +98,11 @@ impl Problem {
     /// There is no such thing, or it is someone else's.
     pub(crate) fn not_found(what: impl std::fmt::Display) -> Self {
         Self::new(code::NOT_FOUND, format!("there is no {what}"))
+    }
+
+    /// There is no `what` of this name; the nearest of those that are known is told.
+    pub(crate) fn unknown<'a>(what: &str, name: &str, known: impl IntoIterator<Item = &'a str>) -> Self {
+        Self::not_found(format_args!("{what} `{name}`{}", did_you_mean(name, known)))
     }
 
     /// The host failed; what exactly is in its log, not in the answer.
@@ -288,6 +294,7 @@ fn usual_status(code: Code) -> StatusCode {
         (code::UNSUPPORTED_CONTENT, StatusCode::UNSUPPORTED_MEDIA_TYPE),
         (code::TOO_SLOW, StatusCode::REQUEST_TIMEOUT),
         (code::PRECONDITION_FAILED, StatusCode::PRECONDITION_FAILED),
+        (code::KEY_REUSED, StatusCode::UNPROCESSABLE_ENTITY),
         (code::RESET_REFUSED, StatusCode::SERVICE_UNAVAILABLE),
         (code::AGENTS_UNKNOWN, StatusCode::SERVICE_UNAVAILABLE),
         (code::HALT_NOT_DURABLE, StatusCode::SERVICE_UNAVAILABLE),

@@ -13,9 +13,10 @@ use utoipa::ToSchema;
 
 use crate::access::Caller;
 use crate::body;
-use crate::letters::{OfStream, Wanted, place, place_text, stream_of, unknown};
-use crate::plugins::{actor_of, text_of};
+use crate::letters::{OfStream, Wanted, place, place_text, stream_of, unknown, visible};
+use crate::once::Once;
 use crate::problem::{Document, Problem};
+use crate::sign::Sign;
 use crate::state::App;
 
 /// Letters a second that a redrive moves unless it says otherwise.
@@ -111,22 +112,23 @@ pub(crate) struct Edited {
 /// Tries letters again: by place, by class, or by a filter, at a capped rate. One at a time a stream.
 #[utoipa::path(
     post, path = "/v1/redrives", tag = "letters", request_body(content = Request),
-    params(("X-Reason" = Option<String>, Header, description = "why, for the audit"), ("X-Actor" = Option<String>, Header, description = "who, for the audit")),
+    params(Sign, Once),
     responses(
         (status = 202, description = "it begins", body = JobItem),
         (status = 400, description = "the request is not valid", body = Document),
         (status = 404, description = "no such stream", body = Document),
         (status = 409, description = "another one of the stream runs (`running` has its id), or no letter is meant", body = Document),
+        (status = 422, description = "the Idempotency-Key came with another request before", body = Document),
     ),
     security(("key" = []), ("bearer" = [])),
 )]
 pub(crate) async fn start(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
-    headers: HeaderMap,
+    sign: Sign,
     Json(request): Json<Request>,
 ) -> Result<(StatusCode, Json<JobItem>), Problem> {
-    let order = order(&app, &caller, &headers, request, Action::Redrive)?;
+    let order = order(&app, &caller, &sign, request, Action::Redrive)?;
     let job = app.ask(move |pipeline| pipeline.start_job(order)).await?.map_err(refused)?;
     Ok((StatusCode::ACCEPTED, Json(JobItem::of(job))))
 }
@@ -144,9 +146,7 @@ pub(crate) async fn list(
 ) -> Result<Json<Jobs>, Problem> {
     let streams: Vec<StreamId> = match &query.stream {
         Some(stream) => vec![stream_of(&app, &caller, stream)?],
-        None => {
-            app.pipeline.topics().into_iter().map(|(stream, _)| stream).filter(|id| caller.sees(&id.tenant)).collect()
-        }
+        None => visible(&app, &caller),
     };
     let jobs =
         app.ask(move |pipeline| streams.iter().flat_map(|stream| pipeline.jobs(stream)).collect::<Vec<_>>()).await?;
@@ -169,28 +169,26 @@ pub(crate) async fn show(
 
 /// Stops a redrive. What was moved stays moved; one that is over stays as it is.
 #[utoipa::path(
-    delete, path = "/v1/redrives/{id}", tag = "letters", params(("id" = String, Path)),
+    delete, path = "/v1/redrives/{id}", tag = "letters", params(("id" = String, Path), Sign),
     responses((status = 200, description = "how it is now", body = JobItem), (status = 404, description = "no such redrive", body = Document)),
     security(("key" = []), ("bearer" = [])),
 )]
 pub(crate) async fn cancel(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
-    headers: HeaderMap,
+    sign: Sign,
     Path(id): Path<String>,
 ) -> Result<Json<JobItem>, Problem> {
     known(&app, &caller, &id).await?;
-    let (asked, (actor, reason)) = (id.clone(), who(&caller, &headers));
-    let cancel =
-        move |pipeline: &phronis_pipeline::Handle| pipeline.cancel_job(&asked, &actor, &reason.unwrap_or_default());
-    let job = app.ask(cancel).await?.map_err(refused)?;
+    let (asked, (actor, reason)) = (id.clone(), who(&sign, None));
+    let job = app.ask(move |pipeline| pipeline.cancel_job(&asked, &actor, &reason)).await?.map_err(refused)?;
     job.map(|job| Json(JobItem::of(job))).ok_or_else(|| no_job(&id))
 }
 
 /// Gives letters up for good: nobody waits for them any more. They stay in dlq.
 #[utoipa::path(
     post, path = "/v1/discards", tag = "letters", request_body(content = Request),
-    params(("X-Reason" = Option<String>, Header, description = "why, for the audit"), ("X-Actor" = Option<String>, Header, description = "who, for the audit")),
+    params(Sign, Once),
     responses(
         (status = 202, description = "they are given up; with a filter of times, a job does so", body = Discarded),
         (status = 400, description = "the request is not valid, or gives no reason", body = Document),
@@ -201,10 +199,10 @@ pub(crate) async fn cancel(
 pub(crate) async fn discard(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
-    headers: HeaderMap,
+    sign: Sign,
     Json(request): Json<Request>,
 ) -> Result<(StatusCode, Json<Discarded>), Problem> {
-    let order = order(&app, &caller, &headers, request, Action::Discard)?;
+    let order = order(&app, &caller, &sign, request, Action::Discard)?;
     if order.reason.is_empty() {
         let detail = "a discard needs a reason: what is given up should say why";
         return Err(Problem::new(code::BAD_REQUEST, detail).hint("send `reason` or the header X-Reason"));
@@ -224,8 +222,7 @@ pub(crate) async fn discard(
     post, path = "/v1/letters/{stream}/{place}/edit", tag = "letters",
     params(
         ("stream" = String, Path), ("place" = String, Path),
-        ("X-Reason" = Option<String>, Header, description = "why, for the audit"),
-        ("X-Actor" = Option<String>, Header, description = "who, for the audit"),
+        Sign, Once,
     ),
     request_body(content = serde_json::Value, description = "the new event, byte for byte"),
     responses(
@@ -238,18 +235,19 @@ pub(crate) async fn edit(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
     Path((stream, at)): Path<(String, String)>,
+    sign: Sign,
     headers: HeaderMap,
     body: Body,
 ) -> Result<(StatusCode, Json<Edited>), Problem> {
     let (stream, at) = (stream_of(&app, &caller, &stream)?, place(&at)?);
     let held = body::read(&app, &headers, body).await?;
-    let (actor, reason) = who(&caller, &headers);
-    let edit = Edit { stream, place: at, value: held.bytes.to_vec(), actor, reason: reason.unwrap_or_default() };
+    let (actor, reason) = who(&sign, None);
+    let edit = Edit { stream, place: at, value: held.bytes.to_vec(), actor, reason };
     let partition = app.ask(move |pipeline| pipeline.edit(&edit)).await?.map_err(refused)?;
     Ok((StatusCode::ACCEPTED, Json(Edited { partition, letter: place_text(at) })))
 }
 
-fn order(app: &App, caller: &Caller, headers: &HeaderMap, request: Request, action: Action) -> Result<Order, Problem> {
+fn order(app: &App, caller: &Caller, sign: &Sign, request: Request, action: Action) -> Result<Order, Problem> {
     let stream = stream_of(app, caller, &request.stream)?;
     let selection = match (request.letters.is_empty(), request.wanted.is_empty()) {
         (false, true) if request.letters.len() <= MOST_PLACES => {
@@ -269,20 +267,13 @@ fn order(app: &App, caller: &Caller, headers: &HeaderMap, request: Request, acti
         }
         (true, _) => Selection::Filter(request.wanted.filter()?),
     };
-    let (actor, header_reason) = who(caller, headers);
-    let reason = request.reason.map(|reason| reason.chars().filter(|c| !c.is_control()).take(500).collect());
-    Ok(Order {
-        action,
-        stream,
-        selection,
-        rate: request.rate.unwrap_or(RATE).clamp(1, MOST_RATE),
-        actor,
-        reason: reason.or(header_reason).unwrap_or_default(),
-    })
+    let (actor, reason) = who(sign, request.reason.as_deref());
+    Ok(Order { action, stream, selection, rate: request.rate.unwrap_or(RATE).clamp(1, MOST_RATE), actor, reason })
 }
 
-fn who(caller: &Caller, headers: &HeaderMap) -> (String, Option<String>) {
-    (actor_of(caller, headers).unwrap_or_else(|| "somebody".to_owned()), text_of(headers, "x-reason"))
+/// Who, and why.
+fn who(sign: &Sign, reason: Option<&str>) -> (String, String) {
+    (sign.actor(None).unwrap_or_else(|| "somebody".to_owned()), sign.reason(reason).unwrap_or_default())
 }
 
 async fn known(app: &App, caller: &Caller, id: &str) -> Result<Job, Problem> {

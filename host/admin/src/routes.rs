@@ -1,8 +1,8 @@
 //! All routes, grouped by what they need, and the order of the layers around them.
 
-use axum::Router;
 use axum::http::{Method, Uri};
 use axum::middleware::{from_fn, from_fn_with_state};
+use axum::{Extension, Router};
 use phronis_core::code;
 use serde_json::Value;
 use utoipa::OpenApi;
@@ -12,8 +12,8 @@ use utoipa_axum::routes;
 use crate::problem::Problem;
 use crate::state::App;
 use crate::{
-    access, agents, audit, breakers, browser, events, health, home, hosts, letters, live, observe, openapi, pages,
-    plugins, problem, records, redrives, streams, topics,
+    access, agents, audit, breakers, browser, events, health, home, hosts, letters, live, observe, once, openapi,
+    pages, plugins, problem, records, redrives, streams, topics,
 };
 
 /// Routes that look themselves at who asks: nothing in them holds bytes of events.
@@ -25,7 +25,7 @@ fn open() -> OpenApiRouter<App> {
         .routes(routes!(openapi::show))
         .routes(routes!(pages::show))
         .routes(routes!(agents::list))
-        .routes(routes!(agents::follow))
+        .routes(routes!(agents::stream::follow))
         .routes(routes!(agents::show))
         .routes(routes!(agents::status))
         .routes(routes!(agents::history))
@@ -52,7 +52,7 @@ fn read() -> OpenApiRouter<App> {
         .routes(routes!(letters::classes))
         .routes(routes!(letters::list))
         .routes(routes!(letters::show))
-        .routes(routes!(letters::dry_run))
+        .routes(routes!(letters::dry_run::dry_run))
         .routes(routes!(redrives::list))
         .routes(routes!(redrives::show))
         .route_layer(from_fn(access::needs_read))
@@ -68,25 +68,27 @@ fn write() -> OpenApiRouter<App> {
 
 fn operate() -> OpenApiRouter<App> {
     OpenApiRouter::new()
-        .routes(routes!(agents::halt))
-        .routes(routes!(agents::reset))
-        .routes(routes!(agents::halt_tenant))
-        .routes(routes!(agents::reset_tenant))
-        .routes(routes!(agents::halt_named))
-        .routes(routes!(agents::reset_named))
+        .routes(routes!(agents::change::halt))
+        .routes(routes!(agents::change::reset))
+        .routes(routes!(agents::change::halt_tenant))
+        .routes(routes!(agents::change::reset_tenant))
+        .routes(routes!(agents::change::halt_named))
+        .routes(routes!(agents::change::reset_named))
+        .route_layer(from_fn(once::once))
         .route_layer(from_fn(access::needs_operator))
 }
 
 fn admin() -> OpenApiRouter<App> {
     OpenApiRouter::new()
-        .routes(routes!(plugins::put_params))
-        .routes(routes!(plugins::put_limits))
+        .routes(routes!(plugins::change::put_params))
+        .routes(routes!(plugins::change::put_limits))
         .routes(routes!(redrives::start))
         .routes(routes!(redrives::cancel))
         .routes(routes!(redrives::discard))
         .routes(routes!(redrives::edit))
-        .routes(routes!(plugins::put_breaker))
+        .routes(routes!(plugins::change::put_breaker))
         .routes(routes!(breakers::put_override, breakers::delete_override))
+        .route_layer(from_fn(once::once))
         .route_layer(from_fn(access::needs_admin))
 }
 
@@ -103,6 +105,8 @@ pub(crate) fn layered(routes: OpenApiRouter<App>, app: &App) -> Router {
     router
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
+        // What is laid around routes is made before the app, and finds it here.
+        .layer(Extension(app.clone()))
         .layer(from_fn_with_state(app.clone(), access::identify))
         .layer(from_fn_with_state(app.clone(), browser::guard))
         .layer(from_fn(problem::render))

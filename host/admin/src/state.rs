@@ -10,6 +10,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::access::Keyring;
 use crate::browser::Rules;
+use crate::once::Answers;
 use crate::options::Options;
 use crate::problem::Problem;
 
@@ -36,6 +37,8 @@ pub(crate) struct Shared {
     pub(crate) listeners: Arc<Semaphore>,
     /// Guards that may still listen.
     pub(crate) guards: Arc<Semaphore>,
+    /// Answers to requests that are carried out once.
+    pub(crate) answers: Answers,
     /// The OpenAPI document without the streams' event schemas.
     pub(crate) openapi: Value,
     /// What was configured.
@@ -65,6 +68,7 @@ impl App {
             readers: permits(options.max_readers),
             listeners: permits(options.max_listeners),
             guards: permits(options.max_guards),
+            answers: Answers::default(),
             openapi,
             options,
             stopping,

@@ -14,6 +14,8 @@ mod agents;
 mod client;
 #[path = "http/host.rs"]
 mod host;
+#[path = "http/once.rs"]
+mod once;
 
 use std::io::{BufReader, Read, Write};
 use std::time::{Duration, Instant};

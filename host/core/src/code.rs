@@ -148,6 +148,7 @@ codes! {
     UNSUPPORTED_CONTENT = 4014, "the body's type or encoding is not accepted";
     TOO_SLOW = 4015, "the request took too long to arrive";
     PRECONDITION_FAILED = 4016, "it has changed since the version that the request names";
+    KEY_REUSED = 4017, "the Idempotency-Key belongs to another request";
 
     // 42xx: halted agents
     AGENT_HALTED = 4201, "the event's agent is halted";

@@ -14,7 +14,7 @@ use crate::agents::{self, Registry};
 use crate::breakers::{self, Breakers};
 use crate::hosts::{self, Hosts};
 use crate::ingest::{self, Ingest};
-use crate::plugins::{self, Board, Mailbox, Message};
+use crate::plugins::{self, Board, Mailbox, Message, Shelved};
 use crate::readiness::Gate;
 use crate::retry::Letters;
 use crate::stream::{Stream, lag};
@@ -32,6 +32,8 @@ pub(crate) struct Shared {
     /// The streams, and the ways in where this host takes events.
     pub(crate) streams: BTreeMap<StreamId, (Arc<Stream>, Option<Ingest>)>,
     pub(crate) board: Arc<Board>,
+    /// Versions of plugins that do not run any more and are kept.
+    pub(crate) shelved: Shelved,
     pub(crate) breakers: Arc<Breakers>,
     pub(crate) mailbox: Mailbox,
     pub(crate) live: broadcast::Sender<Arc<live::Event>>,

@@ -26,9 +26,10 @@ use tokio::sync::oneshot;
 use crate::{breakers, status};
 
 pub(crate) use control::{Control, Parts};
-pub(crate) use entry::Rules;
-pub(crate) use loader::start as start_loader;
+pub(crate) use entry::{Entry, Rules, Settings};
+pub(crate) use loader::{Shelved, start as start_loader};
 pub use settings::WantedLimits;
+pub use shelf::Good;
 
 /// A wish to change a plugin's live settings.
 #[derive(Debug, Clone)]
@@ -43,6 +44,8 @@ pub struct Change {
     pub actor: Option<String>,
     /// Why, for the audit.
     pub reason: Option<String>,
+    /// The version that its settings must still have; any, when none is named.
+    pub if_version: Option<u64>,
     /// Only checks.
     pub is_dry_run: bool,
 }
@@ -65,6 +68,8 @@ pub enum What {
 pub struct Applied {
     /// The offset of the record in `phronis.config`; none for a dry run.
     pub revision: Option<i64>,
+    /// The version of all settings of the plugin, as [`status::Plugin::version`] has it.
+    pub version: u64,
     /// The value in force, defaults filled in.
     pub value: Value,
 }
@@ -76,6 +81,12 @@ pub enum ChangeError {
     /// No such plugin.
     #[error("there is no plugin {0}")]
     Unknown(PluginId),
+    /// Someone else changed its settings meanwhile; nothing changed.
+    #[error("the settings are at version {version} now")]
+    Changed {
+        /// The version that they have now.
+        version: u64,
+    },
     /// The plugin, its schema or a ceiling says no; nothing changed.
     #[error("{message}")]
     Refused {

@@ -156,6 +156,10 @@ pub struct Plugin {
     pub limits_origin: Origin,
     /// Settings of its breaker as somebody wrote them; what is absent is the default.
     pub breaker: crate::breakers::Wanted,
+    /// Rises with each change of its settings, of its breaker's and of what a person says of its breaker; 0 before the first.
+    pub version: u64,
+    /// The versions that ran well and are kept on this host's disk, the last one first.
+    pub good: Vec<crate::plugins::Good>,
     /// What it has done since the process started.
     pub counts: PluginCounts,
 }

@@ -190,6 +190,7 @@ impl Running {
         gate.tried(FIRST_TRY)?;
 
         let max_component_bytes = engine.max_component_bytes();
+        let shelved = plugins::Shelved { engine: engine.clone(), dir: state_dir.clone() };
         let loader = plugins::start_loader(engine, self.mailbox.clone()).map_err(Error::Thread)?;
         let control = plugins::Control::new(plugins::Parts {
             rules,
@@ -231,6 +232,7 @@ impl Running {
                 roles,
                 streams,
                 board,
+                shelved,
                 breakers,
                 mailbox: self.mailbox.clone(),
                 live,

@@ -1,16 +1,15 @@
 //! What a request to halt or to reset says, and what is wrong with it.
 
 use axum::body::Body;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode};
 use phronis_core::agent::TEXT_BYTES;
 use phronis_core::{Time, code};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use crate::access::Caller;
 use crate::body;
-use crate::plugins::{actor_of, text_of};
 use crate::problem::{FieldProblem, Problem};
+use crate::sign::Sign;
 use crate::state::App;
 
 /// What is wanted, and why.
@@ -51,24 +50,10 @@ pub(super) fn invalid(field: &str, reason: impl Into<String>) -> Problem {
         .problems(vec![FieldProblem { field: field.to_owned(), reason }])
 }
 
-/// The version that the agent must still have. `*` is any.
-pub(super) fn if_match(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
-    let Some(value) = headers.get(header::IF_MATCH) else { return Ok(None) };
-    let text = value.to_str().unwrap_or_default().trim();
-    if text == "*" {
-        return Ok(None);
-    }
-    let version = text.trim_start_matches("W/").strip_prefix('"').and_then(|text| text.strip_suffix('"'));
-    let version = version.and_then(|version| version.parse().ok());
-    version.map(Some).ok_or_else(|| {
-        Problem::new(code::BAD_REQUEST, "If-Match is not valid").hint("send one ETag as it was received, like \"3\"")
-    })
-}
-
 impl Order {
     /// Why; nobody halts or resets without saying so.
-    pub(super) fn reason(&self, headers: &HeaderMap) -> Result<String, Problem> {
-        let given = self.reason.clone().or_else(|| text_of(headers, "x-reason"));
+    pub(super) fn reason(&self, sign: &Sign) -> Result<String, Problem> {
+        let given = self.reason.clone().or_else(|| sign.reason(None));
         match given.as_deref().map(str::trim) {
             None | Some("") => Err(invalid("reason", "is missing: say why, the next person will ask")),
             Some(reason) if reason.len() > TEXT_BYTES => {
@@ -78,15 +63,9 @@ impl Order {
         }
     }
 
-    /// Who: the name of the key, which is known, before the name that the request gives itself, which is not.
-    pub(super) fn actor(&self, caller: &Caller, headers: &HeaderMap) -> String {
-        let given = self.actor.as_deref().map(|actor| actor.chars().filter(|c| !c.is_control()).take(200).collect());
-        let actor = match (caller.name(), given) {
-            (Some(key), Some(given)) => Some(format!("{key} ({given})")),
-            (None, given @ Some(_)) => given,
-            (_, None) => actor_of(caller, headers),
-        };
-        actor.unwrap_or_else(|| "anyone".to_owned())
+    /// Who.
+    pub(super) fn actor(&self, sign: &Sign) -> String {
+        sign.actor(self.actor.as_deref()).unwrap_or_else(|| "anyone".to_owned())
     }
 
     /// When the halt ends by itself.
@@ -158,30 +137,12 @@ mod tests {
 
     #[test]
     fn nobody_halts_without_a_reason() {
-        let mut headers = HeaderMap::new();
+        let sign = Sign::default();
         for json in ["{}", r#"{"reason":""}"#, r#"{"reason":"  "}"#] {
-            assert!(order(json).reason(&headers).is_err(), "{json}");
+            assert!(order(json).reason(&sign).is_err(), "{json}");
         }
-        assert!(order(&format!(r#"{{"reason":"{}"}}"#, "x".repeat(TEXT_BYTES + 1))).reason(&headers).is_err());
-        assert_eq!(order(r#"{"reason":" loops "}"#).reason(&headers).unwrap(), "loops");
-        headers.insert("x-reason", "from the header".parse().unwrap());
-        assert_eq!(order("{}").reason(&headers).unwrap(), "from the header");
+        assert!(order(&format!(r#"{{"reason":"{}"}}"#, "x".repeat(TEXT_BYTES + 1))).reason(&sign).is_err());
+        assert_eq!(order(r#"{"reason":" loops "}"#).reason(&sign).unwrap(), "loops");
         assert!(serde_json::from_str::<Order>(r#"{"reasn":"x"}"#).is_err());
-    }
-
-    #[test]
-    fn an_etag_comes_back_as_it_went() {
-        let of = |value: &str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(header::IF_MATCH, value.parse().unwrap());
-            if_match(&headers).ok()
-        };
-        assert_eq!(of("\"3\""), Some(Some(3)));
-        assert_eq!(of("W/\"3\""), Some(Some(3)));
-        assert_eq!(of("*"), Some(None));
-        for bad in ["3", "\"x\"", "\"1\", \"2\"", "\""] {
-            assert_eq!(of(bad), None, "{bad}");
-        }
-        assert_eq!(if_match(&HeaderMap::new()).unwrap(), None);
     }
 }

@@ -20,7 +20,7 @@ use serde::Serialize;
 use tokio::sync::broadcast::Receiver;
 use tokio::time::{Interval, MissedTickBehavior, interval_at};
 
-use super::{Whose, now, refused, tenant_of};
+use super::{Whose, now, tenant_of};
 use crate::access::Caller;
 use crate::problem::{Document, Problem};
 use crate::state::{App, stopped};
@@ -91,8 +91,7 @@ pub(crate) async fn follow(
     let place = Arc::clone(&app.guards).try_acquire_owned();
     let place = place.map_err(|_| Problem::busy("too many guards listen to this host"))?;
     let agents = app.pipeline.agents();
-    let watch = agents.watch(&tenant).map_err(|refusal| refused(refusal, "", std::iter::empty()))?;
-    let Watch { version, halted, changes } = watch;
+    let Watch { version, halted, changes } = agents.watch(&tenant)?;
     let epoch: Arc<str> = agents.epoch().into();
     let first = {
         let epoch = Arc::clone(&epoch);

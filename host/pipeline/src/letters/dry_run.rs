@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use phronis_core::contract::Contract;
 use phronis_core::decode::Decoder;
 use phronis_core::letter::{Letter, Stage};
 use phronis_core::plugin::Severity;
@@ -16,7 +17,7 @@ use crate::Handle;
 use crate::breakers::Kept;
 use crate::clock::now_us;
 use crate::crew::Crew;
-use crate::plugins::{Lineup, Placed, Version};
+use crate::plugins::{Entry, Lineup, Placed, Problem as Unfit, Rules, Settings, Version, order};
 use crate::stage::deliver::code_of;
 use crate::stage::{Judged, Leaving, Stopped, Times, detect, enrich};
 
@@ -78,6 +79,14 @@ pub enum Impossible {
     /// The plugin, or the version that was asked for, does not run and is not kept.
     #[error("{0}")]
     Gone(String),
+    /// The version does not fit beside the plugins that run, or does not take its settings.
+    #[error("{message}")]
+    Refused {
+        /// The stable code.
+        code: Code,
+        /// Why, in words.
+        message: String,
+    },
     /// The letter does not keep its record's bytes, and they are not in raw any more.
     #[error("the letter does not keep the whole record")]
     Omitted,
@@ -90,7 +99,9 @@ pub enum Impossible {
 }
 
 impl Handle {
-    /// Shows a letter's record to the plugins that run, or to the one of them with this digest.
+    /// Shows a letter's record to the plugins that run; with a digest, that version stands in for the one that runs.
+    ///
+    /// A version that is only kept is compiled for it, from the cache where that has it.
     ///
     /// # Errors
     /// Nothing can be said.
@@ -98,13 +109,35 @@ impl Handle {
         let At::Letter(detail) = self.letter(stream, place)? else { return Err(Impossible::Unknown) };
         let (running, _) = self.letters_of(stream).ok_or(Impossible::Unknown)?;
         let letter = &detail.found.letter;
-        let lineup = chosen(&self.shared.board.lineup(stream), letter, digest)?;
+        let contract = &running.options.contract;
+        let mut lineup = self.shared.board.lineup(stream);
+        if let Some(digest) = digest.filter(|digest| !versions(&lineup).any(|runs| runs.component.digest() == *digest))
+        {
+            let version = self.kept(stream, digest)?;
+            lineup = Arc::new(with(&lineup, contract, version)?);
+        }
+        let lineup = chosen(&lineup, letter)?;
         let records = match letter.code == code::BREAKER_OPEN {
             true => self.first_of_range(letter)?,
             false => original(&detail)?,
         };
-        let contract = Arc::clone(&running.options.contract);
-        run(Decoder::new(Arc::clone(&contract)), Crew::new(contract).map_err(Impossible::Host)?, lineup, records)
+        let crew = Crew::new(Arc::clone(contract)).map_err(Impossible::Host)?;
+        run(Decoder::new(Arc::clone(contract)), crew, lineup, records)
+    }
+
+    /// A version that does not run and is kept on the shelf, with the settings that it ran with.
+    fn kept(&self, stream: &StreamId, digest: &str) -> Result<Version, Impossible> {
+        let plugins = self.plugins().into_iter().filter(|plugin| plugin.id.stream == *stream);
+        let mut good = plugins.flat_map(|plugin| plugin.good.into_iter().map(move |good| (plugin.id.clone(), good)));
+        let Some((id, good)) = good.find(|(_, good)| good.digest == digest) else {
+            let message = format!("no version with the digest {digest} runs in this stream or is kept");
+            return Err(Impossible::Gone(message));
+        };
+        let (running, _) = self.letters_of(stream).ok_or(Impossible::Unknown)?;
+        let component = self.shared.shelved.load(digest)?;
+        let settings = Settings { params: good.params, limits: good.limits, ..Settings::default() };
+        let entry = Entry::new(id.clone(), Kept::apart(&id));
+        Ok(entry.build(&component, &settings, &Rules::of(&running.options)).map_err(|refused| refused.problem)?)
     }
 
     /// The first record that a range letter is about: it stands for the others.
@@ -136,16 +169,43 @@ fn original(detail: &Detail) -> Result<Records, Impossible> {
     })
 }
 
-/// The plugins that the letter concerns, with counters of their own.
-fn chosen(lineup: &Lineup, letter: &Letter, digest: Option<&str>) -> Result<Lineup, Impossible> {
-    let all = || lineup.enrichers.iter().chain(&lineup.detectors);
-    if let Some(digest) = digest
-        && !all().any(|placed| placed.version.component.digest() == digest)
-    {
-        return Err(Impossible::Gone(format!("no version with the digest {digest} runs in this stream or is kept")));
+impl From<Unfit> for Impossible {
+    fn from(unfit: Unfit) -> Self {
+        match unfit.code {
+            code::LETTER_VERSION_GONE => Self::Gone(unfit.message),
+            code => Self::Refused { code, message: unfit.message },
+        }
     }
+}
+
+fn versions(lineup: &Lineup) -> impl Iterator<Item = &Arc<Version>> {
+    lineup.enrichers.iter().chain(&lineup.detectors).map(|placed| &placed.version)
+}
+
+/// The lineup with this version in the place of the one that runs.
+fn with(lineup: &Lineup, contract: &Contract, version: Version) -> Result<Lineup, Impossible> {
+    let mut all: Vec<Arc<Version>> = versions(lineup).filter(|other| other.id != version.id).map(Arc::clone).collect();
+    all.push(Arc::new(version));
+    let wishes: Vec<_> = all.iter().map(|version| version.wish()).collect();
+    let order = order::order(contract, &wishes).map_err(|(_, unfit)| unfit)?;
+    let place = |place: &order::Place| {
+        let version = all.iter().find(|version| version.id.name == place.name)?;
+        Some(Placed { version: Arc::clone(version), columns: place.columns.clone().into() })
+    };
+    Ok(Lineup {
+        enrichers: order.enrichers.iter().filter_map(place).collect(),
+        detectors: order.detectors.iter().filter_map(place).collect(),
+        added: order.added,
+        bypassed: lineup.bypassed.clone(),
+        is_ready: true,
+        is_held: false,
+    })
+}
+
+/// The plugins that the letter concerns, with counters of their own.
+fn chosen(lineup: &Lineup, letter: &Letter) -> Result<Lineup, Impossible> {
     let name = letter.plugin.as_ref().map(|plugin| &plugin.name);
-    if let Some(name) = name.filter(|name| !all().any(|placed| placed.version.id.name == **name)) {
+    if let Some(name) = name.filter(|name| !versions(lineup).any(|version| version.id.name == **name)) {
         return Err(Impossible::Gone(format!("the plugin `{name}` does not run in this stream any more")));
     }
     // A detector's letter concerns that detector alone; the others have judged the event.

@@ -165,6 +165,11 @@ impl Entry {
         })
     }
 
+    /// The version of the settings: of the newest record that was taken, good or bad.
+    pub(crate) fn version(&self) -> u64 {
+        self.taken.and_then(|offset| u64::try_from(offset).ok()).map_or(0, |offset| offset.saturating_add(1))
+    }
+
     /// What the status page says.
     pub(crate) fn status(&self, rules: &Rules) -> status::Plugin {
         let state = match (&self.active, &self.misfit) {
@@ -189,6 +194,8 @@ impl Entry {
             limits: self.active.as_ref().map_or(rules.limits_default, |active| active.limits),
             limits_origin: self.settings.limits_origin.clone(),
             breaker: self.settings.breaker.clone(),
+            version: self.version(),
+            good: Vec::new(),
             counts: self.counters.snapshot(),
         }
     }

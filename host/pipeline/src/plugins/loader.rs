@@ -1,11 +1,13 @@
 //! Compiles and checks components one at a time, off the control thread and off the data path.
 
+use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::thread;
 
 use phronis_core::{PluginId, code};
 use phronis_engine::{Component, Engine};
 
+use super::shelf::component_path;
 use super::{Mailbox, Message, Problem};
 
 /// A component to load.
@@ -24,6 +26,28 @@ pub(crate) struct Loaded {
     pub(crate) bytes: Arc<[u8]>,
     pub(crate) is_fallback: bool,
     pub(crate) result: Result<Component, Problem>,
+}
+
+/// Loads versions from the shelf for somebody who waits for them, on that one's own thread.
+#[derive(Clone)]
+pub(crate) struct Shelved {
+    pub(crate) engine: Engine,
+    pub(crate) dir: PathBuf,
+}
+
+impl Shelved {
+    /// A version that is kept; the caller knows that it is.
+    ///
+    /// # Errors
+    /// It is not there any more, or does not load.
+    pub(crate) fn load(&self, digest: &str) -> Result<Component, Problem> {
+        let read = std::fs::read(component_path(&self.dir, digest));
+        let bytes = read.map_err(|error| Problem {
+            code: code::LETTER_VERSION_GONE,
+            message: format!("the version {digest} cannot be read from the shelf: {error}"),
+        })?;
+        load_one(&self.engine, &bytes)
+    }
 }
 
 /// Starts the loader; it ends when the sender is dropped.

@@ -27,7 +27,15 @@ fn breaker(handle: &Handle) -> Status {
 }
 
 fn change(handle: &Handle, what: What) -> Value {
-    let change = Change { id: id(), what, source: "api".to_owned(), actor: None, reason: None, is_dry_run: false };
+    let change = Change {
+        id: id(),
+        what,
+        source: "api".to_owned(),
+        actor: None,
+        reason: None,
+        if_version: None,
+        is_dry_run: false,
+    };
     block(handle.change(change)).unwrap().value
 }
 
@@ -205,7 +213,15 @@ fn policies_and_overrides_hold_at_once() {
 
     // Refused: raw forgets sooner than a breaker could close.
     let wanted = What::Breaker(json!({"open_most": "365d"}));
-    let wanted = Change { id: id(), what: wanted, source: String::new(), actor: None, reason: None, is_dry_run: true };
+    let wanted = Change {
+        id: id(),
+        what: wanted,
+        source: String::new(),
+        actor: None,
+        reason: None,
+        if_version: None,
+        is_dry_run: true,
+    };
     let refused = block(handle.change(wanted)).unwrap_err().to_string();
     assert!(refused.contains("breaker.open_most: raw keeps records for 7d"), "{refused}");
     host.stop();

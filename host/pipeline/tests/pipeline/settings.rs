@@ -1,6 +1,6 @@
 //! Live settings that others write: hosts follow them, refuse bad ones, and keep the last good value.
 
-use phronis_pipeline::plugins::{Change, What};
+use phronis_pipeline::plugins::{Change, ChangeError, What};
 use serde_json::json;
 
 use crate::room::{PLUGIN, Room, block, eventually, high, plugin};
@@ -12,6 +12,7 @@ fn change(high: f64) -> Change {
         source: "api".to_owned(),
         actor: None,
         reason: None,
+        if_version: None,
         is_dry_run: false,
     }
 }
@@ -36,6 +37,27 @@ fn a_change_of_anyone_reaches_all_hosts() {
     assert_eq!(plugin(&a.handle()).unwrap().params_origin.source, "api");
     a.stop();
     b.stop();
+}
+
+#[test]
+fn of_two_operators_at_once_the_second_is_told_and_changes_nothing() {
+    let room = Room::new();
+    room.drop_plugin("a", "1.2.3");
+    let host = room.start(room.options("a"));
+    eventually("the plugin is there", || plugin(&host.handle()).is_some_and(|plugin| plugin.active.is_some()));
+    let seen = plugin(&host.handle()).unwrap().version;
+    let by = |high: f64| Change { if_version: Some(seen), ..change(high) };
+    let first = block(host.handle().change(by(60.0))).unwrap();
+    assert!(first.version > seen);
+    let second = block(host.handle().change(by(70.0))).unwrap_err();
+    assert!(matches!(second, ChangeError::Changed { version } if version == first.version), "{second:?}");
+    assert_eq!(high(&host.handle()), Some(60.0));
+    // What is said of the breaker counts too: it stands in the same record.
+    let said = Change { what: What::Override(None), if_version: Some(first.version), ..change(0.0) };
+    let said = block(host.handle().change(said)).unwrap();
+    assert_eq!(plugin(&host.handle()).unwrap().version, said.version);
+    assert!(block(host.handle().change(Change { if_version: Some(first.version), ..change(80.0) })).is_err());
+    host.stop();
 }
 
 #[test]

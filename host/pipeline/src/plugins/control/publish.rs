@@ -47,7 +47,8 @@ impl Control {
         let lineup = self.lineup(stream, order, &rules);
         self.board.publish_lineup(stream, lineup);
         for entry in self.entries.values().filter(|e| e.id.stream == *stream && e.file_digest.is_some()) {
-            self.board.publish_plugin(entry.status(&rules), &entry.counters);
+            let good = self.shelf.all(&entry.id).cloned().collect();
+            self.board.publish_plugin(status::Plugin { good, ..entry.status(&rules) }, &entry.counters);
         }
     }
 
@@ -68,6 +69,7 @@ impl Control {
             }
             let good = Good {
                 digest: active.component.digest().to_owned(),
+                version: active.component.manifest().version.clone(),
                 params: entry.settings.params.clone(),
                 limits: entry.settings.limits.clone(),
             };

@@ -105,6 +105,10 @@ impl Control {
     pub(super) fn change(&mut self, change: Change) -> Result<Applied, ChangeError> {
         let id = change.id.clone();
         let entry = self.entries.get(&id).ok_or_else(|| ChangeError::Unknown(id.clone()))?;
+        let version = entry.version();
+        if change.if_version.is_some_and(|expected| expected != version) {
+            return Err(ChangeError::Changed { version });
+        }
         let mut record = Record {
             params: None,
             limits: None,
@@ -133,10 +137,10 @@ impl Control {
             }
         }
         let wanted = entry.settings.with(&record, i64::MAX, now_ms());
-        let (version, _) = self.try_newest(&id, &wanted)?;
-        let value = value_of(&version, &wanted);
+        let (made, _) = self.try_newest(&id, &wanted)?;
+        let value = value_of(&made, &wanted);
         if change.is_dry_run {
-            return Ok(Applied { revision: None, value });
+            return Ok(Applied { revision: None, version, value });
         }
         // The topic keeps the last record of a key: it must say all, not only what changed.
         let whole = Record {
@@ -146,9 +150,9 @@ impl Control {
             ..record.clone()
         };
         let revision = self.write(&id, &whole)?;
-        self.adopt(&id, version, &record, revision);
+        self.adopt(&id, made, &record, revision);
         self.publish(&id);
-        Ok(Applied { revision: Some(revision), value })
+        Ok(Applied { revision: Some(revision), version: self.entry(&id).version(), value })
     }
 
     /// Writes a record to `phronis.config` and waits until it is durable, but never for ever.
