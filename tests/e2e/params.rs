@@ -71,6 +71,10 @@ fn a_refused_change_changes_nothing_and_says_which_field_and_why() -> anyhow::Re
     }
     let unknown = host.put("/v1/plugins/default/sensors/nobody/params", &json!({"high": 1.0}))?;
     assert_eq!(unknown.status, 404, "{}", unknown.text);
+    for path in ["/v1/plugins/default/sensors/treshold", "/v1/breakers/default/sensors/treshold"] {
+        let misspelt = host.get(path)?;
+        assert!(misspelt.status == 404 && misspelt.text.contains(&format!("did you mean `{ID}`?")), "{}", misspelt.text);
+    }
 
     for bad in ["[params]\nhigh = \"hot\"\n", "[params]\nhigh = 1.0\n[limits]\nmemory = \"64GiB\"\n", "[params"] {
         room.write(&format!("{ID}.toml"), bad.as_bytes())?;
@@ -99,5 +103,32 @@ fn only_the_second(host: &Host, listener: &Listener, seq: &mut u64, values: [f64
     }
     let alert = listener.next("alert")?;
     assert_eq!(alert.data.pointer("/event/value").and_then(Value::as_f64), Some(values[1]), "{}", alert.data);
+    Ok(())
+}
+
+#[test]
+fn of_two_operators_the_second_is_told_and_undoes_nothing() -> anyhow::Result<()> {
+    let room = Room::new()?;
+    room.install(ID, &plugin("threshold")?, "[params]\nhigh = 50.0\n")?;
+    let host = Host::start(&room)?;
+    host.plugin_is(ID, "active")?;
+    let seen = host.plugin(ID)?.get("settings_version").and_then(Value::as_u64).unwrap_or_default();
+    let etag = format!("\"{seen}\"");
+    let headers = [("content-type", "application/json"), ("x-phronis", "1"), ("if-match", etag.as_str())];
+    let put = |path: &str, body: Value| host.ask(reqwest::Method::PUT, path, &headers, body.to_string().into_bytes());
+    let params = format!("/v1/plugins/{ID}/params");
+    let first = put(&params, json!({"high": 60.0}))?;
+    assert_eq!(first.status, 200, "{}", first.text);
+    for (path, body) in [
+        (params, json!({"high": 70.0})),
+        (format!("/v1/breakers/{ID}/override"), json!({"state": "open", "reason": "noisy"})),
+    ] {
+        let second = put(&path, body)?;
+        assert_eq!((second.status, second.str("/code")), (412, "PH4016"), "{}", second.text);
+        assert!(second.number("/current") > Some(seen), "{}", second.text);
+    }
+    assert_eq!(high(&host.plugin(ID)?), Some(60.0));
+    let breaker = host.get(&format!("/v1/breakers/{ID}"))?;
+    assert_eq!(breaker.json.pointer("/override"), Some(&Value::Null), "{}", breaker.text);
     Ok(())
 }

@@ -9,10 +9,10 @@ use phronis_core::letter::{Letter, Origin, Outcome, Plugin, Returned, Settlement
 use phronis_core::records::{Headers, HeadersBuilder, Records, RecordsBuilder};
 use phronis_core::{Time, code};
 use phronis_log::{Log, PollLimits, Start};
-use phronis_pipeline::letters::{Action, At, Edit, JobState, Order, Refused, Selection};
+use phronis_pipeline::letters::{Action, At, Edit, Impossible, JobState, Order, Refused, Selection, Verdict};
 use phronis_pipeline::{Handle, Options, Pipeline, Role};
 
-use crate::room::{Room, eventually, sensors};
+use crate::room::{Room, eventually, plugin, sensors};
 
 const CLASS: &str = "detect/PH2003/hot@1.0";
 
@@ -254,4 +254,35 @@ fn a_redrive_goes_on_after_a_restart_and_an_index_that_was_lost_is_made_anew() {
         host.stop();
         assert_eq!(places(&room).len(), 3000, "nothing was moved twice");
     }
+}
+
+#[test]
+fn a_letter_is_shown_to_a_version_that_ran_before_and_is_kept() {
+    let room = Room::new();
+    write(&room, &[letter(0, None, None)]);
+    room.drop_plugin("a", "1.2.3");
+    let host = room.start(room.options("a"));
+    let handle = host.handle();
+    let runs = |version: &str| {
+        eventually(version, || {
+            plugin(&handle).and_then(|plugin| plugin.active).is_some_and(|active| active.version == version)
+        });
+    };
+    runs("1.2.3");
+    let before = plugin(&handle).unwrap().active.unwrap().digest;
+    room.drop_plugin("a", "1.2.4");
+    runs("1.2.4");
+    eventually("both are kept", || plugin(&handle).is_some_and(|plugin| plugin.good.len() == 2));
+    let good = plugin(&handle).unwrap().good;
+    assert_eq!(good.iter().map(|good| good.version.as_str()).collect::<Vec<_>>(), ["1.2.4", "1.2.3"]);
+    let asked = |digest: Option<&str>| {
+        let ran = handle.dry_run(&sensors(), (0, 0), digest).unwrap();
+        assert_eq!((ran.verdict, ran.problems.as_slice()), (Verdict::Good, [].as_slice()));
+        ran.asked.into_iter().map(|(_, version, _)| version).collect::<Vec<_>>()
+    };
+    assert_eq!((asked(None), asked(Some(&before))), (vec!["1.2.4".to_owned()], vec!["1.2.3".to_owned()]));
+    let gone = handle.dry_run(&sensors(), (0, 0), Some(&"f".repeat(64))).unwrap_err();
+    assert!(matches!(gone, Impossible::Gone(_)), "{gone}");
+    assert_eq!(plugin(&handle).unwrap().active.unwrap().version, "1.2.4", "nothing changed");
+    host.stop();
 }
