@@ -16,12 +16,16 @@ mod files;
 mod guard;
 #[path = "e2e/guests.rs"]
 mod guests;
+#[path = "e2e/halted.rs"]
+mod halted;
 #[path = "e2e/kafka.rs"]
 mod kafka;
 #[path = "e2e/letters.rs"]
 mod letters;
 #[path = "e2e/nab.rs"]
 mod nab;
+#[path = "e2e/ordered.rs"]
+mod ordered;
 #[path = "e2e/params.rs"]
 mod params;
 #[path = "e2e/store.rs"]

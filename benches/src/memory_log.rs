@@ -123,6 +123,8 @@ impl Source for Batches {
     fn rewind(&mut self, _: &str, _: i32) -> Result<i64> {
         Ok(self.next)
     }
+
+    fn pause(&mut self, _: &str, _: i32, _: bool) {}
 }
 
 struct Counter(MemoryLog);

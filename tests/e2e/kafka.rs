@@ -10,8 +10,12 @@ mod hosts;
 mod interop;
 #[path = "kafka/letters.rs"]
 mod letters;
+#[path = "kafka/poison.rs"]
+mod poison;
 #[path = "kafka/security.rs"]
 mod security;
+#[path = "kafka/shared.rs"]
+mod shared;
 
 use phronis_tests::faults;
 

@@ -1,8 +1,11 @@
 //! A host whose store is a real PostgreSQL that comes and goes: events never wait for it.
 
+use std::time::Duration;
+
 use phronis_tests::host::{Host, Room, run};
 use phronis_tests::plugins::plugin;
 use phronis_tests::postgres::{PASSWORD, Server};
+use phronis_tests::proxy::Proxy;
 use serde_json::{Value, json};
 
 use crate::reading;
@@ -120,6 +123,55 @@ fn a_halt_holds_while_postgres_is_killed_and_a_reset_waits_for_it() -> anyhow::R
     })?;
     host.until("it may be reset", |host| Ok(say(host, "/v1/agents/a1/reset", "was fine")?.status == 200))?;
     assert_eq!((state(&host, "a1")?, state(&host, "a2")?), ("running".to_owned(), "halted".to_owned()));
+    assert!(host.stop()?.success());
+    Ok(())
+}
+
+#[test]
+fn agents_are_halted_although_postgres_is_slow_or_answers_nothing() -> anyhow::Result<()> {
+    let server = Server::start()?;
+    let proxy = Proxy::start(server.port())?;
+    let streams = "[streams.sensors]\n[streams.agents]\non_halted = \"mark\"\npartitions = 1\n";
+    let room = Room::with(&format!("[store]\nkind = \"postgres\"\nurl_file = \"store.url\"\n{streams}"))?;
+    std::fs::write(room.folder().join("store.url"), server.url_through(proxy.port()))?;
+    let host = Host::start(&room)?;
+    let say = |host: &Host, path: &str, reason: &str| {
+        let headers = [("x-phronis", "1"), ("x-actor", "ada"), ("content-type", "application/json")];
+        host.ask(reqwest::Method::POST, path, &headers, json!({ "reason": reason }).to_string().into_bytes())
+    };
+    let flows = |host: &Host, seq: u64| -> anyhow::Result<()> {
+        assert!(host.post("sensors", reading("S01", seq, 1.0))?.is_taken());
+        assert!(
+            host.post("agents", json!({"agent_id": "a1", "status": "active"}).to_string().into_bytes())?.is_taken()
+        );
+        host.drained("sensors")?;
+        host.drained("agents")
+    };
+    // Slow: what is asked is answered, and the store has it.
+    proxy.latency(Duration::from_millis(150));
+    assert_eq!(say(&host, "/v1/agents/a1/halt", "slow")?.status, 200);
+    assert_eq!(say(&host, "/v1/agents/a1/reset", "slow")?.status, 200);
+    flows(&host, 1)?;
+
+    // Silent, with connections that stand: a halt holds all the same, an un-halt is not guessed, and events go on.
+    proxy.heal();
+    proxy.black_hole(true);
+    let silent = say(&host, "/v1/agents/a1/halt", "silent")?;
+    assert_eq!((silent.status, silent.json.get("replicated")), (202, Some(&json!(false))), "{}", silent.text);
+    assert_eq!(host.get("/v1/agents/a1")?.str("/state"), "halted");
+    assert_eq!(say(&host, "/v1/agents/a1/reset", "silent")?.status, 503);
+    flows(&host, 2)?;
+    host.kill()?;
+    drop(host);
+    let host = Host::start(&room)?;
+    assert_eq!(host.get("/v1/agents/a1")?.str("/state"), "halted", "from the first answer on");
+    flows(&host, 3)?;
+
+    proxy.heal();
+    host.until("the halt is written back", |host| {
+        Ok(host.get("/v1/agents/a1")?.json.get("replicated") == Some(&json!(true)))
+    })?;
+    host.until("it may be reset", |host| Ok(say(host, "/v1/agents/a1/reset", "was fine")?.status == 200))?;
     assert!(host.stop()?.success());
     Ok(())
 }

@@ -25,6 +25,8 @@ killed_at! {
     killed_in_a_redrive = "redrive-stepped",
     killed_after_a_redrive_is_noted = "redrive-noted",
     killed_after_a_discard = "discard-written",
+    killed_before_events_that_waited_go_on = "order-due",
+    killed_after_events_that_waited_go_on = "order-moved",
     killed_before_a_halt_is_stored = "halt-begun",
     killed_after_a_halt_is_stored = "halt-stored",
     killed_after_a_halt_is_told = "halt-told",

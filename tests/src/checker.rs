@@ -47,6 +47,9 @@ pub struct Expect<'a> {
     /// Whether a delivery may stand in the log more than once: at-least-once on Kafka, after a host was lost.
     /// Repeats are counted; order is asked of first appearances; two outcomes of one record are wrong even so.
     pub may_repeat: bool,
+    /// Whether no event may be delivered before an earlier one of its key, also of those that were letters.
+    /// Nothing may have been given up: when that was, nobody can tell.
+    pub is_ordered: bool,
 }
 
 impl std::fmt::Debug for Expect<'_> {

@@ -1,4 +1,5 @@
-//! Kills a host between each two steps that are not one, and lets it start again: parked, retried, redriven, discarded, halted.
+//! Kills a host between each two steps that are not one, and lets it start again: parked, retried, redriven, discarded,
+//! kept in order, halted.
 //!
 //! A place is where `PHRONIS_FAIL_AT` kills; what is left must be whole, whatever the place.
 
@@ -31,6 +32,8 @@ pub const PLACES: &[(&str, Scene)] = &[
     ("redrive-stepped", redrive),
     ("redrive-noted", redrive),
     ("discard-written", discard),
+    ("order-due", ordered),
+    ("order-moved", ordered),
     ("halt-begun", halt),
     ("halt-stored", halt),
     ("halt-told", halt),
@@ -101,6 +104,40 @@ fn discard(place: &str, seed: u64) -> anyhow::Result<String> {
         Ok(outstanding(host, "parked")? == 0)
     })?;
     told(&check(&room, host, &producer)?)
+}
+
+/// Events wait behind letters of the gate; these are given up, and the host is killed while the others go on.
+fn ordered(place: &str, seed: u64) -> anyhow::Result<String> {
+    let (room, mut producer) = (Room::with("[streams.sensors]\nordered = true\n")?, Producer::new(seed));
+    room.install(THRESHOLD, &plugin("threshold")?, SETTINGS)?;
+    let host = Host::start(&room)?;
+    for _ in 0..10 {
+        ensure!(producer.post(&host, 300)?, "no room");
+    }
+    host.drained("sensors")?;
+    host.until("events wait behind others", |host| Ok(outstanding(host, "waiting")? > 0))?;
+    host.stop()?;
+    dies(&room, place, give_up_refused)?;
+    let host = Host::start(&room)?;
+    ensure!(producer.post(&host, 100)?, "no room");
+    host.until("nobody waits any more", |host| {
+        give_up_refused(host)?;
+        Ok(outstanding(host, "waiting")? == 0)
+    })?;
+    told(&check(&room, host, &producer)?)
+}
+
+/// Gives up the letters of the gate.
+fn give_up_refused(host: &Host) -> anyhow::Result<()> {
+    let answer = host.get("/v1/letter_classes?stream=sensors")?;
+    let items = answer.json.get("items").and_then(Value::as_array).cloned().unwrap_or_default();
+    let parked = |item: &&Value| item.get("parked").and_then(Value::as_u64) > Some(0);
+    for class in items.iter().filter(parked).filter_map(|item| item.get("class")?.as_str()) {
+        if class.starts_with("gate/") {
+            order(host, "/v1/discards", &json!({ "stream": "sensors", "class": class, "reason": "test data" }))?;
+        }
+    }
+    Ok(())
 }
 
 /// An alert halts an agent, and the host is killed on the way.

@@ -70,7 +70,8 @@ fn write_streams(page: &mut String, streams: &[streams::Stream]) -> fmt::Result 
             + counts.enrich_letters
             + counts.detect_letters
             + counts.deliver_letters
-            + counts.halt_letters;
+            + counts.halt_letters
+            + counts.order_letters;
         write!(page, "<tr><td>{}<td>{}", Escaped(&stream.id), stream.state)?;
         if let Some(detail) = &stream.detail {
             write!(page, "<br><span class=bad>{}</span>", Escaped(detail))?;

@@ -19,9 +19,6 @@ use crate::problem::{Document, Problem};
 use crate::sign::Sign;
 use crate::state::App;
 
-/// Letters a second that a redrive moves unless it says otherwise.
-const RATE: u32 = 500;
-
 /// The fastest redrive.
 const MOST_RATE: u32 = 100_000;
 
@@ -268,7 +265,7 @@ fn order(app: &App, caller: &Caller, sign: &Sign, request: Request, action: Acti
         (true, _) => Selection::Filter(request.wanted.filter()?),
     };
     let (actor, reason) = who(sign, request.reason.as_deref());
-    Ok(Order { action, stream, selection, rate: request.rate.unwrap_or(RATE).clamp(1, MOST_RATE), actor, reason })
+    Ok(Order { action, stream, selection, rate: request.rate.map(|rate| rate.clamp(1, MOST_RATE)), actor, reason })
 }
 
 /// Who, and why.

@@ -66,6 +66,8 @@ pub(crate) struct Counts {
     pub(crate) deliver_letters: u64,
     /// Letters of events whose agent was halted.
     pub(crate) halt_letters: u64,
+    /// Letters of events that wait behind an earlier one of their key.
+    pub(crate) order_letters: u64,
     /// Range letters: each stands for the events of a batch that a plugin with an open breaker was not shown.
     pub(crate) range_letters: u64,
     /// Events that wait in a range letter of an enricher, and are not delivered.
@@ -208,6 +210,7 @@ impl From<status::Stream> for Stream {
                 detect_letters: counts.detect_letters,
                 deliver_letters: counts.deliver_letters,
                 halt_letters: counts.halt_letters,
+                order_letters: counts.order_letters,
                 range_letters: counts.range_letters,
                 waiting: counts.waiting,
                 dropped: counts.dropped,

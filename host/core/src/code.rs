@@ -114,6 +114,7 @@ codes! {
     RANGE_GONE = 2303, "the records that the letter is about are not in the log any more";
     QUARANTINED = 2304, "the event made the whole host crash";
     WAITS_BEHIND = 2305, "the event waits behind an earlier one with the same key";
+    ORDER_FULL = 2306, "too many events wait behind others with the same key: the partition stands still";
 
     // 24xx: the index of letters, and what people do about letters
     REDRIVE_RUNNING = 2401, "another redrive of the stream is under way";

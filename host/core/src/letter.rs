@@ -14,6 +14,7 @@ pub mod backoff;
 pub mod due;
 pub mod index;
 mod kind;
+pub mod order;
 mod range;
 mod returned;
 mod settlement;
@@ -101,6 +102,8 @@ pub enum Stage {
     Deliver,
     /// Its agent is halted.
     Halt,
+    /// Nothing: an earlier event of its key is a letter, and its stream keeps the order of each key.
+    Order,
 }
 
 impl Stage {
@@ -112,12 +115,13 @@ impl Stage {
             Self::Detect => "detect",
             Self::Deliver => "deliver",
             Self::Halt => "halt",
+            Self::Order => "order",
         }
     }
 
     /// The stage of a word.
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Gate, Self::Enrich, Self::Detect, Self::Deliver, Self::Halt]
+        [Self::Gate, Self::Enrich, Self::Detect, Self::Deliver, Self::Halt, Self::Order]
             .into_iter()
             .find(|stage| stage.as_str() == text)
     }
@@ -183,7 +187,7 @@ pub struct Letter {
     pub code: Code,
     /// Why, in words.
     pub message: String,
-    /// How often it was tried, from 1.
+    /// How often it was tried, from 1; one that waits behind another was never tried, and has 0.
     pub attempt: u32,
     /// When it failed for the first time.
     pub first_failed_at: Time,

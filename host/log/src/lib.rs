@@ -201,6 +201,10 @@ pub trait Source: Send {
 
     /// Goes back to where the deliveries of a partition reach without a gap, and returns that offset.
     fn rewind(&mut self, topic: &str, partition: i32) -> Result<i64>;
+
+    /// Takes no more records of a partition until told otherwise; the others go on.
+    /// It goes on where it stood, or where it was rewound to. One that is assigned anew is not paused.
+    fn pause(&mut self, topic: &str, partition: i32, is_paused: bool);
 }
 
 /// The way in. Deliveries of one sink become durable in the order in which they were submitted.

@@ -25,6 +25,9 @@ pub(crate) use wanted::Policy;
 pub use wanted::{Override, Wanted, WhenOpen, Wish};
 pub(crate) use watch::Watch;
 
+/// What a worker does stands in the index of letters after this time, by far.
+const INDEX_LATE: Duration = Duration::from_secs(5);
+
 /// All breakers of this host.
 #[derive(Debug)]
 pub(crate) struct Breakers {
@@ -69,6 +72,9 @@ pub(crate) struct Kept {
     ranges_most: AtomicU64,
     /// Range letters that wait to be judged, as far as this host knows.
     ranges: AtomicU64,
+    /// When that changed here, in milliseconds of the breakers' clock; and whether the index was heard at all.
+    ranges_touched: AtomicU64,
+    are_ranges_known: AtomicBool,
     /// Rows that it kept from the plugin.
     refused_rows: AtomicU64,
     policy: Mutex<Policy>,
@@ -106,6 +112,8 @@ impl Breakers {
             when_open: AtomicU8::new(policy.when_open as u8),
             ranges_most: AtomicU64::new(policy.ranges_most),
             ranges: AtomicU64::new(0),
+            ranges_touched: AtomicU64::new(0),
+            are_ranges_known: AtomicBool::new(false),
             refused_rows: AtomicU64::new(0),
             policy: Mutex::new(policy),
             over: Mutex::default(),
@@ -118,6 +126,13 @@ impl Breakers {
     /// Whether a plugin would not be asked now: what the retry branch asks before it moves a letter.
     pub(crate) fn is_open(&self, id: &PluginId) -> bool {
         lock(&self.all).get(id).is_some_and(|kept| kept.is_open())
+    }
+
+    /// How many range letters of a plugin are outstanding.
+    pub(crate) fn set_ranges(&self, id: &PluginId, letters: u64) {
+        if let Some(kept) = lock(&self.all).get(id) {
+            kept.set_ranges(letters);
+        }
     }
 
     /// The plugins that are there, by id.
@@ -200,13 +215,31 @@ impl Kept {
         Some(format!("waits for the breaker of {name} to close: {ranges} range letters wait, {most} may (PH2202)"))
     }
 
+    /// Range letters that are outstanding, as the index has them: the truth, a moment late.
+    /// So it holds once nothing was written or judged for longer than that, and for the first time at once.
+    fn set_ranges(&self, letters: u64) {
+        let touched = Duration::from_millis(self.ranges_touched.load(Ordering::Relaxed));
+        if !self.are_ranges_known.swap(true, Ordering::Relaxed) {
+            self.ranges.fetch_max(letters, Ordering::Relaxed);
+        } else if self.now().saturating_sub(touched) > INDEX_LATE {
+            self.ranges.store(letters, Ordering::Relaxed);
+        }
+    }
+
+    fn touch_ranges(&self) {
+        let now = u64::try_from(self.now().as_millis()).unwrap_or(u64::MAX);
+        self.ranges_touched.store(now, Ordering::Relaxed);
+    }
+
     /// Range letters became durable.
     pub(crate) fn ranges_written(&self, letters: u64) {
+        self.touch_ranges();
         self.ranges.fetch_add(letters, Ordering::Relaxed);
     }
 
     /// Range letters are settled: judged, or discarded.
     pub(crate) fn ranges_settled(&self, letters: u64) {
+        self.touch_ranges();
         let settle = |ranges: u64| Some(ranges.saturating_sub(letters));
         // The closure always gives a value.
         let _always = self.ranges.fetch_update(Ordering::Relaxed, Ordering::Relaxed, settle);

@@ -43,12 +43,14 @@ pub(crate) struct Crew {
     /// Writes processed events with the columns that the enrichers add.
     pub(crate) writer: Writer,
     contract: Arc<Contract>,
+    /// Whether its stream keeps the order of each key.
+    is_ordered: bool,
 }
 
 impl Crew {
-    pub(crate) fn new(contract: Arc<Contract>) -> Result<Self, String> {
+    pub(crate) fn new(contract: Arc<Contract>, is_ordered: bool) -> Result<Self, String> {
         let writer = Writer::new(Arc::clone(&contract), &[])?;
-        Ok(Self { lineup: Arc::default(), enrichers: Vec::new(), detectors: Vec::new(), writer, contract })
+        Ok(Self { lineup: Arc::default(), enrichers: Vec::new(), detectors: Vec::new(), writer, contract, is_ordered })
     }
 
     /// Follows the lineup: called between two batches, and cheap when nothing changed.
@@ -79,14 +81,26 @@ impl Crew {
         for member in self.enrichers.iter().chain(&self.detectors) {
             let name = &member.placed.version.id.name;
             let letters = plugins.iter().filter(|plugin| *plugin == name).count();
-            member.breaker().ranges_settled(letters as u64);
+            if letters > 0 {
+                member.breaker().ranges_settled(letters as u64);
+            }
         }
     }
 
     /// Why no batch may be taken now, if a plugin's breaker says so.
     pub(crate) fn why_held(&self) -> Option<String> {
+        let of_order = |member: &Member| {
+            let breaker = member.breaker();
+            let waits = self.is_ordered && breaker.is_open() && breaker.when_open() == WhenOpen::Letter;
+            waits.then(|| {
+                format!("waits for the breaker of {} to close: the stream is ordered (PH2202)", breaker.id.name)
+            })
+        };
         let members = self.enrichers.iter().chain(&self.detectors);
-        members.filter_map(|member| member.breaker().why_held()).next()
+        members
+            .filter_map(|member| member.breaker().why_held())
+            .next()
+            .or_else(|| self.enrichers.iter().find_map(of_order))
     }
 }
 

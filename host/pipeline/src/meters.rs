@@ -18,6 +18,7 @@ pub(crate) struct Meters {
     detect: Counter,
     deliver: Counter,
     halt: Counter,
+    order: Counter,
     ranges: Counter,
     dropped: Counter,
     alerts: Counter,
@@ -46,6 +47,7 @@ impl Meters {
             detect: letters("detect"),
             deliver: letters("deliver"),
             halt: letters("halt"),
+            order: letters("order"),
             ranges: counter!("phronis_range_letters_written_total", "stream" => stream.clone()),
             dropped: counter!("phronis_events_dropped_total", "stream" => stream.clone()),
             alerts: counter!("phronis_alerts_total", "stream" => stream.clone()),
@@ -89,6 +91,7 @@ impl Meters {
         self.detect.increment(tally.detect_letters);
         self.deliver.increment(tally.deliver_letters);
         self.halt.increment(tally.halt_letters);
+        self.order.increment(tally.order_letters);
         self.ranges.increment(tally.range_letters);
         self.dropped.increment(tally.dropped);
         self.alerts.increment(tally.alerts);

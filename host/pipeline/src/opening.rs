@@ -12,6 +12,7 @@ use phronis_core::code;
 use phronis_core::partition::{CONFIG_TOPIC, CONTROL_TOPIC};
 use phronis_core::records::TopicName;
 use phronis_log::{Error, Follower, Log, Start, TopicSpec};
+use phronis_store::Store;
 
 use crate::TopicPolicy;
 use crate::breakers::Breakers;
@@ -66,6 +67,7 @@ pub(crate) struct Opening {
     pub(crate) counted: Vec<Arc<Partitions>>,
     pub(crate) claim: Claim,
     pub(crate) breakers: Arc<Breakers>,
+    pub(crate) store: Store,
     pub(crate) node_id: String,
     pub(crate) gate: Arc<Gate>,
     pub(crate) mailbox: Mailbox,
@@ -129,7 +131,7 @@ impl Opening {
         self.claim
             .take(&self.should_stop, |reason| self.stays_shut(reason))
             .map_err(|trouble| self.or_stopped(trouble))?;
-        let restored = self.breakers.restore(self.log.as_ref(), &self.node_id, &self.should_stop);
+        let restored = self.breakers.restore(self.log.as_ref(), &self.store, &self.node_id, &self.should_stop);
         self.unless_stopped(restored)?;
         if let Some((follower, waiting)) = alerts {
             // The alert branch may have ended.

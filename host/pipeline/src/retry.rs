@@ -24,9 +24,9 @@ use metrics::{counter, gauge};
 use phronis_core::delivery::{Append, Commit, Delivery};
 use phronis_core::letter::Returned;
 use phronis_core::letter::due::{Due, Next};
-use phronis_core::letter::index::{Entry, Partition, State, moved_from};
-use phronis_core::records::{HeadersBuilder, Records, RecordsBuilder, TopicName};
-use phronis_core::{PluginId, Time};
+use phronis_core::letter::index::{Entry, NO_TIME, Partition, State, moved_from};
+use phronis_core::records::{HeadersBuilder, NewRecords, Records, RecordsBuilder, TopicName};
+use phronis_core::{Name, PluginId, Time, code};
 use phronis_log::{Error as LogError, Log, Member, PollLimits, Polled, Result, Sink, Source, Start, Subscription};
 
 pub(crate) use self::bodies::read_letters;
@@ -46,6 +46,9 @@ use crate::whole::settled;
 /// Whether a plugin's breaker is open: its letters wait.
 pub(crate) type IsOpen = Arc<dyn Fn(&PluginId) -> bool + Send + Sync>;
 
+/// Told how many range letters of a plugin are outstanding here.
+pub(crate) type Ranges = Arc<dyn Fn(&PluginId, u64) + Send + Sync>;
+
 /// Bounds of one read: some milliseconds of folding.
 const READ: PollLimits = PollLimits { records: 1024, bytes: 4 << 20 };
 
@@ -57,9 +60,6 @@ const WAIT: Duration = Duration::from_millis(100);
 
 /// Due times in memory, a few dozen bytes each; what is more is read again when its time comes.
 const DUE_TIMES: usize = 200_000;
-
-/// Letters a second that come back by themselves: far more than fail in good times, and little beside what a worker does.
-const DUE_RATE: u32 = 5_000;
 
 /// Letters, and bytes of them, in one delivery to retry.
 const BATCH: (usize, usize) = (500, 1 << 20);
@@ -77,6 +77,7 @@ pub(crate) struct Parts {
     pub(crate) letters: Arc<Letters>,
     pub(crate) log: Arc<dyn Log>,
     pub(crate) is_open: IsOpen,
+    pub(crate) ranges: Ranges,
     pub(crate) should_stop: Arc<AtomicBool>,
 }
 
@@ -113,6 +114,8 @@ struct Branch<'a> {
     /// The rate of the redrive that runs.
     redrive_pace: Option<(String, Pace)>,
     committed_at: Instant,
+    /// Plugins that have, or had, range letters.
+    ranges: BTreeMap<Name, u64>,
     /// The copy in the store, where there is one.
     keeper: Option<Keeper>,
 }
@@ -137,9 +140,10 @@ impl<'a> Branch<'a> {
             sink,
             owned: BTreeMap::new(),
             due: Due::new(DUE_TIMES),
-            pace: Pace::new(DUE_RATE),
+            pace: Pace::new(options.letter_rates.due),
             redrive_pace: None,
             committed_at: Instant::now(),
+            ranges: BTreeMap::new(),
             keeper: parts.letters.store().map(|store| Keeper::new(store.clone(), options.id.clone())),
         })
     }
@@ -205,7 +209,8 @@ impl<'a> Branch<'a> {
     fn fold(&mut self, records: &Records) {
         let is_dlq = records.topic == self.parts.stream.options.topics.dlq;
         let due = &mut self.due;
-        self.parts.letters.change(records.partition, |index| fold(index, due, records, is_dlq));
+        let no_time = no_time(self.parts);
+        self.parts.letters.change(records.partition, |index| fold(index, due, records, is_dlq, no_time));
     }
 
     /// Moves letters whose time has come.
@@ -299,6 +304,7 @@ impl<'a> Branch<'a> {
     /// Adds all that wait in a partition to the due times.
     fn rescan(&mut self, partition: i32) {
         let Self { parts, due, .. } = self;
+        let no_time = no_time(parts);
         let dlq = &parts.stream.options.topics.dlq;
         let mut from = 0;
         loop {
@@ -308,6 +314,7 @@ impl<'a> Branch<'a> {
             let read = read_letters(parts.log.as_ref(), dlq, partition, &offsets, |records, row| {
                 if let Some(offset) = records.offsets.values().get(row)
                     && let Entry::Letter { due_at: Some(at), .. } = entry(records, row)
+                    && let Some(at) = if at == NO_TIME { no_time } else { Some(at) }
                 {
                     due.add(at, (partition, *offset));
                 }
@@ -371,6 +378,7 @@ impl<'a> Branch<'a> {
             owned.goes_well();
             self.parts.letters.set_condition(*partition, Condition::Ready);
         }
+        self.count_ranges();
         let stream = self.parts.stream.options.id.to_string();
         let (waiting, parked) = self.parts.letters.outstanding();
         for (state, count) in [("waiting", waiting), ("parked", parked)] {
@@ -383,13 +391,41 @@ impl<'a> Branch<'a> {
     }
 }
 
+impl Branch<'_> {
+    /// Tells breakers how many range letters wait for them: they bear so many and no more. Known once all was read.
+    fn count_ranges(&mut self) {
+        if self.owned.values().any(|owned| !owned.is_ready()) {
+            return;
+        }
+        self.ranges.values_mut().for_each(|letters| *letters = 0);
+        for (class, sum) in self.parts.letters.classes() {
+            if let (code::BREAKER_OPEN, Some(plugin)) = (class.code, class.plugin_name()) {
+                *self.ranges.entry(plugin.clone()).or_default() += sum.waiting + sum.parked;
+            }
+        }
+        for (plugin, letters) in &self.ranges {
+            let id = PluginId { stream: self.parts.stream.options.id.clone(), name: plugin.clone() };
+            (self.parts.ranges)(&id, *letters);
+        }
+        self.ranges.retain(|_, letters| *letters > 0);
+    }
+}
+
+/// When letters are due that wait behind another: the worker of an ordered stream knows.
+/// In a stream that is not ordered any more they wait for nobody.
+pub(crate) fn no_time(parts: &Parts) -> Option<Time> {
+    parts.stream.options.ordered.is_none().then_some(Time(0))
+}
+
 /// Folds records of one partition into its index, and notes when letters are due.
-pub(crate) fn fold(index: &mut Partition, due: &mut Due, records: &Records, is_dlq: bool) {
+/// Letters that wait behind another are due at `no_time`.
+pub(crate) fn fold(index: &mut Partition, due: &mut Due, records: &Records, is_dlq: bool, no_time: Option<Time>) {
     for (row, offset) in records.offsets.values().iter().enumerate() {
         if !is_dlq {
             index.take_retry(*offset, moved_from(records.body.headers(row)));
         } else if *offset >= index.positions().dlq
             && let Some(at) = index.take_dlq(*offset, &entry(records, row))
+            && let Some(at) = if at == NO_TIME { no_time } else { Some(at) }
         {
             due.add(at, (records.partition, *offset));
         }
@@ -404,7 +440,7 @@ pub(crate) fn entry(records: &Records, row: usize) -> Entry {
 
 /// Letters on their way to retry.
 #[derive(Default)]
-struct Batch {
+pub(crate) struct Batch {
     records: RecordsBuilder,
     offsets: Vec<i64>,
     bytes: usize,
@@ -412,7 +448,8 @@ struct Batch {
 }
 
 impl Batch {
-    fn push(&mut self, letters: &Records, row: usize, redrive: Option<&str>) {
+    /// Adds a letter, as it stands in dlq.
+    pub(crate) fn push(&mut self, letters: &Records, row: usize, redrive: Option<&str>) {
         let Some(offset) = letters.offsets.values().get(row).copied() else { return };
         let (body, headers) = (&letters.body, &mut self.headers);
         headers.clear();
@@ -422,6 +459,11 @@ impl Batch {
         self.bytes += headers.as_bytes().len() + key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len);
         self.records.push(timestamp, key, value, headers.as_bytes());
         self.offsets.push(offset);
+    }
+
+    /// What retry is given.
+    pub(crate) fn into_records(self) -> NewRecords {
+        self.records.finish()
     }
 
     fn is_full(&self) -> bool {

@@ -10,6 +10,7 @@ pub(crate) mod deliver;
 pub(crate) mod detect;
 pub(crate) mod enrich;
 pub(crate) mod halt;
+pub(crate) mod order;
 pub(crate) mod select;
 
 use std::collections::BTreeMap;
@@ -65,6 +66,12 @@ pub(crate) enum Leaving {
     Failed { plugin: Arc<Version>, failure: RowFailure },
     /// An enricher's breaker is open: a range letter stands for it.
     Waits,
+    /// An earlier event of its key, at this offset, was not delivered: it becomes a letter that waits for that one.
+    Behind { offset: i64 },
+    /// It is larger than its topic takes: it becomes a letter. Only where order must be kept; else delivery finds that out.
+    TooLarge { bytes: usize },
+    /// It was answered for before this host began, and nothing more is said.
+    Known,
 }
 
 /// Events that a plugin was not shown, because its breaker is open; they become one range letter.

@@ -77,6 +77,8 @@ pub struct StreamCounts {
     pub deliver_letters: u64,
     /// Letters of events whose agent was halted.
     pub halt_letters: u64,
+    /// Letters of events that wait behind an earlier one of their key.
+    pub order_letters: u64,
     /// Range letters: each stands for the events of a batch that a plugin with an open breaker was not shown.
     pub range_letters: u64,
     /// Events that wait in a range letter of an enricher: neither delivered nor letters of their own.
@@ -88,7 +90,7 @@ pub struct StreamCounts {
     /// Letters that were tried again.
     pub retries: u64,
     /// Events that were letters and were delivered or dropped since.
-    /// received = delivered + dropped + letters of gate, halts, enrichers and delivery − settled.
+    /// received = delivered + dropped + letters of gate, halts, enrichers, delivery and order − settled.
     pub settled: u64,
     /// Events that their detector has judged since, whose letter said that it could not.
     pub settled_debts: u64,
@@ -104,6 +106,7 @@ impl std::ops::AddAssign for StreamCounts {
             detect_letters,
             deliver_letters,
             halt_letters,
+            order_letters,
             range_letters,
             waiting,
             dropped,
@@ -120,6 +123,7 @@ impl std::ops::AddAssign for StreamCounts {
             (&mut self.detect_letters, detect_letters),
             (&mut self.deliver_letters, deliver_letters),
             (&mut self.halt_letters, halt_letters),
+            (&mut self.order_letters, order_letters),
             (&mut self.range_letters, range_letters),
             (&mut self.waiting, waiting),
             (&mut self.dropped, dropped),

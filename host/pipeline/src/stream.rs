@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use phronis_core::contract::Contract;
 use phronis_core::letter::backoff::Policy;
+use phronis_core::letter::order::Bounds;
 use phronis_core::partition::Topics;
 use phronis_core::plugin::Limits;
 use phronis_core::{Name, StreamId};
@@ -22,6 +23,22 @@ use self::lag::{Progress, Tracker};
 use self::limits::TopicLimits;
 use crate::agents::{OnHalted, Tenant};
 use crate::{meters, status};
+
+/// How many letters of a stream are moved a second at most, so that events do not wait for them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LetterRates {
+    /// By themselves, when their time comes.
+    pub due: u32,
+    /// By a redrive that asks for no rate of its own.
+    pub redrive: u32,
+}
+
+impl Default for LetterRates {
+    /// Due: far more than fail in good times, and little beside what a worker does. A redrive is in nobody's way.
+    fn default() -> Self {
+        Self { due: 5_000, redrive: 500 }
+    }
+}
 
 /// What a stream should be.
 #[derive(Debug, Clone)]
@@ -46,6 +63,10 @@ pub struct Options {
     pub letters_retention: Retention,
     /// When letters are tried again.
     pub retry: Policy,
+    /// How many come back at once.
+    pub letter_rates: LetterRates,
+    /// Whether later events of a key wait behind one that was not delivered, and how many may before the partition stands still.
+    pub ordered: Option<Bounds>,
     /// Whether a plugin that never had a good version stops the stream.
     pub holds_when_missing: bool,
     /// Plugins whose findings may halt an agent.
@@ -72,6 +93,8 @@ impl Options {
             retention: Retention { age: Some(Duration::from_secs(7 * 24 * 3600)), bytes: None, compact: false },
             letters_retention: Retention::default(),
             retry: Policy::default(),
+            letter_rates: LetterRates::default(),
+            ordered: None,
             holds_when_missing: false,
             may_halt: BTreeSet::new(),
             on_halted: OnHalted::default(),
@@ -115,6 +138,7 @@ pub(crate) struct Counts {
     pub(crate) detect_letters: AtomicU64,
     pub(crate) deliver_letters: AtomicU64,
     pub(crate) halt_letters: AtomicU64,
+    pub(crate) order_letters: AtomicU64,
     pub(crate) range_letters: AtomicU64,
     pub(crate) waiting: AtomicU64,
     pub(crate) dropped: AtomicU64,
@@ -139,6 +163,7 @@ impl Counts {
         add(&self.detect_letters, tally.detect_letters);
         add(&self.deliver_letters, tally.deliver_letters);
         add(&self.halt_letters, tally.halt_letters);
+        add(&self.order_letters, tally.order_letters);
         add(&self.range_letters, tally.range_letters);
         add(&self.waiting, tally.waiting);
         add(&self.dropped, tally.dropped);
@@ -158,6 +183,7 @@ impl Counts {
             detect_letters: get(&self.detect_letters),
             deliver_letters: get(&self.deliver_letters),
             halt_letters: get(&self.halt_letters),
+            order_letters: get(&self.order_letters),
             range_letters: get(&self.range_letters),
             waiting: get(&self.waiting),
             dropped: get(&self.dropped),

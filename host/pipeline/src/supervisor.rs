@@ -181,6 +181,7 @@ impl Running {
             counted: counted.clone(),
             claim,
             breakers: Arc::clone(&breakers),
+            store: store.clone(),
             node_id: node_id.clone(),
             gate: Arc::clone(&gate),
             mailbox: self.mailbox.clone(),
@@ -325,8 +326,10 @@ impl Running {
             }
             let (stream, log, should_stop) = (Arc::clone(stream), Arc::clone(log), Arc::clone(&self.should_stop));
             let breakers = Arc::clone(breakers);
+            let told = Arc::clone(&breakers);
             let is_open: retry::IsOpen = Arc::new(move |plugin| breakers.is_open(plugin));
-            let parts = retry::Parts { stream, letters, log, is_open, should_stop };
+            let ranges: retry::Ranges = Arc::new(move |plugin, letters| told.set_ranges(plugin, letters));
+            let parts = retry::Parts { stream, letters, log, is_open, ranges, should_stop };
             let gate = Arc::clone(gate);
             self.spawn(&format!("{id}-retry"), move || {
                 if gate.wait(&parts.should_stop) {

@@ -8,6 +8,7 @@
 mod again;
 mod in_flight;
 mod lane;
+mod order;
 mod partitions;
 mod poison;
 mod recovery;
@@ -34,11 +35,12 @@ use crate::meters::Meters;
 use crate::plugins::Board;
 use crate::stage::course::Course;
 use crate::stage::deduplicate::deduplicate;
-use crate::stage::{Judged, Times, deliver, detect, enrich, halt};
+use crate::stage::order::{Full, withdraw};
+use crate::stage::{Judged, Leaving, Times, deliver, detect, enrich, halt};
 use crate::status::{StreamCounts, StreamState};
 use crate::stream::Stream;
 use crate::stream::lag::Progress;
-use crate::{Error, Result};
+use crate::{Error, Result, failpoint};
 
 /// Deliveries under way. Enough to judge the next batches while some are on their way; more would only make a failure costlier.
 const IN_FLIGHT: usize = 6;
@@ -57,6 +59,17 @@ const DRAIN: Duration = Duration::from_secs(3);
 
 /// First and longest pause after a failure.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// What became of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tried {
+    /// Its delivery is on its way.
+    Submitted,
+    /// It leaves behind too much for one delivery.
+    TooMuch,
+    /// From this record on it finds no room to wait in.
+    Full(Full),
+}
 
 /// A worker.
 pub(crate) struct Worker {
@@ -100,17 +113,15 @@ impl Worker {
             start: Start::Earliest,
             exactly_once: options.exactly_once,
         })?;
-        // Where offsets trail behind outputs, any kill looks like a record that kills: a log without copies moves both at once.
-        let is_one_step = log.describe_topic(&options.topics.raw).is_ok_and(|raw| raw.replication.is_none());
         Ok(Self {
             member,
             source,
             sink,
             decoder: Decoder::new(Arc::clone(&options.contract)),
             meters: Meters::new(&options.id),
-            crew: Crew::new(Arc::clone(&options.contract)).map_err(Error::Host)?,
+            crew: Crew::new(Arc::clone(&options.contract), options.ordered.is_some()).map_err(Error::Host)?,
             partitions: HashMap::new(),
-            watch: Watch::new(stream.starts.clone().filter(|_| is_one_step)),
+            watch: Watch::new(stream.starts.clone()),
             in_flight: InFlight::default(),
             most_in_flight: if options.exactly_once { IN_FLIGHT_TRANSACTIONS } else { IN_FLIGHT },
             backoff: BACKOFF.0,
@@ -184,6 +195,7 @@ impl Worker {
     fn step(&mut self, wait: Duration) -> Result<bool> {
         self.check_rewound()?;
         self.make_ready()?;
+        self.keep_order()?;
         // Small batches wait for company only as long as a delivery is under way: one sync serves them all.
         let polled = match self.source.poll(self.stream.options.batch, wait) {
             Err(LogError::OutOfRange { topic, partition, offset, earliest, latest }) => {
@@ -207,9 +219,11 @@ impl Worker {
                     self.crew.follow(lineup).map_err(Error::Host)?;
                 }
                 let lane = self.lane(&records.topic, records.partition);
+                let is_careful = self.is_careful(lane, &records);
+                let _turn = (!is_careful).then(poison::turn);
                 let outcome = match lane.input {
-                    _ if self.is_careful(lane, &records) => self.carefully(lane, &records),
-                    Input::Raw => self.batch(&records),
+                    _ if is_careful => self.carefully(lane, &records),
+                    Input::Raw => self.batch(&records).map(|_| ()),
                     Input::Retry => self.again(&records),
                 };
                 match outcome.inspect_err(|_| self.must_rewind(lane)) {
@@ -232,26 +246,38 @@ impl Worker {
         Ok(!is_idle)
     }
 
-    /// One batch, in as many deliveries as the log can take.
-    fn batch(&mut self, records: &Records) -> Result<()> {
-        if self.try_batch(records, false)? {
-            return Ok(());
-        }
+    /// One batch, in as many deliveries as the log can take; false when its partition stands still before the end of it.
+    fn batch(&mut self, records: &Records) -> Result<bool> {
+        let full = match self.try_batch(records, false)? {
+            Tried::Submitted => return Ok(true),
+            Tried::Full(full) => Some(full),
+            Tried::TooMuch => None,
+        };
         let half = records.len() / 2;
-        if half == 0 {
-            tracing::warn!(stream = %self.stream.options.id, partition = records.partition, "one event has more findings than the log can take at once");
-            self.try_batch(records, true)?;
-            return Ok(());
+        match full {
+            Some(full) => {
+                if full.row == 0 || self.batch(&records.slice(0, full.row))? {
+                    self.stand_still(Lane::raw(records.partition), full)?;
+                }
+                Ok(false)
+            }
+            None if half == 0 => {
+                tracing::warn!(stream = %self.stream.options.id, partition = records.partition, "one event has more findings than the log can take at once");
+                self.try_batch(records, true)?;
+                Ok(true)
+            }
+            None => Ok(self.batch(&records.slice(0, half))? && self.batch(&records.slice(half, records.len() - half))?),
         }
-        self.batch(&records.slice(0, half))?;
-        self.batch(&records.slice(half, records.len() - half))
     }
 
-    /// One batch, stage by stage; false when what it leaves behind is too much for one delivery.
-    fn try_batch(&mut self, records: &Records, is_findings_refused: bool) -> Result<bool> {
+    /// One batch, stage by stage.
+    fn try_batch(&mut self, records: &Records, is_findings_refused: bool) -> Result<Tried> {
         let polled = now_us();
         let lane = Lane::raw(records.partition);
-        let Some(next) = records.next_offset() else { return Ok(true) };
+        let Some(next) = records.next_offset() else { return Ok(Tried::Submitted) };
+        if self.stream.options.ordered.is_some() {
+            self.catch_up(lane.partition)?;
+        }
         let timestamps = records.body.timestamps.values();
         let first = timestamps.first().copied().unwrap_or(0);
         let newest = timestamps.last().copied().unwrap_or(0);
@@ -260,8 +286,7 @@ impl Worker {
             self.stream.set_pending(lane.partition, first);
         }
         let started = Instant::now();
-        #[cfg(test)]
-        poison::die_of(records);
+        failpoint::pass_records(records);
 
         let checked = self.decoder.check(records.clone());
         self.meters.checked(started.elapsed());
@@ -277,13 +302,15 @@ impl Worker {
         }
         let course = Course::default();
         halt::hold(&mut judged, &self.stream.agents, self.stream.options.on_halted);
-        self.judge(&mut judged, &course, is_findings_refused)?;
+        if let Err(full) = self.judge(&mut judged, &course, is_findings_refused)? {
+            return Ok(Tried::Full(full));
+        }
         self.meters.judged(started.elapsed());
 
-        let Crew { lineup, writer, .. } = &self.crew;
-        let (delivery, tally) = match deliver::deliver(&judged, &self.stream, lineup, writer, &course) {
-            Ok(delivered) => delivered,
-            Err(deliver::Failure::TooMuch) if !is_findings_refused => return Ok(false),
+        let (delivery, tally) = match self.deliver(&mut judged, &course) {
+            Ok(Ok(delivered)) => delivered,
+            Ok(Err(full)) => return Ok(Tried::Full(full)),
+            Err(deliver::Failure::TooMuch) if !is_findings_refused => return Ok(Tried::TooMuch),
             Err(failure) => return Err(Error::Host(failure.to_string())),
         };
         self.submit(lane, delivery, next, tally, (first, newest))?;
@@ -291,14 +318,27 @@ impl Worker {
             waiting.plugin.breaker.ranges_written(1);
         }
         self.meters.submitted(started.elapsed());
-        Ok(true)
+        Ok(Tried::Submitted)
     }
 
-    /// Asks the plugins, in their order, as far as the course goes.
-    fn judge(&mut self, judged: &mut Judged, course: &Course, is_findings_refused: bool) -> Result<()> {
+    /// Asks the plugins, in their order, as far as the course goes. In an ordered stream, an event that waits behind another
+    /// is shown to no plugin, and one that has to wait since the enrichers spoke to no detector.
+    fn judge(
+        &mut self,
+        judged: &mut Judged,
+        course: &Course,
+        is_findings_refused: bool,
+    ) -> Result<std::result::Result<(), Full>> {
+        let is_ordered = self.stream.options.ordered.is_some();
+        if let Err(full) = self.hold_order(judged, course) {
+            return Ok(Err(full));
+        }
         let runs = course.enrichers(&self.crew.lineup);
         for (enricher, runs) in self.crew.enrichers.iter_mut().zip(runs) {
-            if runs { enrich::enrich(judged, enricher)? } else { enrich::pass_by(judged, enricher) }
+            if runs { enrich::enrich(judged, enricher, is_ordered)? } else { enrich::pass_by(judged, enricher) }
+        }
+        if let Err(full) = self.hold_order(judged, course) {
+            return Ok(Err(full));
         }
         for detector in &mut self.crew.detectors {
             if course.judges(&detector.placed.version.id.name) {
@@ -309,7 +349,34 @@ impl Worker {
             judged.refuse_findings();
         }
         judged.times.judged = now_us();
-        Ok(())
+        Ok(Ok(()))
+    }
+
+    /// Writes what a batch leaves behind. In an ordered stream, what is too large for its topic makes others wait.
+    fn deliver(
+        &self,
+        judged: &mut Judged,
+        course: &Course,
+    ) -> std::result::Result<std::result::Result<(Delivery, StreamCounts), Full>, deliver::Failure> {
+        let Crew { lineup, writer, .. } = &self.crew;
+        loop {
+            match deliver::deliver(judged, &self.stream, lineup, writer, course) {
+                Err(deliver::Failure::TooLarge(events)) => {
+                    let leaving = events.into_iter().map(|(event, bytes)| (event, Leaving::TooLarge { bytes }));
+                    judged.leaving.extend(leaving);
+                    if let Err(full) = self.hold_order(judged, course) {
+                        return Ok(Err(full));
+                    }
+                    withdraw(judged);
+                }
+                other => return other.map(Ok),
+            }
+        }
+    }
+
+    /// What is known of the order of a partition.
+    fn line(&mut self, partition: i32) -> Option<&mut order::Line> {
+        self.partitions.get_mut(&Lane::raw(partition))?.line.as_mut()
     }
 
     /// A partition has records again.
@@ -340,8 +407,15 @@ impl Worker {
             from: state.next,
             next,
         });
+        let dlq = &self.stream.options.topics.dlq;
+        let writes_letters = delivery.appends.iter().any(|append| append.topic == *dlq);
+        if writes_letters && let Some(line) = self.line(lane.partition) {
+            line.wrote();
+        }
         let ticket = self.sink.submit(delivery)?;
-        state.next = next;
+        if let Some(state) = self.partitions.get_mut(&lane) {
+            state.next = next;
+        }
         self.in_flight.push(Delivered { ticket, lane, next, tally, first, newest });
         Ok(())
     }
@@ -375,6 +449,11 @@ impl Worker {
         self.stream.counts.add(&tally);
         self.meters.delivered(&tally, (lane.input == Input::Raw).then(|| now_ms().saturating_sub(newest)));
         self.set_progress(lane, Some(Progress { delivered: next, pending: self.in_flight.oldest(lane) }));
+        if lane.input == Input::Raw
+            && let Some(line) = self.line(lane.partition)
+        {
+            line.passed(next);
+        }
         self.backoff = BACKOFF.0;
         self.is_recovering = false;
         Ok(())

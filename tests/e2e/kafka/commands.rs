@@ -55,3 +55,21 @@ fn told_nothing_differs(fleet: &Fleet) -> anyhow::Result<()> {
     assert!(!again.contains("made"), "{again}");
     Ok(())
 }
+
+#[test]
+fn topics_that_several_make_at_once_are_made_once_and_all_are_told_so() -> anyhow::Result<()> {
+    // A broker of its own: the topics that all streams share are new, too.
+    let broker = Broker::start()?;
+    let (bootstrap, direct) = (broker.bootstrap(), broker.bootstrap());
+    let fleets = (0..3).map(|_| Fleet::planned(&bootstrap, &direct, "made", Options::default()));
+    let fleets: Vec<Fleet> = fleets.collect::<anyhow::Result<_>>()?;
+    std::thread::scope(|scope| {
+        let made: Vec<_> = fleets
+            .iter()
+            .flat_map(|fleet| [fleet, fleet])
+            .map(|fleet| scope.spawn(|| fleet.create_topics(&[])))
+            .collect();
+        made.into_iter().try_for_each(|made| made.join().map_err(|_| anyhow::anyhow!("a thread panicked"))?.map(|_| ()))
+    })?;
+    fleets.iter().try_for_each(told_nothing_differs)
+}

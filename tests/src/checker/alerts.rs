@@ -63,8 +63,8 @@ pub(super) fn read(
             return report.wrong(|| format!("alert {partition}/{offset} is not an alert"));
         };
         let Alert { partition, offset, .. } = alert;
-        // A breaker that opened is an alert about no event.
-        if alert.rule == "breaker-open" && offset == -1 {
+        // A breaker that opened, and a host that is suspected, are alerts about no event.
+        if ["breaker-open", "host-suspected"].contains(&alert.rule.as_str()) && offset == -1 {
             return;
         }
         if raw.get(partition, offset).is_none() {

@@ -19,6 +19,8 @@ pub(super) struct Debts {
     pub(super) paid: BTreeSet<(i32, i64, String)>,
     /// Events that were letters and went through since: they come after later ones.
     pub(super) returned: BTreeSet<(i32, i64)>,
+    /// Events that were not delivered and hold later ones of their key back, where order is kept.
+    pub(super) open: BTreeSet<(i32, i64)>,
 }
 
 /// Reads the letters: each has an origin, keeps its bytes and has an id of its own; attempts and settlements name what they follow.
@@ -29,7 +31,7 @@ pub(super) fn read(source: &impl Source, topics: &Topics, raw: &mut Raw, report:
         chains.add(&letter, raw.may_repeat(), report);
     })?;
     let mut owed = BTreeSet::new();
-    let mut returned = BTreeSet::new();
+    let (mut returned, mut open) = (BTreeSet::new(), BTreeSet::new());
     for chain in &chains.all {
         let (partition, _, _, plugin) = &chain.owner;
         let mut counts = !chain.is_over();
@@ -50,11 +52,17 @@ pub(super) fn read(source: &impl Source, topics: &Topics, raw: &mut Raw, report:
                 "enrich" => (Outcome::EnrichLetter, &mut report.enrich_letters),
                 // Judged, and too large for its topic with what was added to it.
                 "deliver" => (Outcome::DeliverLetter, &mut report.deliver_letters),
+                "halt" => (Outcome::HaltLetter, &mut report.halt_letters),
+                // Nothing is wrong with it: an earlier event of its key is a letter.
+                "order" => (Outcome::OrderLetter, &mut report.order_letters),
                 other => {
                     report.wrong(|| format!("a letter about {}/{offset} is of no known stage: `{other}`", place.0));
                     continue;
                 }
             };
+            if chain.stage != "halt" && chain.settled.is_none() {
+                open.insert(place);
+            }
             *outcome.1 += 1;
             counts &= raw.note(place.0, place.1, outcome.0, report);
         }
@@ -66,7 +74,7 @@ pub(super) fn read(source: &impl Source, topics: &Topics, raw: &mut Raw, report:
     }
     report.settled = chains.all.iter().filter(|chain| chain.is_over()).count() as u64;
     let paid = chains.debts.difference(&owed).cloned().collect();
-    Ok(Debts { all: chains.debts, paid, returned })
+    Ok(Debts { all: chains.debts, paid, returned, open })
 }
 
 /// A letter about one record has its bytes.
@@ -109,7 +117,7 @@ pub(super) fn read_drops(
 /// A letter that is not settled, as its last attempt stands in the topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Letter {
-    /// Who refused it: `gate`, `enrich`, `detect` or `deliver`.
+    /// Who refused it: `gate`, `enrich`, `detect`, `deliver`, `halt` or `order`.
     pub stage: String,
     /// The stable code.
     pub code: String,

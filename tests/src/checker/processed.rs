@@ -1,6 +1,6 @@
 //! Delivered events: in the order of raw, with all that stood in the raw event, and with no debt forgotten.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use phronis_core::partition::Topics;
 use serde_json::Value;
@@ -19,7 +19,7 @@ pub(super) fn read(
     expect: &mut Expect<'_>,
     report: &mut Report,
 ) -> anyhow::Result<()> {
-    let mut order = Order::default();
+    let (mut order, mut keys) = (Order::default(), Keys::default());
     let mut unpaid = debts.all.clone();
     source.each(&topics.processed, |record| {
         let partition = record.partition;
@@ -44,6 +44,9 @@ pub(super) fn read(
         // What comes again has been counted, and has its place in the order where it came first.
         if !is_first {
             return;
+        }
+        if expect.is_ordered {
+            keys.follow(&record, offset, report);
         }
         if !debts.returned.contains(&(partition, offset)) {
             order.follow(&record, &event, offset, expect.may_resend, report);
@@ -79,6 +82,9 @@ pub(super) fn read(
     for (partition, offset, plugin) in unpaid {
         report.wrong(|| format!("{partition}/{offset} has a letter of {plugin} and is not delivered as unjudged"));
     }
+    if expect.is_ordered {
+        keys.wait_for(&debts.open, raw, report);
+    }
     report.keys = order.seqs.len() as u64;
     Ok(())
 }
@@ -106,6 +112,34 @@ fn keeps_the_original(record: &Record<'_>, event: &Value, offset: i64, raw: &Raw
     };
     if !original.iter().all(|(name, value)| event.get(name) == Some(value)) {
         report.wrong(|| format!("processed {partition}/{offset} changes its origin: {event}"));
+    }
+}
+
+/// The last delivered offset of each key, in each partition.
+#[derive(Default)]
+struct Keys(HashMap<(i32, Vec<u8>), i64>);
+
+impl Keys {
+    /// No event comes before an earlier one of its key.
+    fn follow(&mut self, record: &Record<'_>, offset: i64, report: &mut Report) {
+        let (Some(key), partition) = (record.key, record.partition) else { return };
+        if let Some(before) = self.0.insert((partition, key.to_vec()), offset)
+            && before >= offset
+        {
+            let key = String::from_utf8_lossy(key);
+            report.wrong(|| format!("{key}: {partition}/{offset} is delivered after {before}"));
+        }
+    }
+
+    /// No event was delivered although an earlier one of its key is still a letter.
+    fn wait_for(&self, open: &BTreeSet<(i32, i64)>, raw: &Raw, report: &mut Report) {
+        for (partition, offset) in open {
+            let Some((Some(key), _)) = raw.get(*partition, *offset) else { continue };
+            if let Some(last) = self.0.get(&(*partition, key.to_vec())).filter(|last| *last > offset) {
+                let key = String::from_utf8_lossy(key);
+                report.wrong(|| format!("{key}: {partition}/{last} is delivered, and {offset} is still a letter"));
+            }
+        }
     }
 }
 

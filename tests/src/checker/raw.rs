@@ -11,6 +11,8 @@ pub(super) enum Outcome {
     GateLetter,
     EnrichLetter,
     DeliverLetter,
+    HaltLetter,
+    OrderLetter,
     Dropped,
 }
 

@@ -21,6 +21,10 @@ pub struct Report {
     pub enrich_letters: u64,
     /// Letters of events that were too large for their topic.
     pub deliver_letters: u64,
+    /// Letters of events whose agent was halted.
+    pub halt_letters: u64,
+    /// Letters of events that wait behind an earlier one of their key.
+    pub order_letters: u64,
     /// Events that a rule dropped.
     pub dropped: u64,
     /// What each detector did.
@@ -110,6 +114,7 @@ impl Report {
     /// The sums, once everything is read.
     pub(super) fn balance(&mut self) {
         let letters = self.gate_letters + self.enrich_letters + self.deliver_letters;
+        let letters = letters + self.halt_letters + self.order_letters;
         let sum = self.delivered + letters + self.dropped;
         if sum != self.received {
             let received = self.received;
@@ -139,6 +144,13 @@ impl fmt::Display for Report {
         )?;
         if self.deliver_letters > 0 {
             writeln!(f, "{} more are letters, too large for their topic", self.deliver_letters)?;
+        }
+        if self.halt_letters + self.order_letters > 0 {
+            let Self { halt_letters, order_letters, .. } = self;
+            writeln!(
+                f,
+                "{halt_letters} more are letters of halted agents, {order_letters} wait behind an earlier event"
+            )?;
         }
         for (name, detector) in &self.detectors {
             let Detector { judged, skipped, letters, bypassed, alerts } = detector;

@@ -97,5 +97,5 @@ fn seconds(item: &Value, pointer: &str) -> String {
 fn letters(item: &Value) -> String {
     let Some(counts) = item.get("counts") else { return "-".to_owned() };
     let count = |name: &str| counts.get(format!("{name}_letters")).and_then(Value::as_u64).unwrap_or(0);
-    ["gate", "enrich", "detect", "deliver", "halt"].into_iter().map(count).sum::<u64>().to_string()
+    ["gate", "enrich", "detect", "deliver", "halt", "order"].into_iter().map(count).sum::<u64>().to_string()
 }

@@ -50,6 +50,8 @@ pub fn stream_options(config: &Config, id: &StreamId, stream: &config::Stream) -
     };
     options.retention = retention(&stream.retention);
     options.letters_retention = retention(&stream.letters_retention);
+    options.ordered = stream.ordered;
+    options.letter_rates = stream.letter_rates;
     options.retry = stream.retry;
     options.holds_when_missing = stream.on_missing == OnMissing::Hold;
     options.may_halt = may_halt;

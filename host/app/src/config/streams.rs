@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use phronis_core::contract::Contract;
 use phronis_core::letter::backoff::Policy;
+use phronis_core::letter::order;
 use phronis_core::partition::{CONFIG_TOPIC, CONTROL_TOPIC, Topics};
 use phronis_core::{Name, StreamId, code};
+use phronis_pipeline::stream::LetterRates;
 
 use super::http::unknown_tenant;
 use super::problem::{Origin, Problem};
@@ -53,6 +55,10 @@ pub struct Stream {
     pub letters_retention: Retention,
     /// When letters are tried again.
     pub retry: Policy,
+    /// How many letters come back at once.
+    pub letter_rates: LetterRates,
+    /// Whether later events of a key wait behind one that was not delivered, and how many may.
+    pub ordered: Option<order::Bounds>,
     /// Plugins for which something is said.
     pub plugins: BTreeMap<Name, Plugin>,
 }
@@ -157,6 +163,8 @@ fn read_stream(
     let retention = read_retention(reader, section, "retention", week);
     let letters_retention = read_retention(reader, section, "letters_retention", Retention::default());
     let retry = read_retry(reader, section);
+    let letter_rates = read_rates(reader, section);
+    let ordered = read_ordered(reader, section);
     let topics = topics::read(reader, section, id, taken);
     let plugins = read_plugins(reader, section);
     let (contract, contract_file) = contract?;
@@ -174,6 +182,8 @@ fn read_stream(
         retention,
         letters_retention,
         retry,
+        letter_rates,
+        ordered,
         plugins,
     })
 }
@@ -245,6 +255,35 @@ fn read_retry(reader: &mut Reader, section: &mut Section<'_>) -> Policy {
     }
     section.finish(reader);
     Policy { base, cap, attempts }
+}
+
+/// How many letters come back a second: `letters_rate = { due, redrive }`.
+fn read_rates(reader: &mut Reader, section: &mut Section<'_>) -> LetterRates {
+    let usual = LetterRates::default();
+    let mut section = section.section(reader, "letters_rate");
+    let due = section.or(reader, "due", usual.due);
+    let redrive = section.or(reader, "redrive", usual.redrive);
+    for (key, rate) in [("due", due), ("redrive", redrive)] {
+        if rate == 0 {
+            reader.problems.push(section.problem(key, "expected more than 0 letters a second"));
+        }
+    }
+    section.finish(reader);
+    LetterRates { due, redrive }
+}
+
+/// Whether the order of each key is kept, and what may wait for it: `ordered`, `ordered_most = { letters, bytes }`.
+fn read_ordered(reader: &mut Reader, section: &mut Section<'_>) -> Option<order::Bounds> {
+    let usual = order::Bounds::default();
+    let is_ordered = section.or(reader, "ordered", false);
+    let mut section = section.section(reader, "ordered_most");
+    let letters = section.or(reader, "letters", u32::try_from(usual.letters).unwrap_or(u32::MAX));
+    let bytes = section.or(reader, "bytes", Bytes(usual.bytes));
+    if letters == 0 {
+        reader.problems.push(section.problem("letters", "expected more than 0"));
+    }
+    section.finish(reader);
+    is_ordered.then(|| order::Bounds { letters: u64::from(letters), bytes: bytes.0 })
 }
 
 fn read_plugins(reader: &mut Reader, section: &mut Section<'_>) -> BTreeMap<Name, Plugin> {

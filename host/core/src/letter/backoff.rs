@@ -28,7 +28,8 @@ impl Default for Policy {
 }
 
 /// Codes of which another try alone changes nothing.
-const HOPELESS: [Code; 6] = [
+const HOPELESS: [Code; 7] = [
+    code::AGENT_HALTED,
     code::RECORD_TOO_LARGE,
     code::PLUGIN_GONE,
     code::LETTER_FOREIGN,
@@ -81,6 +82,8 @@ mod tests {
             (Stage::Enrich, code::PLUGIN_GONE, 1, false),
             (Stage::Detect, code::RECORD_TOO_LARGE, 1, false),
             (Stage::Detect, code::QUARANTINED, 1, false),
+            (Stage::Detect, code::AGENT_HALTED, 1, false),
+            (Stage::Order, code::WAITS_BEHIND, 0, false),
             (Stage::Gate, code::MISSING_FIELD, 1, false),
             (Stage::Deliver, code::RECORD_TOO_LARGE, 1, false),
         ] {

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 pub use self::bits::{Bits, InvalidBits};
-pub use self::entry::{Discard, Entry, moved_from};
+pub use self::entry::{Discard, Entry, NO_TIME, moved_from};
 pub use self::filter::Filter;
 pub use self::rows::{Changes, ClassRow, SegmentRow};
 use super::Stage;
@@ -108,7 +108,7 @@ impl From<Class> for String {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
-    /// Its due time, or its plugin's breaker.
+    /// Its due time, its plugin's breaker, or an earlier event of its key.
     Waiting,
     /// A person.
     Parked,

@@ -2,6 +2,7 @@
 //!
 //! The log serves one process, so there is no coordinator: partitions are split by member number, once, as Kafka's range assignor does.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,8 @@ pub(super) struct Turns {
     cursors: Vec<Cursor>,
     /// Whose turn it is.
     turn: usize,
+    /// Whose turns are left out.
+    paused: BTreeSet<usize>,
 }
 
 impl Turns {
@@ -29,7 +32,7 @@ impl Turns {
         for cursor in &cursors {
             cursor.partition.attach(&bell);
         }
-        Self { shared, disk: Disk::default(), bell, cursors, turn: 0 }
+        Self { shared, disk: Disk::default(), bell, cursors, turn: 0, paused: BTreeSet::new() }
     }
 
     /// The next records of any partition.
@@ -41,6 +44,9 @@ impl Turns {
             for _ in 0..self.cursors.len() {
                 self.turn = (self.turn + 1) % self.cursors.len();
                 let Some(cursor) = self.cursors.get_mut(self.turn) else { break };
+                if self.paused.contains(&self.turn) {
+                    continue;
+                }
                 if let Some(records) = cursor.next(&self.shared.options.folder, &mut self.disk, limits)? {
                     return Ok(Some(records));
                 }
@@ -110,6 +116,17 @@ impl Source for Member {
             .ok_or_else(|| Error::Invalid(format!("group `{}` is not registered any more", self.group)))?;
         cursor.seek(committed);
         Ok(committed)
+    }
+
+    fn pause(&mut self, topic: &str, partition: i32, is_paused: bool) {
+        let of_this = |cursor: &Cursor| &*cursor.partition.topic == topic && cursor.partition.number == partition;
+        if let Some(turn) = self.turns.cursors.iter().position(of_this) {
+            if is_paused {
+                self.turns.paused.insert(turn)
+            } else {
+                self.turns.paused.remove(&turn)
+            };
+        }
     }
 }
 

@@ -210,7 +210,7 @@ impl Asker {
                 self.await_leaders(spec);
                 Ok(())
             }
-            Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => self.adjust(spec),
+            Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => self.adjust_when_there(spec),
             Some(Err((_, code))) => Err(failed(&doing, KafkaError::AdminOp(code))),
             None => Ok(()),
         }
@@ -225,6 +225,17 @@ impl Asker {
             }
             std::thread::sleep(Duration::from_millis(50));
         }
+    }
+
+    /// Somebody else made it, perhaps just now: brokers learn of it one after the other.
+    fn adjust_when_there(&self, spec: &TopicSpec) -> Result<()> {
+        for _ in 0..100 {
+            match self.adjust(spec) {
+                Err(Error::UnknownTopic(_)) => std::thread::sleep(Duration::from_millis(50)),
+                outcome => return outcome,
+            }
+        }
+        self.adjust(spec)
     }
 
     fn adjust(&self, spec: &TopicSpec) -> Result<()> {

@@ -43,6 +43,8 @@ struct Lane {
     end: Option<i64>,
     /// Everything up to the end of the partition, as of the last look, was handed out.
     is_at_end: bool,
+    /// Its turns are left out; its messages wait where they are.
+    is_paused: bool,
 }
 
 /// What a turn brings.
@@ -96,7 +98,8 @@ impl Lanes {
         self.bell.ring(place);
         let topic = Arc::clone(topic);
         self.places.insert((Arc::clone(&topic), partition), place);
-        self.lanes.insert(place, Lane { topic, partition, queue, left: None, position, end: None, is_at_end: false });
+        let (left, end, is_at_end, is_paused) = (None, None, false, false);
+        self.lanes.insert(place, Lane { topic, partition, queue, left, position, end, is_at_end, is_paused });
         Ok(())
     }
 
@@ -119,6 +122,17 @@ impl Lanes {
                 (lane.left, lane.end) = (None, None);
                 lane.position = position;
                 lane.is_at_end = false;
+            }
+        }
+    }
+
+    /// Leaves out a partition's turns, or not any more.
+    pub(super) fn pause(&mut self, topic: &str, partition: i32, is_paused: bool) {
+        for (place, lane) in &mut self.lanes {
+            if &*lane.topic == topic && lane.partition == partition {
+                lane.is_paused = is_paused;
+                // What rang meanwhile has rung for nobody.
+                self.bell.ring(*place);
             }
         }
     }
@@ -152,7 +166,7 @@ impl Lanes {
             if place == EVENTS {
                 return Ok(Turn::Events);
             }
-            let Some(lane) = self.lanes.get_mut(&place) else { continue };
+            let Some(lane) = self.lanes.get_mut(&place).filter(|lane| !lane.is_paused) else { continue };
             let taken = lane.take(&mut self.room, &mut self.headers, limits);
             if lane.left.is_some() || lane.queue.len() > 0 {
                 self.bell.ring(place);

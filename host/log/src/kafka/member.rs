@@ -434,6 +434,10 @@ impl Source for Member {
         self.lanes.moved(topic, partition, at);
         Ok(at)
     }
+
+    fn pause(&mut self, topic: &str, partition: i32, is_paused: bool) {
+        self.lanes.pause(topic, partition, is_paused);
+    }
 }
 
 impl Drop for Member {

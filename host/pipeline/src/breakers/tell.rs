@@ -8,11 +8,11 @@ use std::time::Duration;
 use phronis_core::alert::{self, Alert};
 use phronis_core::breaker::{Counts, Reason, State, Transition, Why};
 use phronis_core::id::{Id, Position};
-use phronis_core::partition::CONTROL_TOPIC;
+use phronis_core::partition::{CONTROL_TOPIC, Topics};
 use phronis_core::plugin::Severity;
 use phronis_core::records::{Records, TopicName};
 use phronis_core::time::Time;
-use phronis_core::{PluginId, breaker};
+use phronis_core::{Name, PluginId, StreamId, breaker, code};
 use phronis_store::audit;
 use phronis_store::breakers::Row;
 use serde::{Deserialize, Serialize};
@@ -139,6 +139,41 @@ pub(super) fn alert(
     }
 }
 
+/// Why a host is suspected, in words.
+pub(super) const SUSPECTED: &str =
+    "most plugins fail at once: this host is suspected, and no further breaker opens by itself";
+
+/// The rule of the alert about a host that is suspected.
+const SUSPECTED_RULE: &str = "host-suspected";
+
+/// The alert about this host, in one of its streams. The host stands where a plugin would.
+pub(super) fn suspicion(stream: &StreamId, topics: &Topics, node_id: &str, now: i64) -> Option<Alert> {
+    let at = Time(now);
+    let name: Name = "host".parse().ok()?;
+    let mut attributes = Map::new();
+    attributes.insert("node_id".into(), node_id.into());
+    attributes.insert("code".into(), code::HOST_SUSPECTED.to_string().into());
+    let origin = alert::RecordOrigin { topic: topics.raw.to_string(), partition: 0, offset: -1, timestamp: at };
+    Some(Alert {
+        id: Id::of_alert(stream, &name, SUSPECTED_RULE, Position { topic: node_id, partition: -1, offset: now }),
+        tenant: stream.tenant.clone(),
+        stream: stream.stream.clone(),
+        plugin: alert::Plugin { name, version: String::new(), digest: String::new() },
+        rule: SUSPECTED_RULE.to_owned(),
+        severity: Severity::Critical,
+        message: SUSPECTED.to_owned(),
+        agent: None,
+        key: None,
+        attributes,
+        event: Map::new(),
+        origin,
+        event_time: at,
+        detected_at: at,
+        halt: false,
+        stages: alert::Stages { received: at, checked: at, judged: at, delivered: at },
+    })
+}
+
 /// The breaker's row in the store.
 pub(super) fn row(kept: &Kept, facts: &Value, node_id: &str) -> Row {
     let time = |name: &str| facts.get(name).and_then(|at| serde_json::from_value(at.clone()).ok());
@@ -204,6 +239,17 @@ impl SaidTrip {
             generation: 0,
         }
     }
+}
+
+/// What a row of the store says; none when a newer version wrote it.
+pub(super) fn of_row(row: Row) -> Option<(PluginId, Said)> {
+    let said = Said {
+        state: serde_json::from_value(Value::String(row.state)).ok()?,
+        retry_at: row.retry_at,
+        trips: u32::try_from(row.trips).unwrap_or(u32::MAX),
+        trip: row.last_trip.and_then(|trip| serde_json::from_value(trip).ok()),
+    };
+    Some((row.plugin, said))
 }
 
 /// What this host said of its breakers, in the order of the topic; none is a tombstone.

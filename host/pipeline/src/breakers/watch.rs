@@ -133,11 +133,7 @@ impl Watch {
         if matches!(change.why, Why::Tripped(_)) {
             appends.extend(self.alert(kept, change, sentence));
         }
-        if memory.waiting.len() >= BACKLOG {
-            tracing::warn!("changes of breakers cannot be written, the oldest is forgotten");
-            memory.waiting.pop_front();
-        }
-        memory.waiting.push_back(Delivery { appends, commits: Vec::new() });
+        memory.push(Delivery { appends, commits: Vec::new() });
     }
 
     /// Writes a change into the store, beside this thread: a store that is away holds nobody up.
@@ -161,11 +157,7 @@ impl Watch {
         let (version, digest) = active.map_or_else(Default::default, |active| (active.version, active.digest));
         let plugin = alert::Plugin { name: kept.id.name.clone(), version, digest };
         let alert = tell::alert(kept, change, &self.node_id, plugin, &topics.raw, sentence);
-        let mut json = Vec::new();
-        alert.write_json(&mut json);
-        let mut records = RecordsBuilder::default();
-        records.push(now_ms(), None, Some(&json), &[]);
-        Some(Append { topic: Arc::clone(&topics.alerts), partition: 0, records: records.finish() })
+        Some(alerted(topics, &alert))
     }
 
     fn measure(&self, kept: &Kept, memory: &mut Memory) {
@@ -194,7 +186,12 @@ impl Watch {
         }
         metrics::gauge!("phronis_breaker_host_suspected").set(f64::from(u8::from(is_suspected)));
         if is_suspected {
-            tracing::error!(code = %code::HOST_SUSPECTED, "most plugins fail at once: this host is suspected, and no further breaker opens by itself");
+            tracing::error!(code = %code::HOST_SUSPECTED, "{}", tell::SUSPECTED);
+            let now = now_us();
+            let alert = |(stream, topics): (&StreamId, &Topics)| {
+                tell::suspicion(stream, topics, &self.node_id, now).map(|alert| alerted(topics, &alert))
+            };
+            memory.push(Delivery { appends: self.topics.iter().filter_map(alert).collect(), commits: Vec::new() });
         } else {
             tracing::info!("this host is not suspected any more: breakers open again as before");
         }
@@ -231,6 +228,17 @@ impl Watch {
 }
 
 impl Memory {
+    /// Something more to be written.
+    fn push(&mut self, delivery: Delivery) {
+        if self.waiting.len() >= BACKLOG {
+            tracing::warn!("changes of breakers cannot be written, the oldest is forgotten");
+            self.waiting.pop_front();
+            // What is under way was the oldest.
+            self.under_way = None;
+        }
+        self.waiting.push_back(delivery);
+    }
+
     fn trouble(&mut self, error: &phronis_log::Error) {
         if !std::mem::replace(&mut self.is_away, true) {
             tracing::warn!(%error, "changes of breakers cannot be written yet, trying again");
@@ -241,13 +249,26 @@ impl Memory {
 
 impl Breakers {
     /// Opens what was open when this host ended, for the rest of its time. Called before work begins.
+    /// What `phronis.control` says holds; of a breaker that it does not know (any more), the store's row.
     ///
     /// # Errors
     /// The log cannot be read.
-    pub(crate) fn restore(&self, log: &dyn Log, node_id: &str, should_stop: &AtomicBool) -> phronis_log::Result<()> {
+    pub(crate) fn restore(
+        &self,
+        log: &dyn Log,
+        store: &Store,
+        node_id: &str,
+        should_stop: &AtomicBool,
+    ) -> phronis_log::Result<()> {
         let mut last = BTreeMap::new();
         let mut control = Whole::open(log, &tell::topic())?;
         control.read_to_end(log, should_stop, |records| last.extend(tell::said(&records, node_id)))?;
+        match store.wait(store.load_breakers(node_id)) {
+            Ok(rows) => rows.into_iter().filter_map(tell::of_row).for_each(|(plugin, said)| {
+                last.entry(plugin).or_insert(None).get_or_insert(said);
+            }),
+            Err(error) => tracing::debug!(%error, "the stored states of breakers are not known"),
+        }
         for (plugin, said) in last {
             let Some(said) = said.filter(|said| said.state != State::Closed) else { continue };
             // What was half-open is tried again at once; what a person keeps open stands in the settings.
@@ -259,6 +280,13 @@ impl Breakers {
         }
         Ok(())
     }
+}
+
+fn alerted(topics: &Topics, alert: &alert::Alert) -> Append {
+    let (mut json, mut records) = (Vec::new(), RecordsBuilder::default());
+    alert.write_json(&mut json);
+    records.push(now_ms(), None, Some(&json), &[]);
+    Append { topic: Arc::clone(&topics.alerts), partition: 0, records: records.finish() }
 }
 
 fn append(topic: TopicName, key: Option<&str>, value: &str) -> Append {

@@ -29,8 +29,8 @@ pub struct Order {
     pub stream: StreamId,
     /// With which letters.
     pub selection: Selection,
-    /// At most so many a second.
-    pub rate: u32,
+    /// At most so many a second; else as many as the stream says.
+    pub rate: Option<u32>,
     /// Who.
     pub actor: String,
     /// Why.
@@ -104,7 +104,8 @@ impl Handle {
     /// # Errors
     /// Nothing was begun.
     pub fn start_job(&self, order: Order) -> Result<Job, Refused> {
-        let (_, letters) = self.letters_of(&order.stream).ok_or(Refused::UnknownStream(order.stream.clone()))?;
+        let (running, letters) = self.letters_of(&order.stream).ok_or(Refused::UnknownStream(order.stream.clone()))?;
+        let usual = running.options.letter_rates.redrive;
         let total = self.meant(&order.stream, &order.selection);
         if total == 0 {
             return Err(Refused::Nothing);
@@ -116,7 +117,7 @@ impl Handle {
             stream,
             action,
             selection,
-            rate: rate.max(1),
+            rate: rate.unwrap_or(usual).max(1),
             actor,
             reason,
             state: JobState::Running,

@@ -121,7 +121,7 @@ impl Handle {
             true => self.first_of_range(letter)?,
             false => original(&detail)?,
         };
-        let crew = Crew::new(Arc::clone(contract)).map_err(Impossible::Host)?;
+        let crew = Crew::new(Arc::clone(contract), false).map_err(Impossible::Host)?;
         run(Decoder::new(Arc::clone(contract)), crew, lineup, records)
     }
 
@@ -258,7 +258,7 @@ fn run(mut decoder: Decoder, mut crew: Crew, lineup: Lineup, records: Records) -
     let mut judged = Judged::new(checked, now_us(), Times::default());
     let fault = |error: Stopped| Impossible::Host(error.to_string());
     for enricher in &mut crew.enrichers {
-        enrich::enrich(&mut judged, enricher).map_err(fault)?;
+        enrich::enrich(&mut judged, enricher, false).map_err(fault)?;
     }
     for detector in &mut crew.detectors {
         detect::detect(&mut judged, detector).map_err(fault)?;
@@ -278,8 +278,8 @@ fn said(judged: Judged, asked: Vec<(Name, String, String)>) -> DryRun {
             // Nobody is halted in a dry run: it tells what the plugins say.
             Leaving::Dropped { .. } | Leaving::Halted { .. } => is_dropped = true,
             Leaving::Failed { plugin, failure } => problem(&plugin, failure),
-            // A breaker that nobody else hears of does not open for one record.
-            Leaving::Waits => {}
+            // A breaker that nobody else hears of does not open for one record, and delivery and order are not asked.
+            Leaving::Waits | Leaving::Behind { .. } | Leaving::TooLarge { .. } | Leaving::Known => {}
         }
     }
     judged.debts.into_iter().for_each(|debt| problem(&debt.plugin, debt.failure));

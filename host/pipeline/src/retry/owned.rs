@@ -7,7 +7,7 @@ use phronis_core::letter::index::Positions;
 use phronis_core::records::TopicName;
 use phronis_log::{Error, PollLimits, Position, Reader, Result};
 
-use super::{BACKOFF, Branch, fold, is_dlq};
+use super::{BACKOFF, Branch, fold, is_dlq, no_time};
 use crate::retry::Condition;
 
 /// Bounds of one read of what was missed.
@@ -157,8 +157,8 @@ impl Branch<'_> {
             true
         } else if let Some(records) = tail.reader.next(CATCH_UP, WAIT)? {
             tail.heard = Instant::now();
-            let due = &mut self.due;
-            self.parts.letters.change(partition, |index| fold(index, due, &records, is_dlq));
+            let (due, no_time) = (&mut self.due, no_time(self.parts));
+            self.parts.letters.change(partition, |index| fold(index, due, &records, is_dlq, no_time));
             false
         } else {
             tail.heard.elapsed() >= SILENCE

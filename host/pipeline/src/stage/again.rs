@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use phronis_core::letter::order::Order;
 use phronis_core::letter::{Kind, Letter, Offsets, Omitted, Range, Returned, Stage, original_headers};
 use phronis_core::records::{Headers, HeadersBuilder, NewRecords, Records, RecordsBuilder, TopicName};
 use phronis_core::{Code, Name, StreamId, code};
@@ -42,6 +43,8 @@ pub(crate) struct Home<'a> {
     pub(crate) raw: &'a TopicName,
     pub(crate) partition: i32,
     pub(crate) lineup: &'a Lineup,
+    /// What holds later events back, where the stream keeps the order of each key.
+    pub(crate) order: Option<&'a Order>,
 }
 
 /// A letter with its record, on its way into a run.
@@ -67,7 +70,7 @@ pub(crate) fn sort_out<E>(records: &Records, home: &Home<'_>, fetch: &mut Fetch<
             sorted.ignored += 1;
             continue;
         };
-        if !seen.insert(returned.at) {
+        if !seen.insert(returned.at) || home.is_answered(&returned, records.body.key(row)) {
             continue;
         }
         let offsets = if kind == Kind::Range { value.and_then(Offsets::parse) } else { None };
@@ -140,6 +143,13 @@ impl Sorted {
 }
 
 impl Home<'_> {
+    /// Whether a letter ended, or has another attempt, since it was moved: later events of its key may be delivered.
+    fn is_answered(&self, returned: &Returned, key: Option<&[u8]>) -> bool {
+        let holds = matches!(returned.letter.stage, Stage::Gate | Stage::Enrich | Stage::Deliver | Stage::Order);
+        let is_known = holds && (key.is_some() || returned.letter.omitted.key.is_some());
+        self.order.is_some_and(|order| is_known && !order.is_outstanding(returned.at))
+    }
+
     /// Why a letter cannot run here.
     fn why_not(&self, letter: &Letter, is_range: bool, offsets: Option<&Offsets>) -> Option<(Code, String)> {
         let foreign = |what: String| Some((code::LETTER_FOREIGN, what));
@@ -154,7 +164,7 @@ impl Home<'_> {
             return foreign("it does not say which records it is about".to_owned());
         }
         let placed = match letter.stage {
-            Stage::Gate | Stage::Deliver | Stage::Halt => return None,
+            Stage::Gate | Stage::Deliver | Stage::Halt | Stage::Order => return None,
             Stage::Enrich => &self.lineup.enrichers,
             Stage::Detect => &self.lineup.detectors,
         };

@@ -52,6 +52,9 @@ pub(crate) enum Failure {
     /// It leaves more behind than one delivery may have.
     #[error("what one event leaves behind is too much for the log")]
     TooMuch,
+    /// These events are larger than their topic takes, by their index: others of their keys must wait for them.
+    #[error("an event is larger than its topic takes")]
+    TooLarge(BTreeMap<u32, usize>),
     /// A fault of the host.
     #[error("{0}")]
     Host(String),
@@ -83,6 +86,9 @@ pub(crate) fn deliver(
     if course.delivers() {
         let processed;
         (processed, too_large) = scribe.processed(lineup, writer, &alerts.owed)?;
+        if stream.options.ordered.is_some() && !too_large.is_empty() {
+            return Err(Failure::TooLarge(too_large));
+        }
         tally.delivered = append(&topics.processed, processed);
         tally.dropped = append(&topics.state, scribe.drops());
     }

@@ -20,7 +20,9 @@ pub(crate) fn pass_by(judged: &mut Judged, member: &Member) {
 }
 
 /// Runs one enricher over the batch.
-pub(crate) fn enrich(judged: &mut Judged, member: &mut Member) -> Result<(), Stopped> {
+///
+/// A range letter holds no key back, so in an ordered stream events wait in raw while the breaker is open.
+pub(crate) fn enrich(judged: &mut Judged, member: &mut Member, is_ordered: bool) -> Result<(), Stopped> {
     let events = judged.checked.events.len();
     let placed = member.placed.clone();
     let version = &placed.version;
@@ -35,6 +37,7 @@ pub(crate) fn enrich(judged: &mut Judged, member: &mut Member) -> Result<(), Sto
     let enrichment = match member.enrich(&batch, &version.adds) {
         Ok(enrichment) => enrichment,
         Err(WhenOpen::Hold) => return Err(Stopped::Held),
+        Err(WhenOpen::Letter) if is_ordered => return Err(Stopped::Held),
         Err(WhenOpen::Bypass) => {
             judged.bypassed.extend(selection.events().map(|event| (event, Arc::clone(version))));
             answered = 0;

@@ -18,7 +18,7 @@ use crate::clock::now_us;
 use crate::stage::again::{Home, Parked, narrowed, sort_out};
 use crate::stage::course::Letters;
 use crate::stage::deliver::letters::{Source, again, write, write_range};
-use crate::stage::{Judged, Times, deliver};
+use crate::stage::{Judged, Times, deliver, halt};
 use crate::status::StreamCounts;
 use crate::{Error, Result, failpoint};
 
@@ -82,11 +82,18 @@ impl Worker {
         let lane = Lane::retry(records.partition);
         let Some(next) = records.next_offset() else { return Ok(true) };
         self.goes_on(lane)?;
+        if self.stream.options.ordered.is_some() {
+            self.catch_up(lane.partition)?;
+        }
         let home = Home {
             stream: &self.stream.options.id,
             raw: &self.stream.options.topics.raw,
             partition: records.partition,
             lineup: &self.crew.lineup,
+            order: self
+                .partitions
+                .get(&Lane::raw(records.partition))
+                .and_then(|state| Some(state.line.as_ref()?.order())),
         };
         let sorted = sort_out(records, &home, &mut |offsets| self.fetch(records.partition, offsets))?;
         if sorted.ignored > 0 {
@@ -102,9 +109,12 @@ impl Worker {
             let times = Times { polled, checked: now_us(), judged: 0 };
             let mut judged = Judged::new(checked, watermark, times);
             let is_refused = fit == Fit::Forced && judged.checked.records.len() == 1;
-            self.judge(&mut judged, &course, is_refused)?;
-            match deliver::deliver(&judged, &self.stream, &self.crew.lineup, &self.crew.writer, &course) {
-                Ok((more, counts)) => {
+            halt::hold(&mut judged, &self.stream.agents, self.stream.options.on_halted);
+            // What is a letter already has its room.
+            let _never_full = self.judge(&mut judged, &course, is_refused)?;
+            match self.deliver(&mut judged, &course) {
+                Ok(Err(_)) => return Err(Error::Host("a letter that comes back found no room to wait".into())),
+                Ok(Ok((more, counts))) => {
                     delivery.appends.extend(more.appends);
                     tally += counts;
                     if let Letters::Range { letter, .. } = &course.letters
@@ -193,7 +203,7 @@ impl Worker {
     }
 
     /// Records of raw at these offsets; what retention has deleted is missing.
-    fn fetch(&self, partition: i32, offsets: &Offsets) -> Result<Records> {
+    pub(super) fn fetch(&self, partition: i32, offsets: &Offsets) -> Result<Records> {
         let mut found: Vec<Records> = Vec::new();
         let mut runs = offsets.runs().iter().cloned().peekable();
         while let Some(mut run) = runs.next() {

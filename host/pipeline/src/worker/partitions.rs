@@ -9,6 +9,7 @@ use phronis_log::{Error as LogError, PollLimits, Position};
 
 use super::Worker;
 use super::lane::{Input, Lane};
+use super::order::Line;
 use crate::stage::deduplicate::{Window, deduplicate};
 use crate::stage::{Judged, Times};
 use crate::stream::lag::Progress;
@@ -31,6 +32,8 @@ pub(super) struct Partition {
     /// Latest event time, in microseconds since 1970.
     pub(super) watermark: i64,
     pub(super) window: Option<Window>,
+    /// What holds keys back, where the stream keeps their order.
+    pub(super) line: Option<Line>,
     /// A delivery failed: nothing may be judged before the partition is read again from its committed offset.
     pub(super) must_rewind: bool,
     /// The log does not have the next records any more: no record comes until the partition is assigned anew or rewound.
@@ -43,7 +46,8 @@ impl Worker {
         self.stream.limits.learn(self.log.as_ref(), &self.stream.options.topics);
         for (topic, partition, next) in partitions {
             let (lane, next) = (self.lane(topic, *partition), *next);
-            let state = Partition { next, watermark: i64::MIN, window: None, must_rewind: false, is_stopped: false };
+            let (watermark, window, line) = (i64::MIN, None, None);
+            let state = Partition { next, watermark, window, line, must_rewind: false, is_stopped: false };
             self.partitions.insert(lane, state);
             self.watch.take_over(lane, next);
             self.stream.partition_goes_on(lane.spot());
@@ -90,7 +94,7 @@ impl Worker {
         for lane in lanes {
             self.watch.let_go(*lane);
             if let Some(state) = self.partitions.remove(lane) {
-                if state.is_stopped {
+                if state.is_stopped || state.line.is_some_and(|line| line.stands()) {
                     self.stream.partition_goes_on(lane.spot());
                 }
                 self.set_progress(*lane, None);

@@ -3,18 +3,20 @@
 //! Such a record never writes its own letter: the host dies before. What tells is where it starts again.
 //! For each partition a small file says at which offset this host began; it is written when the partition is taken over
 //! and removed when it is let go in order, so nothing of this costs a batch anything.
-//! A second start at the same offset means that the first ended there: then the first batches run in small parts,
-//! each marked in the file, synced, before it runs. A start that finds a mark runs the marked records one by one;
-//! a start that finds one marked record does not run it any more: it becomes a letter, and people see to it.
+//! A second start at the same offset means that the first ended near there: then the first batches run in small parts,
+//! each marked in the file, synced, before it runs, and unmarked when it was judged. A start that finds a mark runs the marked
+//! records one by one, each alone in the whole process ([`TURNS`]).
 //!
-//! A host that is killed from outside looks the same. It loses some speed at its next start, and only a host that is killed
-//! three times in the same moment of the same record loses it to the letters.
+//! **What convicts a record**: the host died [`DEATHS`] times in a row while this one record was marked, and nothing else was
+//! judged. A host that is killed from outside looks the same once, and costs some speed at the next start; to lose a record
+//! to the letters it would have to be killed so often within the moment in which that one record is judged.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Seek, Write};
 use std::ops::Range;
 use std::path::PathBuf;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use phronis_core::code;
 use phronis_core::decode::Rejection;
@@ -39,6 +41,25 @@ const PART: usize = 64;
 /// even where commits trail behind what was judged.
 const MOST_BATCHES: u32 = 16;
 
+/// Deaths while a record ran alone that convict it.
+const DEATHS: u32 = 3;
+
+/// Whoever judges holds this shared; a record that runs alone is alone in the process.
+static TURNS: RwLock<()> = RwLock::new(());
+
+/// A turn among others: hold it while something is judged.
+pub(super) fn turn() -> RwLockReadGuard<'static, ()> {
+    TURNS.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A record at which the host died while it ran alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Suspect {
+    offset: i64,
+    /// How often in a row.
+    deaths: u32,
+}
+
 /// What stands in a partition's file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Start {
@@ -48,6 +69,9 @@ struct Start {
     starts: u32,
     /// Records that were running.
     mark: Option<(i64, i64)>,
+    /// What earlier deaths tell.
+    #[serde(default)]
+    suspect: Option<Suspect>,
 }
 
 /// What a start may do, by what the last one left behind.
@@ -58,41 +82,69 @@ struct Care {
     batches: u32,
     /// Records that run one by one.
     suspects: Range<i64>,
-    /// The record that does not run.
-    guilty: Option<i64>,
+    /// One of which more is known.
+    suspect: Option<Suspect>,
+}
+
+/// How a part runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum How {
+    /// With others beside it.
+    Together,
+    /// Alone in the process.
+    Alone,
+    /// Not at all: it is guilty.
+    Never,
 }
 
 impl Care {
     /// What to make of a start at `next`.
     fn of(last: Option<&Start>, next: i64) -> Self {
         let mark = last.and_then(|last| last.mark).filter(|(_, to)| *to > next);
-        let is_same = last.is_some_and(|last| last.offset == next) || mark.is_some();
+        let before = last.and_then(|last| last.suspect).filter(|suspect| suspect.offset >= next);
+        let is_same = last.is_some_and(|last| last.offset == next) || mark.is_some() || before.is_some();
         let starts = if is_same { last.map_or(1, |last| last.starts.saturating_add(1)) } else { 1 };
-        let (suspects, guilty) = match mark {
-            Some((from, to)) if to - from == 1 => (0..0, Some(from)),
-            Some((from, to)) => (from..to, None),
-            None => (0..0, None),
+        let (suspects, suspect) = match mark {
+            Some((offset, to)) if to - offset == 1 => {
+                let deaths = before.filter(|before| before.offset == offset).map_or(0, |before| before.deaths);
+                (0..0, Some(Suspect { offset, deaths: deaths.saturating_add(1) }))
+            }
+            Some((from, to)) => (from..to, before),
+            None => (0..0, before),
         };
-        Self { starts, batches: (starts - 1).min(MOST_BATCHES), suspects, guilty }
+        Self { starts, batches: (starts - 1).min(MOST_BATCHES), suspects, suspect }
     }
 
     /// Whether a batch that begins at this offset runs in parts.
     fn is_needed(&self, first: i64) -> bool {
-        self.batches > 0 || self.suspects.end > first || self.guilty.is_some_and(|guilty| guilty >= first)
+        self.batches > 0 || self.suspects.end > first || self.suspect.is_some_and(|suspect| suspect.offset >= first)
     }
 
-    /// How many of these records run under one mark, and whether they run at all.
-    fn part(&self, offsets: &[i64]) -> (usize, bool) {
-        let Some(first) = offsets.first() else { return (0, true) };
-        if self.guilty == Some(*first) {
-            return (1, false);
+    /// How many of these records run under one mark, and how.
+    fn part(&self, offsets: &[i64]) -> (usize, How) {
+        let Some(first) = offsets.first() else { return (0, How::Together) };
+        match self.suspect.filter(|suspect| suspect.offset == *first) {
+            Some(guilty) if guilty.deaths >= DEATHS => return (1, How::Never),
+            Some(_) => return (1, How::Alone),
+            None if self.suspects.contains(first) => return (1, How::Alone),
+            None => {}
         }
-        if self.suspects.contains(first) {
-            return (1, true);
-        }
-        let special = |offset: &i64| self.guilty == Some(*offset) || self.suspects.contains(offset);
+        let of_suspect = |offset: &i64| self.suspect.is_some_and(|suspect| suspect.offset == *offset);
+        let special = |offset: &i64| of_suspect(offset) || self.suspects.contains(offset);
         let plain = offsets.iter().take(PART).take_while(|offset| !special(offset)).count();
-        (plain.max(1), true)
+        match plain.max(1) {
+            // A mark of one record says that it ran alone.
+            1 => (1, How::Alone),
+            plain => (plain, How::Together),
+        }
+    }
+
+    /// These went through.
+    fn passed(&mut self, next: i64) {
+        self.suspect = self.suspect.filter(|suspect| suspect.offset >= next);
+        if self.suspects.end <= next {
+            self.suspects = 0..0;
+        }
     }
 }
 
@@ -131,9 +183,9 @@ impl Watch {
                 fs::create_dir_all(folder)?;
             }
             let mut file = File::options().write(true).create(true).truncate(false).open(&path)?;
-            let mark = care.guilty.map(|guilty| (guilty, guilty + 1));
-            let mark = mark.or_else(|| (!care.suspects.is_empty()).then_some((care.suspects.start, care.suspects.end)));
-            save(&mut file, &Start { offset: next, starts: care.starts, mark })?;
+            let mark = (!care.suspects.is_empty()).then_some((care.suspects.start, care.suspects.end));
+            save(&mut file, &Start { offset: next, starts: care.starts, mark, suspect: care.suspect })?;
+            file.sync_data()?;
             Ok(file)
         };
         match opened() {
@@ -167,10 +219,22 @@ impl Watch {
     }
 
     /// Says, before they run, which records do.
-    fn mark(&mut self, lane: Lane, offset: i64, mark: Option<(i64, i64)>) {
+    fn mark(&mut self, lane: Lane, from: i64, to: i64) {
         let Some((care, file)) = self.lanes.get_mut(&lane) else { return };
-        if let Err(error) = save(file, &Start { offset, starts: care.starts, mark }) {
+        let start = Start { offset: from, starts: care.starts, mark: Some((from, to)), suspect: care.suspect };
+        if let Err(error) = save(file, &start).and_then(|()| file.sync_data()) {
             tracing::warn!(?lane, %error, "the records that run cannot be noted");
+        }
+    }
+
+    /// Nothing runs now, and what stands before `next` went through. Only the end of the machine would lose this word.
+    fn unmark(&mut self, lane: Lane, next: i64) {
+        let Some((care, file)) = self.lanes.get_mut(&lane) else { return };
+        care.passed(next);
+        let left = care.suspects.start.max(next)..care.suspects.end;
+        let mark = (left.end - left.start > 1).then_some((left.start, left.end));
+        if let Err(error) = save(file, &Start { offset: next, starts: care.starts, mark, suspect: care.suspect }) {
+            tracing::warn!(?lane, %error, "that the records went through cannot be noted");
         }
     }
 
@@ -178,12 +242,8 @@ impl Watch {
     fn passed(&mut self, lane: Lane, next: i64) {
         if let Some((care, _)) = self.lanes.get_mut(&lane) {
             care.batches = care.batches.saturating_sub(1);
-            if care.suspects.end <= next {
-                care.suspects = 0..0;
-            }
-            care.guilty = care.guilty.filter(|guilty| *guilty >= next);
         }
-        self.mark(lane, next, None);
+        self.unmark(lane, next);
     }
 }
 
@@ -192,8 +252,7 @@ fn save(file: &mut File, start: &Start) -> io::Result<()> {
     let json = serde_json::to_vec(start)?;
     file.rewind()?;
     file.write_all(&json)?;
-    file.set_len(json.len() as u64)?;
-    file.sync_data()
+    file.set_len(json.len() as u64)
 }
 
 impl Worker {
@@ -208,18 +267,14 @@ impl Worker {
         let mut from = 0;
         while from < records.len() {
             let offsets = records.offsets.values().get(from..).unwrap_or_default();
-            let (rows, runs) = self.watch.care(lane).map_or((offsets.len(), true), |care| care.part(offsets));
+            let (rows, how) = self.watch.care(lane).map_or((offsets.len(), How::Together), |care| care.part(offsets));
             let part = records.slice(from, rows.max(1));
             from += part.len();
             let (Some(first), Some(next)) = (offsets.first().copied(), part.next_offset()) else { break };
-            if !runs {
+            if how == How::Never {
                 self.quarantine(lane, &part)?;
-            } else {
-                self.watch.mark(lane, first, Some((first, next)));
-                match lane.input {
-                    Input::Raw => self.batch(&part)?,
-                    Input::Retry => self.again(&part)?,
-                }
+            } else if !self.marked(lane, &part, (first, next), how)? {
+                return Ok(());
             }
             self.settle_all()?;
         }
@@ -229,10 +284,25 @@ impl Worker {
         Ok(())
     }
 
+    /// Runs records while a mark says so; false when their partition stands still before the end of them.
+    fn marked(&mut self, lane: Lane, part: &Records, (first, next): (i64, i64), how: How) -> Result<bool> {
+        let alone = (how == How::Alone).then(|| TURNS.write().unwrap_or_else(PoisonError::into_inner));
+        let among_others = alone.is_none().then(turn);
+        self.watch.mark(lane, first, next);
+        let outcome = match lane.input {
+            Input::Raw => self.batch(part),
+            Input::Retry => self.again(part).map(|()| true),
+        };
+        // Whoever dies from here on, while it waits for the log, died of something else.
+        self.watch.unmark(lane, if matches!(outcome, Ok(true)) { next } else { first });
+        drop((alone, among_others));
+        outcome
+    }
+
     /// One record that does not run any more becomes a letter.
     fn quarantine(&mut self, lane: Lane, record: &Records) -> Result<()> {
         let offset = record.offsets.values().first().copied().unwrap_or(-1);
-        let message = "the host crashed three times at this record".to_owned();
+        let message = format!("the host died {DEATHS} times while this record ran alone");
         tracing::error!(stream = %self.stream.options.id, ?lane, offset, code = %code::QUARANTINED, "{message}: it is not run any more, and waits as a letter");
         self.goes_on(lane)?;
         let next = record.next_offset().unwrap_or(offset + 1);
@@ -270,15 +340,6 @@ impl Worker {
     }
 }
 
-/// Ends the process when a batch holds the record that a test named: only in the tests of this crate.
-#[cfg(test)]
-pub(super) fn die_of(records: &Records) {
-    let poison = std::env::var("PHRONIS_TEST_POISON").ok().and_then(|offset| offset.parse::<i64>().ok());
-    if poison.is_some_and(|poison| records.offsets.values().contains(&poison)) {
-        std::process::abort();
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -298,45 +359,65 @@ mod tests {
     use crate::plugins::{Board, Lineup};
     use crate::stream::{Options, Stream};
 
-    fn start(offset: i64, starts: u32, mark: Option<(i64, i64)>) -> Start {
-        Start { offset, starts, mark }
+    fn start(offset: i64, starts: u32, mark: Option<(i64, i64)>, suspect: Option<Suspect>) -> Start {
+        Start { offset, starts, mark, suspect }
+    }
+
+    fn suspect(offset: i64, deaths: u32) -> Option<Suspect> {
+        Some(Suspect { offset, deaths })
     }
 
     #[test]
     fn a_start_is_careful_where_the_last_one_ended_at_the_same_offset() {
-        for (last, next, starts, batches, suspects, guilty) in [
+        for (last, next, starts, batches, suspects, expected) in [
             (None, 5, 1, 0, 0..0, None),
-            (Some(start(4, 3, None)), 5, 1, 0, 0..0, None),
-            (Some(start(5, 1, None)), 5, 2, 1, 0..0, None),
-            (Some(start(5, 2, None)), 5, 3, 2, 0..0, None),
-            (Some(start(5, 99, None)), 5, 100, 16, 0..0, None),
+            (Some(start(4, 3, None, None)), 5, 1, 0, 0..0, None),
+            (Some(start(5, 1, None, None)), 5, 2, 1, 0..0, None),
+            (Some(start(5, 2, None, None)), 5, 3, 2, 0..0, None),
+            (Some(start(5, 99, None, None)), 5, 100, 16, 0..0, None),
             // It died in a part; commits may trail behind.
-            (Some(start(64, 2, Some((64, 128)))), 64, 3, 2, 64..128, None),
-            (Some(start(64, 2, Some((64, 128)))), 20, 3, 2, 64..128, None),
-            (Some(start(70, 3, Some((70, 71)))), 70, 4, 3, 0..0, Some(70)),
+            (Some(start(64, 2, Some((64, 128)), None)), 64, 3, 2, 64..128, None),
+            (Some(start(64, 2, Some((64, 128)), None)), 20, 3, 2, 64..128, None),
+            // It died while one record ran alone: once more, or at another one.
+            (Some(start(70, 3, Some((70, 71)), None)), 70, 4, 3, 0..0, suspect(70, 1)),
+            (Some(start(70, 4, Some((70, 71)), suspect(70, 1))), 70, 5, 4, 0..0, suspect(70, 2)),
+            (Some(start(69, 4, Some((69, 70)), suspect(70, 2))), 69, 5, 4, 0..0, suspect(69, 1)),
+            // It died elsewhere: what is known of the suspect stays.
+            (Some(start(64, 4, Some((64, 70)), suspect(70, 2))), 64, 5, 4, 64..70, suspect(70, 2)),
+            (Some(start(64, 4, None, suspect(70, 2))), 66, 5, 4, 0..0, suspect(70, 2)),
             // What was marked went through after all.
-            (Some(start(70, 3, Some((70, 71)))), 71, 1, 0, 0..0, None),
+            (Some(start(70, 3, Some((70, 71)), suspect(70, 2))), 71, 1, 0, 0..0, None),
         ] {
-            let care = Care { starts, batches, suspects, guilty };
+            let care = Care { starts, batches, suspects, suspect: expected };
             assert_eq!(Care::of(last.as_ref(), next), care, "{last:?} then {next}");
         }
+        let older: Start = serde_json::from_str(r#"{"offset":5,"starts":1,"mark":null}"#).unwrap();
+        assert_eq!(older, start(5, 1, None, None), "what an older host wrote");
     }
 
     #[test]
-    fn parts_end_where_suspects_begin() {
-        let care = Care { starts: 3, batches: 1, suspects: 10..12, guilty: Some(20) };
+    fn parts_end_where_suspects_begin_and_only_many_deaths_convict() {
+        let mut care = Care { starts: 3, batches: 1, suspects: 10..12, suspect: suspect(20, DEATHS) };
         let offsets: Vec<i64> = (0..200).collect();
         let (mut at, mut parts) = (0, Vec::new());
         while at < offsets.len() {
-            let (rows, runs) = care.part(&offsets[at..]);
-            parts.push((at, rows, runs));
+            let (rows, how) = care.part(&offsets[at..]);
+            parts.push((at, rows, how));
             at += rows;
         }
-        let expected = [(0, 10, true), (10, 1, true), (11, 1, true), (12, 8, true), (20, 1, false), (21, 64, true)];
+        use How::{Alone, Never, Together};
+        let expected =
+            [(0, 10, Together), (10, 1, Alone), (11, 1, Alone), (12, 8, Together), (20, 1, Never), (21, 64, Together)];
         assert_eq!(parts[..6], expected);
+        assert_eq!(parts.last().unwrap().1, 51);
+        assert_eq!(care.part(&[300]), (1, Alone), "a mark of one record is always of one alone");
         assert!(!Care::default().is_needed(0) && care.is_needed(500));
-        let later = Care { batches: 0, ..care };
-        assert!(later.is_needed(20) && !later.is_needed(21));
+        care.batches = 0;
+        assert!(care.is_needed(20) && !care.is_needed(21));
+        care.suspect = suspect(20, DEATHS - 1);
+        assert_eq!(care.part(&offsets[20..]), (1, Alone));
+        care.passed(21);
+        assert_eq!(care.suspect, None);
     }
 
     const POISON: i64 = 77;
@@ -379,8 +460,8 @@ mod tests {
         all
     }
 
-    #[test]
-    fn a_record_that_kills_the_process_is_found_and_set_aside_and_nothing_else_is_lost() {
+    /// A log with 300 records.
+    fn filled() -> (tempfile::TempDir, Topics) {
         let folder = tempfile::tempdir().unwrap();
         let topics = Topics::of(&"sensors".parse().unwrap());
         let log = embedded::Log::open(embedded::Options::new(folder.path().join("log"))).unwrap();
@@ -394,22 +475,32 @@ mod tests {
         let delivery = Delivery { appends: vec![append], commits: Vec::new() };
         log.sink().unwrap().submit(delivery).unwrap().wait().unwrap();
         log.close();
+        (folder, topics)
+    }
 
+    /// Starts the host until it ends in order; the answer is how often it was killed, at the record, as often as `most`.
+    fn run(folder: &Path, most: u32) -> u32 {
         let name = "worker::poison::tests::the_process_that_dies";
         let mut deaths = 0;
-        while !Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", name])
-            .env("PHRONIS_TEST_POISON_FOLDER", folder.path())
-            .env("PHRONIS_TEST_POISON", POISON.to_string())
-            .output()
-            .unwrap()
-            .status
-            .success()
-        {
+        loop {
+            let mut host = Command::new(std::env::current_exe().unwrap());
+            host.args(["--exact", name]).env("PHRONIS_TEST_POISON_FOLDER", folder);
+            if deaths < most {
+                host.env("PHRONIS_FAIL_AT", format!("record-0-{POISON}"));
+            }
+            if host.output().unwrap().status.success() {
+                return deaths;
+            }
             deaths += 1;
-            assert!(deaths < 10, "the record is not found");
+            assert!(deaths < 20, "the record is not found");
         }
-        assert_eq!(deaths, 3, "in the batch, in a part of it, alone");
+    }
+
+    #[test]
+    fn a_record_that_kills_the_process_is_found_and_set_aside_and_nothing_else_is_lost() {
+        let (folder, topics) = filled();
+        let deaths = run(folder.path(), u32::MAX);
+        assert_eq!(deaths, 2 + DEATHS, "in the batch, in a part of it, and alone");
         let log = embedded::Log::open(embedded::Options::new(folder.path().join("log"))).unwrap();
         let letters = read(&log, &topics.dlq);
         let letter = Letter::read(letters[0].body.headers(0)).unwrap();
@@ -422,5 +513,18 @@ mod tests {
         let left = fs::read_dir(folder.path().join("starts"))
             .map_or(0, |stream| stream.flat_map(|folder| fs::read_dir(folder.unwrap().path()).unwrap()).count());
         assert_eq!(left, 0, "a host that ends in order leaves no note");
+    }
+
+    #[test]
+    fn a_host_that_is_killed_from_outside_loses_no_record_to_the_letters_even_at_the_worst_moments() {
+        // Each death falls on the same record: in the batch, in its part, and while it runs alone.
+        for deaths in 1..2 + DEATHS {
+            let (folder, topics) = filled();
+            assert_eq!(run(folder.path(), deaths), deaths);
+            let log = embedded::Log::open(embedded::Options::new(folder.path().join("log"))).unwrap();
+            assert_eq!(read(&log, &topics.dlq).len(), 0, "{deaths} deaths convict nobody");
+            assert_eq!(read(&log, &topics.processed).len(), 300);
+            log.close();
+        }
     }
 }

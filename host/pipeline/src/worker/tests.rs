@@ -222,6 +222,10 @@ impl Source for Script {
         state.done.push(format!("rewound {what}{partition} to {committed}"));
         Ok(committed)
     }
+
+    fn pause(&mut self, _: &str, partition: i32, is_paused: bool) {
+        self.lock().done.push(format!("paused {partition}: {is_paused}"));
+    }
 }
 
 fn unanswered(state: &State) -> usize {

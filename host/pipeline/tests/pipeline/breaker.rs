@@ -124,12 +124,14 @@ fn a_plugin_that_traps_is_left_alone_tried_again_when_it_changed_and_what_it_mis
     assert_eq!((breaker(&handle).ranges_waiting, breaker(&handle).refused_rows), (3, 3));
     host.stop();
 
-    // It is open for the rest of its time, also after a restart.
+    // It is open for the rest of its time, also after a restart, and when only the store remembers.
+    room.append("phronis.control", &format!("breakers/{PLUGIN}/a"), None);
     let host = room.start(room.options("a"));
     let handle = host.handle();
     eventually("the plugin is active", || plugin(&handle).is_some_and(|plugin| plugin.active.is_some()));
     assert_eq!((breaker(&handle).state, breaker(&handle).trips), (State::Open, 1));
     assert_eq!(breaker(&handle).last_trip.unwrap().counts.trap, 5);
+    eventually("letters of its earlier life count", || breaker(&handle).ranges_waiting == 3);
     assert_eq!(header(&room.judged(), "phronis-unjudged").as_deref(), Some("hot"));
     assert_eq!(room.ranges().len(), 4);
 
@@ -245,5 +247,31 @@ fn range_letters_are_bounded_and_then_the_stream_waits() {
             && stream.detail.is_some_and(|why| why.contains("2 range letters wait"))
     });
     assert_eq!(room.ranges().len(), 2);
+    host.stop();
+}
+
+#[test]
+fn when_most_plugins_fail_at_once_the_host_is_suspected_and_a_person_is_told() {
+    let room = Room::new();
+    for name in ["one", "two", "three", "four"] {
+        room.drop_guest("a", "detector.wasm", &format!("{name}.wasm"));
+        room.write_file("a", &format!("{name}.toml"), TRAPS.as_bytes());
+    }
+    let host = room.start(room.options("a"));
+    let handle = host.handle();
+    let active = || handle.plugins().iter().filter(|plugin| plugin.active.is_some()).count();
+    eventually("the plugins are active", || active() == 4);
+    let told = || {
+        let alerts = room.values("phronis.alerts");
+        let alerts = alerts.iter().flatten().map(|alert| serde_json::from_str::<Value>(alert).unwrap());
+        alerts.filter(|alert| alert["rule"] == "host-suspected").collect::<Vec<_>>()
+    };
+    for _ in 0..5 {
+        room.judged();
+    }
+    eventually("an alert says so", || told().len() == 1);
+    let alert = &told()[0];
+    assert_eq!((&alert["plugin"]["name"], &alert["attributes"]["node_id"]), (&json!("host"), &json!("a")));
+    assert_eq!((&alert["severity"], &alert["origin"]["offset"]), (&json!("critical"), &json!(-1)));
     host.stop();
 }

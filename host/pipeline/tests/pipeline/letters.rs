@@ -99,6 +99,7 @@ fn counts(handle: &Handle) -> (u64, u64) {
 }
 
 fn order(action: Action, selection: Selection, rate: u32) -> Order {
+    let rate = Some(rate);
     Order { action, stream: sensors(), selection, rate, actor: "ann".into(), reason: "tests".into() }
 }
 

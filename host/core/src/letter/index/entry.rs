@@ -14,6 +14,12 @@ use crate::time::Time;
 /// The code of range letters that wait for a breaker.
 const BREAKER_OPEN: &str = "PH2201";
 
+/// The code of letters that wait behind another, which the stream's worker moves when that one ended.
+const WAITS_BEHIND: &str = "PH2305";
+
+/// The due time of a letter that no clock decides about.
+pub const NO_TIME: Time = Time(i64::MAX);
+
 /// What a record of dlq does to the index.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Entry {
@@ -130,6 +136,7 @@ impl<'a> Ours<'a> {
         let due_at = match self.due_at {
             // A range letter waits for its plugin's breaker; one with another code waits for a person.
             "" if self.is_range && self.code == BREAKER_OPEN => Some(Time(0)),
+            "" if self.code == WAITS_BEHIND => Some(NO_TIME),
             "" => None,
             due_at => Some(due_at.parse().ok()?),
         };

@@ -62,7 +62,12 @@ impl Scribe<'_> {
         for (event, leaving) in leaving {
             let row = checked.events.record(*event as usize);
             let reason = match leaving {
-                Leaving::Dropped { .. } | Leaving::Waits => continue,
+                Leaving::Dropped { .. } | Leaving::Waits | Leaving::Known => continue,
+                Leaving::Behind { offset } => {
+                    let message = format!("waits behind the event at offset {offset}, which has the same key").into();
+                    Reason { row, stage: Stage::Order, plugin: None, code: code::WAITS_BEHIND, message }
+                }
+                Leaving::TooLarge { bytes } => self.too_large(row, *bytes),
                 Leaving::Failed { plugin, failure } => {
                     let (code, message) = (code_of(failure.kind), Cow::from(&failure.message));
                     Reason { row, stage: Stage::Enrich, plugin: Some(plugin), code, message }
@@ -76,15 +81,18 @@ impl Scribe<'_> {
         }
         for (event, bytes) in too_large {
             let row = checked.events.record(*event as usize);
-            let topic = &self.stream.options.topics.processed;
-            let message = larger("the processed event has", *bytes, topic, self.most.processed).into();
-            let (stage, code) = (Stage::Deliver, code::RECORD_TOO_LARGE);
-            self.letter(&mut written, Reason { row, stage, plugin: None, code, message }, tally)?;
+            self.letter(&mut written, self.too_large(row, *bytes), tally)?;
         }
         self.debts(owed, too_large, &mut written, tally)?;
         self.waiting(too_large, &mut written, tally)?;
         self.settle(&mut written, tally);
         Ok(written.records)
+    }
+
+    fn too_large(&self, row: usize, bytes: usize) -> Reason<'static> {
+        let topic = &self.stream.options.topics.processed;
+        let message = larger("the processed event has", bytes, topic, self.most.processed).into();
+        Reason { row, stage: Stage::Deliver, plugin: None, code: code::RECORD_TOO_LARGE, message }
     }
 
     /// Letters of detectors. An event that is a letter as a whole owes nothing beside.
@@ -135,8 +143,8 @@ impl Scribe<'_> {
         let letter = match returned {
             Some(_) if !written.again.insert(row) => return Ok(()),
             Some(returned) => {
-                // Nobody was asked where a breaker is open: that is no attempt.
-                let tries = u32::from(code != code::BREAKER_OPEN);
+                // Nobody was asked where a breaker is open, or where an earlier event is in the way: that is no attempt.
+                let tries = u32::from(code != code::BREAKER_OPEN && code != code::WAITS_BEHIND);
                 let attempt = returned.letter.attempt.saturating_add(tries);
                 let failed = Letter { stage, plugin, code, message, attempt, ..returned.letter.clone() };
                 again(failed, returned, &self.stream.options.retry, now)
@@ -145,7 +153,8 @@ impl Scribe<'_> {
                 let id = &self.stream.options.id;
                 let letter = Letter::new(id, stage, plugin, self.origin(row), code, &message, source.headers, now);
                 *count_of(tally, stage) += 1;
-                Letter { due_at: self.stream.options.retry.due(letter.id, stage, code, 1, now), ..letter }
+                let attempt = u32::from(stage != Stage::Order);
+                Letter { attempt, due_at: self.stream.options.retry.due(letter.id, stage, code, 1, now), ..letter }
             }
         };
         self.spend(write(&mut written.records, letter, source, returned, &self.most, self.now))
@@ -289,6 +298,7 @@ fn count_of(tally: &mut StreamCounts, stage: Stage) -> &mut u64 {
         Stage::Detect => &mut tally.detect_letters,
         Stage::Deliver => &mut tally.deliver_letters,
         Stage::Halt => &mut tally.halt_letters,
+        Stage::Order => &mut tally.order_letters,
     }
 }
 
