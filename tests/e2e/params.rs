@@ -73,7 +73,11 @@ fn a_refused_change_changes_nothing_and_says_which_field_and_why() -> anyhow::Re
     assert_eq!(unknown.status, 404, "{}", unknown.text);
     for path in ["/v1/plugins/default/sensors/treshold", "/v1/breakers/default/sensors/treshold"] {
         let misspelt = host.get(path)?;
-        assert!(misspelt.status == 404 && misspelt.text.contains(&format!("did you mean `{ID}`?")), "{}", misspelt.text);
+        assert!(
+            misspelt.status == 404 && misspelt.text.contains(&format!("did you mean `{ID}`?")),
+            "{}",
+            misspelt.text
+        );
     }
 
     for bad in ["[params]\nhigh = \"hot\"\n", "[params]\nhigh = 1.0\n[limits]\nmemory = \"64GiB\"\n", "[params"] {

@@ -260,7 +260,6 @@ fn a_redrive_goes_on_after_a_restart_and_an_index_that_was_lost_is_made_anew() {
 #[test]
 fn a_letter_is_shown_to_a_version_that_ran_before_and_is_kept() {
     let room = Room::new();
-    write(&room, &[letter(0, None, None)]);
     room.drop_plugin("a", "1.2.3");
     let host = room.start(room.options("a"));
     let handle = host.handle();
@@ -270,6 +269,7 @@ fn a_letter_is_shown_to_a_version_that_ran_before_and_is_kept() {
         });
     };
     runs("1.2.3");
+    write(&room, &[letter(0, None, None)]);
     let before = plugin(&handle).unwrap().active.unwrap().digest;
     room.drop_plugin("a", "1.2.4");
     runs("1.2.4");
@@ -278,7 +278,7 @@ fn a_letter_is_shown_to_a_version_that_ran_before_and_is_kept() {
     assert_eq!(good.iter().map(|good| good.version.as_str()).collect::<Vec<_>>(), ["1.2.4", "1.2.3"]);
     let asked = |digest: Option<&str>| {
         let ran = handle.dry_run(&sensors(), (0, 0), digest).unwrap();
-        assert_eq!((ran.verdict, ran.problems.as_slice()), (Verdict::Good, [].as_slice()));
+        assert!(ran.verdict == Verdict::Good && ran.problems.is_empty(), "{ran:?}");
         ran.asked.into_iter().map(|(_, version, _)| version).collect::<Vec<_>>()
     };
     assert_eq!((asked(None), asked(Some(&before))), (vec!["1.2.4".to_owned()], vec!["1.2.3".to_owned()]));
