@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use phronis_core::{Code, code};
 
+use crate::schema::Incompatible;
+
 /// An error of the archive.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
@@ -65,6 +67,89 @@ pub enum Error {
         /// Why not, and what to do.
         reason: String,
     },
+    /// A table cannot take rows of a schema.
+    #[error("table {table} of the archive cannot take such rows: {reason}")]
+    Incompatible {
+        /// The table.
+        table: String,
+        /// Why not, and the way out.
+        reason: Box<Incompatible>,
+    },
+    /// Another topic filled the table than the one that is there.
+    #[error(
+        "table {table} of the archive was filled from {was}, and {topic} is {is} now: it was made anew, and its offsets count from 0; \
+         archive under another namespace to begin anew, and keep this table as it is"
+    )]
+    TopicChanged {
+        /// The table.
+        table: String,
+        /// The topic.
+        topic: String,
+        /// What the table says.
+        was: String,
+        /// What the log says.
+        is: String,
+    },
+    /// Nothing says how far a table was filled.
+    #[error(
+        "table {table} of the archive does not say how far it was filled ({reason}): \
+         it was made by something else, or its properties were changed; restore the property, or archive under another namespace"
+    )]
+    NotOurs {
+        /// The table.
+        table: String,
+        /// What is missing.
+        reason: String,
+    },
+    /// Someone else changed the table while it was written.
+    #[error(
+        "table {table} of the archive was changed by someone else while it was written: what was not committed yet is read again"
+    )]
+    Changed {
+        /// The table.
+        table: String,
+    },
+    /// A table that was there is not any more.
+    #[error("table {table} of the archive is gone: bring it back, or restart the host to begin a new one")]
+    Gone {
+        /// The table.
+        table: String,
+    },
+    /// Commits of others came first, again and again.
+    #[error(
+        "table {table} of the archive took commits of others {attempts} times while this one was made: it is tried again"
+    )]
+    Busy {
+        /// The table.
+        table: String,
+        /// How often.
+        attempts: u32,
+    },
+    /// Somebody else archives a partition of the plan. What was appended and not committed was dropped.
+    #[error(
+        "another committer fills table {table} of the archive from the same partitions: this one goes on where the table stands"
+    )]
+    Fenced {
+        /// The table.
+        table: String,
+    },
+    /// Rows of another place than the one where the table goes on.
+    #[error("table {table} of the archive goes on at {expected:?} of partition {partition}, not with {from} to {next}")]
+    Moved {
+        /// The table.
+        table: String,
+        /// The partition of its source.
+        partition: i32,
+        /// The first offset that was given.
+        from: i64,
+        /// The offset after the last one that was given.
+        next: i64,
+        /// Where it goes on.
+        expected: Option<i64>,
+    },
+    /// Rows that are not as was agreed on.
+    #[error("rows cannot be archived: {0}")]
+    Rows(String),
     /// Anything else that failed.
     #[error("{doing}: {reason}")]
     Failed {
@@ -88,13 +173,28 @@ impl Error {
             Self::CatalogRefused { .. } => code::ARCHIVE_CATALOG_REFUSED,
             Self::CatalogUnreachable { .. } => code::ARCHIVE_CATALOG_UNREACHABLE,
             Self::Table { .. } => code::ARCHIVE_TABLE_UNUSABLE,
+            Self::Incompatible { .. } => code::ARCHIVE_INCOMPATIBLE,
+            Self::TopicChanged { .. } => code::ARCHIVE_TOPIC_CHANGED,
+            Self::NotOurs { .. } => code::ARCHIVE_NOT_OURS,
+            Self::Changed { .. } | Self::Gone { .. } => code::ARCHIVE_TABLE_CHANGED,
+            Self::Busy { .. } | Self::Fenced { .. } | Self::Moved { .. } => code::ARCHIVE_CONTENDED,
+            Self::Rows(_) => code::ARCHIVE_ROWS,
             Self::Failed { .. } => code::ARCHIVE_FAILED,
         }
     }
 
     /// Whether the same call may succeed later without anyone changing settings here.
     pub fn is_retriable(&self) -> bool {
-        !matches!(self, Self::Settings { .. } | Self::Table { .. })
+        !matches!(
+            self,
+            Self::Settings { .. }
+                | Self::Table { .. }
+                | Self::Incompatible { .. }
+                | Self::TopicChanged { .. }
+                | Self::NotOurs { .. }
+                | Self::Gone { .. }
+                | Self::Rows(_)
+        )
     }
 
     /// What an error of iceberg, of arrow or of parquet means, found while doing something at a place.

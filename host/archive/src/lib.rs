@@ -5,25 +5,42 @@
 //! Nothing here knows the log, the store or the pipeline: what is needed of the store is the trait [`Pointers`].
 
 mod archive;
+mod bounds;
 mod catalog;
+mod committer;
 pub mod describe;
+mod encoding;
 mod error;
+mod files;
 mod hook;
+mod known;
+mod lookup;
 mod maintain;
 mod name;
+mod plan;
+mod progress;
 pub mod query;
+mod schema;
 mod settings;
-#[allow(dead_code, reason = "the writer of data files uses the rest")]
 mod snapshot;
+mod sorted;
+mod spec;
 mod storage;
+#[cfg(test)]
+mod testing;
+mod times;
 
 pub use archive::Archive;
 pub use catalog::{Catalog, CommitError, NewTable, PointerError, Pointers};
+pub use committer::{Buffered, Committed, Committer, Outcome};
 pub use error::Error;
 pub use iceberg::table::Table;
+pub use lookup::read_back;
 pub use maintain::{Group, Orphan, Plan, Report, Upkeep};
 pub use name::{InvalidTableName, Kind, TableName};
+pub use schema::{Incompatible, check};
 pub use settings::{CatalogSettings, NAMESPACE, Settings};
+pub use spec::{Source, Span, TableSpec, WriteOptions, column};
 
 /// A result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -174,6 +174,12 @@ codes! {
     ARCHIVE_CATALOG_UNREACHABLE = 6006, "the archive's catalog cannot be reached";
     ARCHIVE_TABLE_UNUSABLE = 6007, "a table of the archive cannot be used";
     ARCHIVE_FAILED = 6008, "the archive failed";
+    ARCHIVE_INCOMPATIBLE = 6020, "an archived table cannot take such rows";
+    ARCHIVE_TOPIC_CHANGED = 6021, "another topic filled the archived table";
+    ARCHIVE_NOT_OURS = 6022, "an archived table does not say how far it was filled";
+    ARCHIVE_TABLE_CHANGED = 6023, "someone else changed an archived table while it was written";
+    ARCHIVE_CONTENDED = 6024, "others fill the archived table at the same time";
+    ARCHIVE_ROWS = 6025, "rows cannot be archived";
 
     // 606x, 607x: asking the archive
     QUERY_SYNTAX = 6060, "the SQL cannot be read";

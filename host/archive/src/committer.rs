@@ -1,0 +1,431 @@
+//! Fills one table from one topic, each row exactly once.
+//!
+//! Batches come with the range of the source that they cover. A commit makes rows and ranges durable in one step:
+//! the snapshot and the property `phronis.progress` stand in the same metadata file, behind one compare-and-set.
+//! So the table alone says where to go on, and whoever finds that somebody else moved it is fenced and goes on from there.
+//! How a commit ended is looked up when nobody has said it, never guessed: the progress names the plan that made it.
+
+mod open;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arrow_array::RecordBatch;
+use arrow_select::filter::filter_record_batch;
+use iceberg::TableUpdate;
+use iceberg::spec::DataFile;
+use iceberg::table::Table;
+use tokio::task::JoinHandle;
+
+use crate::catalog::CommitError;
+use crate::files::{self, Target};
+use crate::known::Keys;
+use crate::plan::{self, Piece, Plan};
+use crate::progress::{Progress, Reached};
+use crate::spec::{TableSpec, WriteOptions};
+use crate::{Archive, Error, Result, schema, snapshot, times};
+
+/// Compare-and-sets that may be lost to other committers before a commit gives up for now.
+const ATTEMPTS: u32 = 12;
+
+/// Wait after the first lost one; it grows by as much each time.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Fills one table. One a table and host; two for the same partitions fence each other.
+#[derive(Debug)]
+pub struct Committer {
+    archive: Archive,
+    spec: TableSpec,
+    options: WriteOptions,
+    keys: Arc<Keys>,
+    /// As it was when it was last seen.
+    table: Table,
+    target: Arc<Target>,
+    /// What `table` says.
+    progress: Progress,
+    plan: Plan,
+    under_way: Option<UnderWay>,
+    /// Something failed that may have to do with the table being another one by now.
+    is_stale: bool,
+}
+
+/// Rows on their way to storage. They are kept until they are there.
+#[derive(Debug)]
+struct UnderWay {
+    pieces: Vec<Piece>,
+    task: JoinHandle<Result<Vec<DataFile>>>,
+}
+
+/// What is not committed yet.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Buffered {
+    /// Rows in memory.
+    pub rows: usize,
+    /// Bytes of those rows.
+    pub bytes: usize,
+    /// Data files that are written and wait for the commit.
+    pub files: usize,
+    /// Rows in those files.
+    pub file_rows: u64,
+    /// When the oldest of it came.
+    pub since: Option<Instant>,
+}
+
+/// How a commit ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// There was nothing to commit.
+    Nothing,
+    /// It is in the table.
+    Committed(Committed),
+    /// Somebody else moved a partition of it, or changed the table. The plan was dropped; read on from [`Committer::resume`].
+    Fenced,
+}
+
+/// What a commit brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Committed {
+    /// The snapshot; `None` when an earlier attempt had made it and it has gone since.
+    pub snapshot: Option<i64>,
+    /// Rows.
+    pub rows: u64,
+    /// Data files.
+    pub files: usize,
+    /// Bytes of those files.
+    pub bytes: u64,
+    /// From the call to the end.
+    pub took: Duration,
+}
+
+/// What a look at the table says about the plan.
+enum Standing {
+    /// Its partitions are where it began.
+    Open,
+    /// All of it is in the table.
+    Committed,
+    /// They are somewhere else: somebody else moved them, or a part of the plan is in the table.
+    Fenced,
+}
+
+impl Committer {
+    /// The source offset to go on at in a partition, after all that was appended; `None` when none of it was ever archived.
+    pub fn resume(&self, partition: i32) -> Option<i64> {
+        let planned = self.plan.ranges.get(&partition).map(|range| range.1);
+        planned.or_else(|| self.progress.partitions.get(&partition).map(|reached| reached.next))
+    }
+
+    /// The table as it was when it was last seen.
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
+
+    /// What is not committed yet.
+    pub fn buffered(&self) -> Buffered {
+        let moving = self.under_way.as_ref().map(|under_way| under_way.pieces.as_slice()).unwrap_or_default();
+        let waiting = || self.plan.waiting.iter().chain(moving);
+        Buffered {
+            rows: waiting().map(|piece| piece.rows.num_rows()).sum(),
+            bytes: waiting().map(|piece| piece.bytes).sum(),
+            files: self.plan.files.len(),
+            file_rows: self.plan.files.iter().map(DataFile::record_count).sum(),
+            since: self.plan.since,
+        }
+    }
+
+    /// Takes rows that cover `from..next` of a partition of the source; there may be fewer of them, or none.
+    /// `from` is where [`Committer::resume`] says to go on, also where the source has a gap.
+    /// Times outside of the years 1 to 9999 become the nearest of these, because other engines know no others.
+    ///
+    /// Waits for storage when the buffer is full.
+    ///
+    /// # Errors
+    /// Nothing of this call was taken then, and it can be made again.
+    /// [`Error::Moved`] when `from` is not where the table goes on, so that nothing is skipped or doubled.
+    /// [`Error::Fenced`] when somebody else moved a partition of the plan: all that was appended was dropped.
+    ///
+    /// # Cancel safety
+    /// Either all was taken or nothing: [`Committer::resume`] says which.
+    pub async fn append(&mut self, partition: i32, from: i64, next: i64, rows: RecordBatch) -> Result<()> {
+        self.check(&rows)?;
+        if self.plan.waiting_bytes >= self.options.buffer_bytes / 2 {
+            self.roll().await?;
+        }
+        // Only now: the table may have been looked at.
+        let expected = self.resume(partition);
+        let is_range = from < next || from == next && rows.num_rows() == 0;
+        if expected.is_some_and(|expected| expected != from) || !is_range {
+            return Err(Error::Moved { table: self.spec.name.to_string(), partition, from, next, expected });
+        }
+        let archived = self.progress.partitions.get(&partition).and_then(|reached| reached.high);
+        let sifted = self.plan.held.sift(partition, archived, &self.keys.of(&rows).map_err(Error::Rows)?);
+        let rows = match sifted.keep {
+            Some(keep) => filter_record_batch(&rows, &keep),
+            None => Ok(rows),
+        };
+        let rows = rows.and_then(times::readable).map_err(|error| Error::Rows(error.to_string()))?;
+        self.plan.wait(rows, sifted.doubts);
+        self.plan.ranges.entry(partition).or_insert((from, from)).1 = next;
+        self.plan.since.get_or_insert_with(Instant::now);
+        Ok(())
+    }
+
+    /// Writes all rows that wait to data files, which are not in the table yet.
+    ///
+    /// # Errors
+    /// The rows still wait then, and it can be tried again.
+    /// But [`Error::Fenced`] when somebody else moved a partition of the plan: all that was appended was dropped.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost or doubled: what was begun goes on.
+    pub async fn flush(&mut self) -> Result<()> {
+        self.refresh().await?;
+        self.write_out().await
+    }
+
+    async fn write_out(&mut self) -> Result<()> {
+        self.arrive().await?;
+        if !self.plan.waiting.is_empty() {
+            self.depart();
+            self.arrive().await?;
+        }
+        Ok(())
+    }
+
+    /// Makes all that was appended part of the table, in one step.
+    ///
+    /// # Errors
+    /// All that was appended is kept, and it can be tried again; when it is not known how the commit ended, that is looked up first.
+    ///
+    /// # Cancel safety
+    /// As for an error.
+    pub async fn commit(&mut self) -> Result<Outcome> {
+        let begun = Instant::now();
+        if (self.plan.is_unsure || self.is_stale)
+            && let Some(outcome) = self.look(begun).await?
+        {
+            return Ok(outcome);
+        }
+        self.write_out().await?;
+        if self.plan.ranges.is_empty() {
+            return Ok(Outcome::Nothing);
+        }
+        for attempt in 1..=ATTEMPTS {
+            match self.attempt().await {
+                Ok(table) => {
+                    self.archive.pass("archive-committed");
+                    return Ok(self.committed(table, begun));
+                }
+                Err(CommitError::Failed(Error::Changed { .. })) => return self.begin_anew().await,
+                Err(CommitError::Failed(error)) => return Err(error),
+                Err(CommitError::Unknown(error)) => {
+                    tracing::warn!(table = %self.spec.name, %error, "it is not known how a commit ended: the table is asked");
+                }
+                Err(CommitError::Conflict) => {}
+            }
+            if let Some(outcome) = self.look(begun).await? {
+                return Ok(outcome);
+            }
+            tokio::time::sleep(PAUSE * attempt).await;
+        }
+        Err(Error::Busy { table: self.spec.name.to_string(), attempts: ATTEMPTS })
+    }
+
+    /// Drops all that was appended and not committed, and looks at the table anew: [`Committer::resume`] is the table's again.
+    ///
+    /// # Errors
+    /// When the table cannot be read. What was appended is dropped all the same.
+    pub async fn discard(&mut self) -> Result<()> {
+        let doomed = self.end_plan();
+        self.is_stale = true;
+        self.target.delete(&doomed).await;
+        self.look(Instant::now()).await?;
+        Ok(())
+    }
+
+    /// Drops the plan, and makes the table such that the next one fits.
+    async fn begin_anew(&mut self) -> Result<Outcome> {
+        tracing::warn!(table = %self.spec.name, plan = %self.plan.id, "someone else changed the table: the plan is dropped");
+        self.discard().await?;
+        self.become_like(Arc::clone(&self.spec.schema)).await?;
+        Ok(Outcome::Fenced)
+    }
+
+    async fn attempt(&mut self) -> Result<Table, CommitError> {
+        let was_unsure = self.plan.is_unsure;
+        let outcome = self.try_once().await;
+        match &outcome {
+            Err(CommitError::Conflict) => self.plan.is_unsure = was_unsure,
+            Err(CommitError::Failed(_)) => {
+                self.plan.is_unsure = was_unsure;
+                self.is_stale = true;
+            }
+            Ok(_) | Err(CommitError::Unknown(_)) => {}
+        }
+        outcome
+    }
+
+    async fn try_once(&mut self) -> Result<Table, CommitError> {
+        self.fits().map_err(CommitError::Failed)?;
+        let summary = self.summary().map_err(CommitError::Failed)?;
+        let property = self.planned().property().map_err(CommitError::Failed)?;
+        let files = self.plan.files.clone();
+        let change = snapshot::append(&self.archive, &self.table, files, summary).await;
+        let mut change = change.map_err(CommitError::Failed)?;
+        change.updates.push(TableUpdate::SetProperties { updates: property });
+        // From here on a call that is cancelled leaves the outcome open.
+        self.plan.is_unsure = true;
+        let (updates, requirements) = (std::mem::take(&mut change.updates), std::mem::take(&mut change.requirements));
+        let outcome = self.archive.catalog().commit(&self.table, updates, requirements).await;
+        if matches!(outcome, Err(CommitError::Conflict | CommitError::Failed(_))) {
+            change.undo(&self.table).await;
+        }
+        outcome
+    }
+
+    /// The progress of the table with this plan in it.
+    fn planned(&self) -> Progress {
+        let mut progress = self.progress.clone();
+        for (partition, (_, next)) in &self.plan.ranges {
+            let before = progress.partitions.get(partition).and_then(|reached| reached.high);
+            let high = before.max(self.plan.held.high(*partition));
+            progress.partitions.insert(*partition, Reached { next: *next, high, plan: self.plan.id });
+        }
+        progress
+    }
+
+    fn summary(&self) -> Result<HashMap<String, String>> {
+        let ranges = serde_json::to_string(&self.plan.ranges).map_err(|error| Error::failed("naming ranges", error))?;
+        Ok(HashMap::from([
+            ("phronis.plan".to_owned(), self.plan.id.to_string()),
+            ("phronis.ranges".to_owned(), ranges),
+            ("phronis.topic".to_owned(), self.spec.source.topic.clone()),
+            ("phronis.topic-id".to_owned(), self.spec.source.identity.clone()),
+        ]))
+    }
+
+    /// Asks the table how the plan stands; `None` when it is still open.
+    async fn look(&mut self, begun: Instant) -> Result<Option<Outcome>> {
+        let name = self.spec.name.to_string();
+        let table = self.archive.catalog().load(&name).await?.ok_or(Error::Gone { table: name })?;
+        let progress = self.spec.progress(&table)?;
+        self.is_stale = false;
+        match self.standing(&progress) {
+            Standing::Open => (self.table, self.progress) = (table, progress),
+            Standing::Committed => return Ok(Some(self.committed(table, begun))),
+            Standing::Fenced => {
+                tracing::warn!(table = %self.spec.name, plan = %self.plan.id, "another committer moved a partition of this plan");
+                let doomed = self.end_plan();
+                (self.table, self.progress) = (table, progress);
+                self.target.delete(&doomed).await;
+                return Ok(Some(Outcome::Fenced));
+            }
+        }
+        Ok(None)
+    }
+
+    fn standing(&self, progress: &Progress) -> Standing {
+        let mut ranges = self.plan.ranges.iter();
+        let now = |partition: &i32| progress.partitions.get(partition);
+        if ranges.clone().all(|(partition, _)| now(partition) == self.progress.partitions.get(partition)) {
+            return Standing::Open;
+        }
+        let is_ours = |reached: &Reached, next: i64| reached.plan == self.plan.id && reached.next == next;
+        if ranges.all(|(partition, range)| now(partition).is_some_and(|reached| is_ours(reached, range.1))) {
+            return Standing::Committed;
+        }
+        Standing::Fenced
+    }
+
+    /// Asks the table again where something failed that may come from having an old one.
+    async fn refresh(&mut self) -> Result<()> {
+        if self.is_stale && matches!(self.look(Instant::now()).await?, Some(Outcome::Fenced)) {
+            return Err(Error::Fenced { table: self.spec.name.to_string() });
+        }
+        Ok(())
+    }
+
+    /// That the table still takes what is written for it.
+    fn fits(&self) -> Result<()> {
+        let metadata = self.table.metadata();
+        let table = || self.spec.name.to_string();
+        let refuse = |reason| Error::Incompatible { table: table(), reason: Box::new(reason) };
+        schema::check_partitions(metadata, self.options.span).map_err(refuse)?;
+        let is_other = schema::fit(metadata, &self.spec.schema).map_err(refuse)?.is_some();
+        if is_other || !self.target.is_of(metadata) {
+            return Err(Error::Changed { table: table() });
+        }
+        Ok(())
+    }
+
+    fn committed(&mut self, table: Table, begun: Instant) -> Outcome {
+        let (plan, progress) = (self.plan.id.to_string(), self.planned());
+        let own = |snapshot: &&iceberg::spec::SnapshotRef| {
+            snapshot.summary().additional_properties.get("phronis.plan") == Some(&plan)
+        };
+        let committed = Committed {
+            snapshot: table.metadata().snapshots().find(own).map(|snapshot| snapshot.snapshot_id()),
+            rows: self.plan.files.iter().map(DataFile::record_count).sum(),
+            files: self.plan.files.len(),
+            bytes: self.plan.files.iter().map(DataFile::file_size_in_bytes).sum(),
+            took: begun.elapsed(),
+        };
+        self.progress = Progress::of(table.metadata()).unwrap_or(progress);
+        self.table = table;
+        self.plan = Plan::new();
+        Outcome::Committed(committed)
+    }
+
+    /// Begins a new plan, and returns the files of the old one that can go: none that may be in the table.
+    fn end_plan(&mut self) -> Vec<DataFile> {
+        if let Some(under_way) = self.under_way.take() {
+            // What it has written is an orphan. Waiting for a storage that may be away would help nobody.
+            under_way.task.abort();
+        }
+        let plan = std::mem::replace(&mut self.plan, Plan::new());
+        if plan.is_unsure { Vec::new() } else { plan.files }
+    }
+
+    /// Sends what waits on its way when what went before has arrived.
+    async fn roll(&mut self) -> Result<()> {
+        self.refresh().await?;
+        self.arrive().await?;
+        if self.plan.waiting_bytes >= self.options.buffer_bytes / 2 {
+            self.depart();
+        }
+        Ok(())
+    }
+
+    fn depart(&mut self) {
+        let pieces = self.plan.take();
+        let task = tokio::spawn(plan::write(
+            self.archive.clone(),
+            self.table.clone(),
+            Arc::clone(&self.keys),
+            Arc::clone(&self.target),
+            self.plan.names.clone(),
+            pieces.clone(),
+        ));
+        self.under_way = Some(UnderWay { pieces, task });
+    }
+
+    /// Waits until what is under way is in storage.
+    async fn arrive(&mut self) -> Result<()> {
+        let Some(under_way) = &mut self.under_way else { return Ok(()) };
+        let arrived = (&mut under_way.task).await;
+        let Some(under_way) = self.under_way.take() else { return Ok(()) };
+        let error = match arrived {
+            Ok(Ok(files)) => {
+                self.plan.files.extend(files);
+                return Ok(());
+            }
+            Ok(Err(error)) => error,
+            Err(error) => files::stopped(error),
+        };
+        self.is_stale = true;
+        self.plan.give_back(under_way.pieces);
+        Err(error)
+    }
+}
