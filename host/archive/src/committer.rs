@@ -5,28 +5,30 @@
 //! So the table alone says where to go on, and whoever finds that somebody else moved it is fenced and goes on from there.
 //! How a commit ended is looked up when nobody has said it, never guessed: the progress names the plan that made it.
 
+mod attempt;
+mod look;
 mod open;
 #[cfg(test)]
 mod tests;
+mod way;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrow_array::RecordBatch;
+use arrow_schema::Schema;
 use arrow_select::filter::filter_record_batch;
-use iceberg::TableUpdate;
 use iceberg::spec::DataFile;
 use iceberg::table::Table;
-use tokio::task::JoinHandle;
 
+use self::way::UnderWay;
 use crate::catalog::CommitError;
-use crate::files::{self, Target};
+use crate::files::Target;
 use crate::known::Keys;
-use crate::plan::{self, Piece, Plan};
-use crate::progress::{Progress, Reached};
+use crate::plan::Plan;
+use crate::progress::Progress;
 use crate::spec::{TableSpec, WriteOptions};
-use crate::{Archive, Error, Result, schema, snapshot, times};
+use crate::{Archive, Error, Result, schema, times};
 
 /// Compare-and-sets that may be lost to other committers before a commit gives up for now.
 const ATTEMPTS: u32 = 12;
@@ -50,13 +52,6 @@ pub struct Committer {
     under_way: Option<UnderWay>,
     /// Something failed that may have to do with the table being another one by now.
     is_stale: bool,
-}
-
-/// Rows on their way to storage. They are kept until they are there.
-#[derive(Debug)]
-struct UnderWay {
-    pieces: Vec<Piece>,
-    task: JoinHandle<Result<Vec<DataFile>>>,
 }
 
 /// What is not committed yet.
@@ -100,16 +95,6 @@ pub struct Committed {
     pub took: Duration,
 }
 
-/// What a look at the table says about the plan.
-enum Standing {
-    /// Its partitions are where it began.
-    Open,
-    /// All of it is in the table.
-    Committed,
-    /// They are somewhere else: somebody else moved them, or a part of the plan is in the table.
-    Fenced,
-}
-
 impl Committer {
     /// The source offset to go on at in a partition, after all that was appended; `None` when none of it was ever archived.
     pub fn resume(&self, partition: i32) -> Option<i64> {
@@ -120,6 +105,11 @@ impl Committer {
     /// The table as it was when it was last seen.
     pub fn table(&self) -> &Table {
         &self.table
+    }
+
+    /// The columns of the table as plain Arrow, in its order; those of types that the archive does not write are left out.
+    pub fn columns(&self) -> Schema {
+        schema::plain(self.table.metadata().current_schema())
     }
 
     /// What is not committed yet.
@@ -185,15 +175,6 @@ impl Committer {
         self.write_out().await
     }
 
-    async fn write_out(&mut self) -> Result<()> {
-        self.arrive().await?;
-        if !self.plan.waiting.is_empty() {
-            self.depart();
-            self.arrive().await?;
-        }
-        Ok(())
-    }
-
     /// Makes all that was appended part of the table, in one step.
     ///
     /// # Errors
@@ -251,181 +232,5 @@ impl Committer {
         self.discard().await?;
         self.become_like(Arc::clone(&self.spec.schema)).await?;
         Ok(Outcome::Fenced)
-    }
-
-    async fn attempt(&mut self) -> Result<Table, CommitError> {
-        let was_unsure = self.plan.is_unsure;
-        let outcome = self.try_once().await;
-        match &outcome {
-            Err(CommitError::Conflict) => self.plan.is_unsure = was_unsure,
-            Err(CommitError::Failed(_)) => {
-                self.plan.is_unsure = was_unsure;
-                self.is_stale = true;
-            }
-            Ok(_) | Err(CommitError::Unknown(_)) => {}
-        }
-        outcome
-    }
-
-    async fn try_once(&mut self) -> Result<Table, CommitError> {
-        self.fits().map_err(CommitError::Failed)?;
-        let summary = self.summary().map_err(CommitError::Failed)?;
-        let property = self.planned().property().map_err(CommitError::Failed)?;
-        let files = self.plan.files.clone();
-        let change = snapshot::append(&self.archive, &self.table, files, summary).await;
-        let mut change = change.map_err(CommitError::Failed)?;
-        change.updates.push(TableUpdate::SetProperties { updates: property });
-        // From here on a call that is cancelled leaves the outcome open.
-        self.plan.is_unsure = true;
-        let (updates, requirements) = (std::mem::take(&mut change.updates), std::mem::take(&mut change.requirements));
-        let outcome = self.archive.catalog().commit(&self.table, updates, requirements).await;
-        if matches!(outcome, Err(CommitError::Conflict | CommitError::Failed(_))) {
-            change.undo(&self.table).await;
-        }
-        outcome
-    }
-
-    /// The progress of the table with this plan in it.
-    fn planned(&self) -> Progress {
-        let mut progress = self.progress.clone();
-        for (partition, (_, next)) in &self.plan.ranges {
-            let before = progress.partitions.get(partition).and_then(|reached| reached.high);
-            let high = before.max(self.plan.held.high(*partition));
-            progress.partitions.insert(*partition, Reached { next: *next, high, plan: self.plan.id });
-        }
-        progress
-    }
-
-    fn summary(&self) -> Result<HashMap<String, String>> {
-        let ranges = serde_json::to_string(&self.plan.ranges).map_err(|error| Error::failed("naming ranges", error))?;
-        Ok(HashMap::from([
-            ("phronis.plan".to_owned(), self.plan.id.to_string()),
-            ("phronis.ranges".to_owned(), ranges),
-            ("phronis.topic".to_owned(), self.spec.source.topic.clone()),
-            ("phronis.topic-id".to_owned(), self.spec.source.identity.clone()),
-        ]))
-    }
-
-    /// Asks the table how the plan stands; `None` when it is still open.
-    async fn look(&mut self, begun: Instant) -> Result<Option<Outcome>> {
-        let name = self.spec.name.to_string();
-        let table = self.archive.catalog().load(&name).await?.ok_or(Error::Gone { table: name })?;
-        let progress = self.spec.progress(&table)?;
-        self.is_stale = false;
-        match self.standing(&progress) {
-            Standing::Open => (self.table, self.progress) = (table, progress),
-            Standing::Committed => return Ok(Some(self.committed(table, begun))),
-            Standing::Fenced => {
-                tracing::warn!(table = %self.spec.name, plan = %self.plan.id, "another committer moved a partition of this plan");
-                let doomed = self.end_plan();
-                (self.table, self.progress) = (table, progress);
-                self.target.delete(&doomed).await;
-                return Ok(Some(Outcome::Fenced));
-            }
-        }
-        Ok(None)
-    }
-
-    fn standing(&self, progress: &Progress) -> Standing {
-        let mut ranges = self.plan.ranges.iter();
-        let now = |partition: &i32| progress.partitions.get(partition);
-        if ranges.clone().all(|(partition, _)| now(partition) == self.progress.partitions.get(partition)) {
-            return Standing::Open;
-        }
-        let is_ours = |reached: &Reached, next: i64| reached.plan == self.plan.id && reached.next == next;
-        if ranges.all(|(partition, range)| now(partition).is_some_and(|reached| is_ours(reached, range.1))) {
-            return Standing::Committed;
-        }
-        Standing::Fenced
-    }
-
-    /// Asks the table again where something failed that may come from having an old one.
-    async fn refresh(&mut self) -> Result<()> {
-        if self.is_stale && matches!(self.look(Instant::now()).await?, Some(Outcome::Fenced)) {
-            return Err(Error::Fenced { table: self.spec.name.to_string() });
-        }
-        Ok(())
-    }
-
-    /// That the table still takes what is written for it.
-    fn fits(&self) -> Result<()> {
-        let metadata = self.table.metadata();
-        let table = || self.spec.name.to_string();
-        let refuse = |reason| Error::Incompatible { table: table(), reason: Box::new(reason) };
-        schema::check_partitions(metadata, self.options.span).map_err(refuse)?;
-        let is_other = schema::fit(metadata, &self.spec.schema).map_err(refuse)?.is_some();
-        if is_other || !self.target.is_of(metadata) {
-            return Err(Error::Changed { table: table() });
-        }
-        Ok(())
-    }
-
-    fn committed(&mut self, table: Table, begun: Instant) -> Outcome {
-        let (plan, progress) = (self.plan.id.to_string(), self.planned());
-        let own = |snapshot: &&iceberg::spec::SnapshotRef| {
-            snapshot.summary().additional_properties.get("phronis.plan") == Some(&plan)
-        };
-        let committed = Committed {
-            snapshot: table.metadata().snapshots().find(own).map(|snapshot| snapshot.snapshot_id()),
-            rows: self.plan.files.iter().map(DataFile::record_count).sum(),
-            files: self.plan.files.len(),
-            bytes: self.plan.files.iter().map(DataFile::file_size_in_bytes).sum(),
-            took: begun.elapsed(),
-        };
-        self.progress = Progress::of(table.metadata()).unwrap_or(progress);
-        self.table = table;
-        self.plan = Plan::new();
-        Outcome::Committed(committed)
-    }
-
-    /// Begins a new plan, and returns the files of the old one that can go: none that may be in the table.
-    fn end_plan(&mut self) -> Vec<DataFile> {
-        if let Some(under_way) = self.under_way.take() {
-            // What it has written is an orphan. Waiting for a storage that may be away would help nobody.
-            under_way.task.abort();
-        }
-        let plan = std::mem::replace(&mut self.plan, Plan::new());
-        if plan.is_unsure { Vec::new() } else { plan.files }
-    }
-
-    /// Sends what waits on its way when what went before has arrived.
-    async fn roll(&mut self) -> Result<()> {
-        self.refresh().await?;
-        self.arrive().await?;
-        if self.plan.waiting_bytes >= self.options.buffer_bytes / 2 {
-            self.depart();
-        }
-        Ok(())
-    }
-
-    fn depart(&mut self) {
-        let pieces = self.plan.take();
-        let task = tokio::spawn(plan::write(
-            self.archive.clone(),
-            self.table.clone(),
-            Arc::clone(&self.keys),
-            Arc::clone(&self.target),
-            self.plan.names.clone(),
-            pieces.clone(),
-        ));
-        self.under_way = Some(UnderWay { pieces, task });
-    }
-
-    /// Waits until what is under way is in storage.
-    async fn arrive(&mut self) -> Result<()> {
-        let Some(under_way) = &mut self.under_way else { return Ok(()) };
-        let arrived = (&mut under_way.task).await;
-        let Some(under_way) = self.under_way.take() else { return Ok(()) };
-        let error = match arrived {
-            Ok(Ok(files)) => {
-                self.plan.files.extend(files);
-                return Ok(());
-            }
-            Ok(Err(error)) => error,
-            Err(error) => files::stopped(error),
-        };
-        self.is_stale = true;
-        self.plan.give_back(under_way.pieces);
-        Err(error)
     }
 }

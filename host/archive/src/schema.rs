@@ -245,6 +245,33 @@ fn with_id(field: Field, id: i32) -> Field {
     field.with_metadata(HashMap::from([(PARQUET_FIELD_ID_META_KEY.to_owned(), id.to_string())]))
 }
 
+/// A table's columns as plain Arrow, as far as the archive writes such.
+pub(crate) fn plain(table: &Schema) -> ArrowSchema {
+    let item = |data_type: &Type| {
+        let written = match data_type {
+            Type::Primitive(PrimitiveType::Binary) => Some(DataType::Binary),
+            Type::Primitive(PrimitiveType::Timestamptz) => {
+                Some(DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())))
+            }
+            Type::Primitive(_) => type_to_arrow_type(data_type).ok(),
+            _ => None,
+        };
+        // What `data_type` takes is what is written.
+        written.filter(|found| self::data_type(&Field::new("", found.clone(), true)).is_ok())
+    };
+    let fields = table.as_struct().fields().iter().filter_map(|field| {
+        let data_type = match field.field_type.as_ref() {
+            Type::List(list) => {
+                let element = &list.element_field;
+                DataType::List(Arc::new(Field::new_list_field(item(&element.field_type)?, !element.required)))
+            }
+            other => item(other)?,
+        };
+        Some(Field::new(&field.name, data_type, !field.required))
+    });
+    ArrowSchema::new(fields.collect::<Vec<_>>())
+}
+
 fn build(fields: Vec<NestedFieldRef>, id: i32) -> Result<Schema, Incompatible> {
     let names = fields.iter().map(|field| field.name.clone()).collect::<Vec<_>>().join(", ");
     Schema::builder()

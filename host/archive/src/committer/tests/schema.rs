@@ -67,6 +67,10 @@ async fn a_new_optional_column_is_added_in_place_and_old_snapshots_stay_readable
     assert_eq!(check(Some(&table(&world).await), &wider), Ok(vec!["unit".to_owned(), "tags".to_owned()]));
 
     let mut committer = open_with(&world, Arc::clone(&wider)).await.unwrap();
+    assert_eq!(check(Some(committer.table()), &Arc::new(committer.columns())), Ok(Vec::new()));
+    let plain_columns =
+        [columns(), vec![Field::new("unit", DataType::Utf8, true), Field::new("tags", list, true)]].concat();
+    assert_eq!(committer.columns(), Schema::new(plain_columns));
     let rows = from(3, 2);
     let plain = batch(&rows);
     let tags: ArrayRef = Arc::new({
