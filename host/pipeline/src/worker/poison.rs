@@ -34,8 +34,11 @@ use crate::stage::{Judged, Times, deliver, enrich};
 use crate::status::StreamCounts;
 use crate::{Error, Result};
 
-/// Records that run under one mark: one sync for each such part.
-const PART: usize = 64;
+/// Records that run under one mark, at first: some parts a batch, so that a start after any kill costs next to nothing.
+const PART: usize = 1024;
+
+/// The same among suspects, as long as there are more.
+const FINE_PART: usize = 64;
 
 /// Most batches that run in parts after a start. Each start at the same offset adds one, so that the record is reached
 /// even where commits trail behind what was judged.
@@ -126,17 +129,24 @@ impl Care {
         match self.suspect.filter(|suspect| suspect.offset == *first) {
             Some(guilty) if guilty.deaths >= DEATHS => return (1, How::Never),
             Some(_) => return (1, How::Alone),
-            None if self.suspects.contains(first) => return (1, How::Alone),
+            None if self.suspects.contains(first) && !self.are_many() => return (1, How::Alone),
             None => {}
         }
         let of_suspect = |offset: &i64| self.suspect.is_some_and(|suspect| suspect.offset == *offset);
-        let special = |offset: &i64| of_suspect(offset) || self.suspects.contains(offset);
-        let plain = offsets.iter().take(PART).take_while(|offset| !special(offset)).count();
+        let is_among = self.suspects.contains(first);
+        let alike = |offset: &i64| !of_suspect(offset) && self.suspects.contains(offset) == is_among;
+        let most = if is_among { FINE_PART } else { PART };
+        let plain = offsets.iter().take(most).take_while(|offset| alike(offset)).count();
         match plain.max(1) {
             // A mark of one record says that it ran alone.
             1 => (1, How::Alone),
             plain => (plain, How::Together),
         }
+    }
+
+    /// Whether the suspects are too many to run one by one.
+    fn are_many(&self) -> bool {
+        usize::try_from(self.suspects.end - self.suspects.start).is_ok_and(|suspects| suspects > FINE_PART)
     }
 
     /// These went through.
@@ -262,7 +272,7 @@ impl Worker {
         self.watch.care(lane).is_some_and(|care| care.is_needed(first))
     }
 
-    /// Runs a batch in parts, each marked before it runs and durable before the next one.
+    /// Runs a batch in parts, each marked before it runs.
     pub(super) fn carefully(&mut self, lane: Lane, records: &Records) -> Result<()> {
         let mut from = 0;
         while from < records.len() {
@@ -276,7 +286,7 @@ impl Worker {
             } else if !self.marked(lane, &part, (first, next), how)? {
                 return Ok(());
             }
-            self.settle_all()?;
+            self.settle(self.most_in_flight)?;
         }
         if let Some(next) = records.next_offset() {
             self.watch.passed(lane, next);
@@ -407,9 +417,14 @@ mod tests {
         }
         use How::{Alone, Never, Together};
         let expected =
-            [(0, 10, Together), (10, 1, Alone), (11, 1, Alone), (12, 8, Together), (20, 1, Never), (21, 64, Together)];
+            [(0, 10, Together), (10, 1, Alone), (11, 1, Alone), (12, 8, Together), (20, 1, Never), (21, 179, Together)];
         assert_eq!(parts[..6], expected);
-        assert_eq!(parts.last().unwrap().1, 51);
+        let many = Care { suspects: 100..1_100, ..Care::default() };
+        let offsets_from = |from: i64| (from..5_000).collect::<Vec<_>>();
+        assert_eq!(many.part(&offsets_from(90)), (10, Together));
+        assert_eq!(many.part(&offsets_from(100)), (FINE_PART, Together));
+        assert_eq!(many.part(&offsets_from(1_090)), (10, Together));
+        assert_eq!(many.part(&offsets_from(1_100)), (PART, Together));
         assert_eq!(care.part(&[300]), (1, Alone), "a mark of one record is always of one alone");
         assert!(!Care::default().is_needed(0) && care.is_needed(500));
         care.batches = 0;
@@ -500,7 +515,7 @@ mod tests {
     fn a_record_that_kills_the_process_is_found_and_set_aside_and_nothing_else_is_lost() {
         let (folder, topics) = filled();
         let deaths = run(folder.path(), u32::MAX);
-        assert_eq!(deaths, 2 + DEATHS, "in the batch, in a part of it, and alone");
+        assert_eq!(deaths, 3 + DEATHS, "in the batch, in a part of it, in a part of that, and alone");
         let log = embedded::Log::open(embedded::Options::new(folder.path().join("log"))).unwrap();
         let letters = read(&log, &topics.dlq);
         let letter = Letter::read(letters[0].body.headers(0)).unwrap();
@@ -517,8 +532,8 @@ mod tests {
 
     #[test]
     fn a_host_that_is_killed_from_outside_loses_no_record_to_the_letters_even_at_the_worst_moments() {
-        // Each death falls on the same record: in the batch, in its part, and while it runs alone.
-        for deaths in 1..2 + DEATHS {
+        // Each death falls on the same record: in the batch, in its parts, and while it runs alone.
+        for deaths in 1..3 + DEATHS {
             let (folder, topics) = filled();
             assert_eq!(run(folder.path(), deaths), deaths);
             let log = embedded::Log::open(embedded::Options::new(folder.path().join("log"))).unwrap();
