@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::checker::{Expect, Report, check_folder, judged_by};
 use crate::host::{Host, PATIENCE, Room};
 use crate::load::Producer;
-use crate::plugins::{package, plugin};
+use crate::plugins::{guest, package, plugin};
 
 const THRESHOLD: &str = "default/sensors/threshold";
 const SETTINGS: &str = "[params]\nhigh = 90.0\n[breaker]\nopen_for = \"1s\"\n";
@@ -106,34 +106,43 @@ fn discard(place: &str, seed: u64) -> anyhow::Result<String> {
     told(&check(&room, host, &producer)?)
 }
 
-/// Events wait behind letters of the gate; these are given up, and the host is killed while the others go on.
+/// Events wait behind letters of an enricher; these are given up, and the host is killed while the others go on.
 fn ordered(place: &str, seed: u64) -> anyhow::Result<String> {
-    let (room, mut producer) = (Room::with("[streams.sensors]\nordered = true\n")?, Producer::new(seed));
-    room.install(THRESHOLD, &plugin("threshold")?, SETTINGS)?;
+    let retry = "retry = { base = \"1h\", cap = \"2h\" }\n";
+    let room = Room::with(&format!("[streams.sensors]\nordered = true\n{retry}"))?;
+    let settings = "[params]\nbehaviour = \"fail-negative\"\n[breaker]\nrows = 0\n";
+    room.install("default/sensors/moody", &guest("enricher")?, settings)?;
     let host = Host::start(&room)?;
-    for _ in 0..10 {
-        ensure!(producer.post(&host, 300)?, "no room");
+    host.plugin_is("default/sensors/moody", "active")?;
+    // Of each third sensor, the first reading stays behind, and all others with it.
+    let value = |key: u64, seq: u64| if seq == 0 && key.wrapping_add(seed) % 3 == 0 { -1.0 } else { 20.0 };
+    for seq in 0..20 {
+        let line =
+            |key| json!({ "sensor_id": format!("S{key}"), "seq": seq, "value": value(key, seq) }).to_string() + "\n";
+        ensure!(host.post("sensors", (0..30).map(line).collect::<String>())?.is_taken());
     }
-    host.drained("sensors")?;
-    host.until("events wait behind others", |host| Ok(outstanding(host, "waiting")? > 0))?;
+    host.until("events wait behind others", |host| Ok(outstanding(host, "waiting")? == 200))?;
     host.stop()?;
-    dies(&room, place, give_up_refused)?;
+    dies(&room, place, give_up_failed)?;
     let host = Host::start(&room)?;
-    ensure!(producer.post(&host, 100)?, "no room");
     host.until("nobody waits any more", |host| {
-        give_up_refused(host)?;
+        give_up_failed(host)?;
         Ok(outstanding(host, "waiting")? == 0)
     })?;
-    told(&check(&room, host, &producer)?)
+    host.drained("sensors")?;
+    ensure!(host.stop()?.success(), "the host did not end well");
+    let report = check_folder(&room.log(), "sensors", Expect::default())?.must_hold()?;
+    ensure!((report.delivered, report.order_letters) == (590, 0), "{report}");
+    told(&report)
 }
 
-/// Gives up the letters of the gate.
-fn give_up_refused(host: &Host) -> anyhow::Result<()> {
+/// Gives up the letters of the enricher.
+fn give_up_failed(host: &Host) -> anyhow::Result<()> {
     let answer = host.get("/v1/letter_classes?stream=sensors")?;
     let items = answer.json.get("items").and_then(Value::as_array).cloned().unwrap_or_default();
-    let parked = |item: &&Value| item.get("parked").and_then(Value::as_u64) > Some(0);
-    for class in items.iter().filter(parked).filter_map(|item| item.get("class")?.as_str()) {
-        if class.starts_with("gate/") {
+    let waits = |item: &&Value| item.get("waiting").and_then(Value::as_u64) > Some(0);
+    for class in items.iter().filter(waits).filter_map(|item| item.get("class")?.as_str()) {
+        if class.starts_with("enrich/") {
             order(host, "/v1/discards", &json!({ "stream": "sensors", "class": class, "reason": "test data" }))?;
         }
     }
