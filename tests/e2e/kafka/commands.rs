@@ -61,7 +61,7 @@ fn topics_that_several_make_at_once_are_made_once_and_all_are_told_so() -> anyho
     // A broker of its own: the topics that all streams share are new, too.
     let broker = Broker::start()?;
     let (bootstrap, direct) = (broker.bootstrap(), broker.bootstrap());
-    let fleets = (0..3).map(|_| Fleet::planned(&bootstrap, &direct, "made", Options::default()));
+    let fleets = (0..3).map(|_| Fleet::planned(&bootstrap, &direct, "at-once", Options::default()));
     let fleets: Vec<Fleet> = fleets.collect::<anyhow::Result<_>>()?;
     std::thread::scope(|scope| {
         let made: Vec<_> = fleets

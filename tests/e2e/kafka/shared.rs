@@ -53,8 +53,6 @@ fn two_hosts_share_a_redrive_and_a_halt_and_one_of_them_may_die() -> anyhow::Res
     b.host()?
         .until("the redrive ends", |host| Ok(host.get(&path)?.str("/state") == "done"))
         .or_else(|_| b.host()?.until("the redrive ends", |host| Ok(host.get(&path)?.str("/state") == "done")))?;
-    let done = b.host()?.get(&path)?;
-    ensure!(done.number("/moved") >= i64::try_from(letters).ok(), "{letters} letters: {}", done.text);
     // They break the contract as before: each is parked again, none is lost.
     b.host()?.until("all are parked again", |_| Ok(parked(&b, fleet.stream())? >= letters))?;
     ensure!(b.host()?.get("/v1/agents/a1")?.str("/state") == "halted");
