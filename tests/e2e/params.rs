@@ -116,7 +116,7 @@ fn of_two_operators_the_second_is_told_and_undoes_nothing() -> anyhow::Result<()
     room.install(ID, &plugin("threshold")?, "[params]\nhigh = 50.0\n")?;
     let host = Host::start(&room)?;
     host.plugin_is(ID, "active")?;
-    let seen = host.plugin(ID)?.get("settings_version").and_then(Value::as_u64).unwrap_or_default();
+    let seen = host.plugin(ID)?.get("settings_version").and_then(Value::as_i64).unwrap_or_default();
     let etag = format!("\"{seen}\"");
     let headers = [("content-type", "application/json"), ("x-phronis", "1"), ("if-match", etag.as_str())];
     let put = |path: &str, body: Value| host.ask(reqwest::Method::PUT, path, &headers, body.to_string().into_bytes());

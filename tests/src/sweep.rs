@@ -115,7 +115,7 @@ fn ordered(place: &str, seed: u64) -> anyhow::Result<String> {
     let host = Host::start(&room)?;
     host.plugin_is("default/sensors/moody", "active")?;
     // Of each third sensor, the first reading stays behind, and all others with it.
-    let value = |key: u64, seq: u64| if seq == 0 && key.wrapping_add(seed) % 3 == 0 { -1.0 } else { 20.0 };
+    let value = |key: u64, seq: u64| if seq == 0 && key.wrapping_add(seed).is_multiple_of(3) { -1.0 } else { 20.0 };
     for seq in 0..20 {
         let line =
             |key| json!({ "sensor_id": format!("S{key}"), "seq": seq, "value": value(key, seq) }).to_string() + "\n";

@@ -47,6 +47,14 @@ impl Archive {
         Ok(Self(Arc::new(Inner { catalog, settings: settings.clone(), hook })))
     }
 
+    /// An archive on files and pointers of a test.
+    #[cfg(test)]
+    pub(crate) fn of(settings: Settings, pointers: Arc<dyn Pointers>, files: iceberg::io::FileIO) -> Self {
+        let hook = Hook::default();
+        let catalog = Box::new(Sql::new("phronis", &settings, pointers, files, hook.clone()));
+        Self(Arc::new(Inner { catalog, settings, hook }))
+    }
+
     /// Who knows the tables.
     pub fn catalog(&self) -> &dyn Catalog {
         self.0.catalog.as_ref()

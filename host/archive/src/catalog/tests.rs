@@ -172,7 +172,7 @@ async fn rewrites(one: &Archive, other: &Archive, name: &str) {
     let grown = append(other, &replaced, "z", 1).await.unwrap();
     let manifests = snapshot::current_manifests(&grown).await.unwrap();
     let paths: Vec<String> = manifests.iter().map(|manifest| manifest.manifest_path.clone()).collect();
-    let change = snapshot::merge(one, &grown, &[paths.clone()], HashMap::new()).await.unwrap().unwrap();
+    let change = snapshot::merge(one, &grown, std::slice::from_ref(&paths), HashMap::new()).await.unwrap().unwrap();
     let merged = one.catalog().commit(&grown, change.updates, change.requirements).await.unwrap();
     assert_eq!(alive(&merged).await, (vec!["x".to_owned(), "y".to_owned(), "z".to_owned()], 1));
     assert_eq!(total(&merged, "total-records"), "17");

@@ -167,7 +167,7 @@ impl Worker {
                 Some(letter) => self.of_raw(partition, letter.origin.offset)?,
                 None => None,
             };
-            let key = fetched.as_ref().map_or(records.body.key(row), |record| record.body.key(0));
+            let key = fetched.as_ref().map_or_else(|| records.body.key(row), |record| record.body.key(0));
             line.order.take(*offset, headers, key, records.body.value(row));
         }
         Ok(true)
@@ -209,7 +209,7 @@ impl Worker {
             tracing::warn!(stream = %self.stream.options.id, partition, letters = gone.len(), "letters that waited for others are not in the log any more");
         }
         let records = batch.into_records();
-        if records.len() > 0 {
+        if !records.is_empty() {
             failpoint::pass("order-due");
             let append = Append { topic: Arc::clone(&topics.retry), partition, records };
             self.sink.submit(Delivery { appends: vec![append], commits: Vec::new() })?.wait()?;

@@ -1,5 +1,7 @@
 //! Order by key against a world that does its worst: letters that fail again, redrives in any order, discards, and new beginnings.
 
+#![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "offsets of a test are small")]
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use proptest::prelude::*;
