@@ -7,6 +7,8 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, Secur
 use utoipa::{Modify, OpenApi};
 
 use crate::access::Caller;
+use crate::agents::Changed;
+use crate::plugins::change::Applied;
 use crate::problem::Problem;
 use crate::state::App;
 use crate::streams;
@@ -30,6 +32,7 @@ use crate::streams;
         (name = "topics", description = "what is in the log"),
         (name = "health", description = "how the host is, and which others there are"),
     ),
+    components(schemas(Applied, Changed)),
     modifiers(&Keys),
 )]
 pub(crate) struct Description;

@@ -143,10 +143,10 @@ mod tests {
     }
 
     #[test]
-    fn a_text_that_nothing_short_is_above_has_no_upper_bound() {
+    fn a_text_that_nothing_short_is_above_bounds_as_it_is() {
         let highest = "\u{10ffff}".repeat(3);
-        let bounds = bounds(&[(None, None, Some(highest)), (None, None, Some("a".to_owned()))], 1);
-        assert!(!bounds.upper.contains_key(&3));
+        let bounds = bounds(&[(None, None, Some(highest.clone())), (None, None, Some("a".to_owned()))], 1);
+        assert_eq!(bounds.upper[&3], Datum::string(highest));
         assert_eq!(bounds.lower[&3], Datum::string("a"));
     }
 

@@ -36,7 +36,7 @@ pub mod column {
 pub struct TableSpec {
     /// Its name.
     pub name: TableName,
-    /// Its columns, those of [`column`] first, as plain Arrow without field ids.
+    /// Its columns, those of [`mod@column`] first, as plain Arrow without field ids.
     pub schema: SchemaRef,
     /// The columns that tell rows of one origin apart; none where an origin has one row.
     pub key: Vec<String>,

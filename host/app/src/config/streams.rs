@@ -159,12 +159,13 @@ fn read_stream(
     }
     let on_missing = section.or(reader, "on_missing", OnMissing::Bypass);
     let on_halted = section.or(reader, "on_halted", OnHalted::Pass);
+    let is_ordered = section.or(reader, "ordered", false);
     let week = Retention { age: Some(Duration::from_secs(7 * 86_400)), bytes: None };
     let retention = read_retention(reader, section, "retention", week);
     let letters_retention = read_retention(reader, section, "letters_retention", Retention::default());
     let retry = read_retry(reader, section);
     let letter_rates = read_rates(reader, section);
-    let ordered = read_ordered(reader, section);
+    let most = read_order_bounds(reader, section);
     let topics = topics::read(reader, section, id, taken);
     let plugins = read_plugins(reader, section);
     let (contract, contract_file) = contract?;
@@ -183,7 +184,7 @@ fn read_stream(
         letters_retention,
         retry,
         letter_rates,
-        ordered,
+        ordered: is_ordered.then_some(most),
         plugins,
     })
 }
@@ -272,10 +273,9 @@ fn read_rates(reader: &mut Reader, section: &mut Section<'_>) -> LetterRates {
     LetterRates { due, redrive }
 }
 
-/// Whether the order of each key is kept, and what may wait for it: `ordered`, `ordered_most = { letters, bytes }`.
-fn read_ordered(reader: &mut Reader, section: &mut Section<'_>) -> Option<order::Bounds> {
+/// What may wait for the order of its key: `ordered_most = { letters, bytes }`.
+fn read_order_bounds(reader: &mut Reader, section: &mut Section<'_>) -> order::Bounds {
     let usual = order::Bounds::default();
-    let is_ordered = section.or(reader, "ordered", false);
     let mut section = section.section(reader, "ordered_most");
     let letters = section.or(reader, "letters", u32::try_from(usual.letters).unwrap_or(u32::MAX));
     let bytes = section.or(reader, "bytes", Bytes(usual.bytes));
@@ -283,7 +283,7 @@ fn read_ordered(reader: &mut Reader, section: &mut Section<'_>) -> Option<order:
         reader.problems.push(section.problem("letters", "expected more than 0"));
     }
     section.finish(reader);
-    is_ordered.then(|| order::Bounds { letters: u64::from(letters), bytes: bytes.0 })
+    order::Bounds { letters: u64::from(letters), bytes: bytes.0 }
 }
 
 fn read_plugins(reader: &mut Reader, section: &mut Section<'_>) -> BTreeMap<Name, Plugin> {

@@ -197,7 +197,7 @@ impl Catalog for Rest {
     }
 }
 
-/// What a status says about a commit: https://github.com/apache/iceberg/blob/main/open-api/rest-catalog-open-api.yaml.
+/// What a status says about a commit, as the description of the REST catalog has it.
 fn outcome(answer: &Answer) -> Result<(), CommitError> {
     let error = || answer.error("committing to the archive");
     match answer.status {

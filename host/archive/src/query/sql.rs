@@ -437,7 +437,7 @@ mod tests {
     #[test]
     fn a_wrong_word_is_shown_at_its_place() {
         for (sql, line, column, message) in [
-            ("SELECT a,\nFROM WHERE b", 2, 6, "expected"),
+            ("SELECT a,\nFROM b GROUP a", 2, 8, "expected end of statement, found GROUP"),
             ("SELECT * FROM a WHERE (b > 1", 1, 29, "expected ), found the end"),
             ("SELECT 'a", 1, 8, "Unterminated string literal"),
             ("SELEC * FROM a", 1, 1, "expected"),
