@@ -80,7 +80,8 @@ async fn hosts_that_start_at_once_make_the_tables_once() {
     }
     openers.join_all().await;
     assert_eq!(ids(&open(&server).await).await.len(), 6);
-    assert_eq!(server.sql("SELECT count(*) FROM phronis._sqlx_migrations").unwrap(), "1");
+    let migrations = server.sql("SELECT max(version) = count(*) FROM phronis._sqlx_migrations").unwrap();
+    assert_eq!(migrations, "t", "each once");
 }
 
 #[tokio::test(flavor = "multi_thread")]
