@@ -2,6 +2,8 @@
 
 #[path = "e2e/alerts.rs"]
 mod alerts;
+#[path = "e2e/archive.rs"]
+mod archive;
 #[path = "e2e/config.rs"]
 mod config;
 #[path = "e2e/crash.rs"]

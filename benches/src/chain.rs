@@ -81,6 +81,7 @@ fn round(plugins: &[&str]) -> Result<f64> {
         plugins_dir: dir.path().join("plugins"),
         state_dir: dir.path().join("state"),
         agents_file: dir.path().join("agents.halted"),
+        archive: None,
         store: phronis_store::conformance::local(dir.path()),
     };
     let pipeline = Pipeline::start(options, Arc::new(log), engine)?;

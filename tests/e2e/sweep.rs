@@ -30,4 +30,11 @@ killed_at! {
     killed_before_a_halt_is_stored = "halt-begun",
     killed_after_a_halt_is_stored = "halt-stored",
     killed_after_a_halt_is_told = "halt-told",
+    killed_after_a_file_of_the_archive_is_written = "archive-file-written",
+    killed_after_all_files_of_the_archive_are_written = "archive-files-written",
+    killed_after_a_manifest_of_the_archive_is_written = "archive-manifest-written",
+    killed_after_the_manifest_list_of_the_archive_is_written = "archive-list-written",
+    killed_after_the_metadata_of_the_archive_is_written = "archive-metadata-written",
+    killed_after_the_archive_is_swapped = "archive-swapped",
+    killed_after_the_archive_is_committed = "archive-committed",
 }

@@ -7,6 +7,7 @@
 //! Where a delivery may happen twice ([`Expect::may_repeat`]), what comes again must say the same as the first time.
 
 mod alerts;
+mod archive;
 mod chains;
 mod judge;
 mod letters;
@@ -26,6 +27,7 @@ use phronis_log::embedded::{self, Options};
 use serde_json::Value;
 
 pub use alerts::Alert;
+pub use archive::{Archived, Place, Tables, check_archive, read as read_tables};
 pub use judge::{above, judged_by};
 pub use letters::{Letter, all as letters, all_on_kafka as letters_on_kafka};
 pub use report::{Detector, Report, Verdict};

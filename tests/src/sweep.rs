@@ -1,7 +1,9 @@
 //! Kills a host between each two steps that are not one, and lets it start again: parked, retried, redriven, discarded,
-//! kept in order, halted.
+//! kept in order, halted, archived.
 //!
 //! A place is where `PHRONIS_FAIL_AT` kills; what is left must be whole, whatever the place.
+
+mod archive;
 
 use std::time::{Duration, Instant};
 
@@ -37,6 +39,13 @@ pub const PLACES: &[(&str, Scene)] = &[
     ("halt-begun", halt),
     ("halt-stored", halt),
     ("halt-told", halt),
+    ("archive-file-written", archive::scene),
+    ("archive-files-written", archive::scene),
+    ("archive-manifest-written", archive::scene),
+    ("archive-list-written", archive::scene),
+    ("archive-metadata-written", archive::scene),
+    ("archive-swapped", archive::scene),
+    ("archive-committed", archive::scene),
 ];
 
 /// Kills at one place, with a seed of the environment's or a random one.

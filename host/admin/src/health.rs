@@ -24,7 +24,7 @@ pub(crate) struct Readiness {
     failing: usize,
     /// The checks that are not as they should be, as far as the caller may know of them.
     checks: Vec<Check>,
-    /// What is not as it should be and keeps no event from being judged: the store is away.
+    /// What is not as it should be and keeps no event from being judged: the store or the archive is away.
     warnings: Vec<Check>,
 }
 
@@ -59,7 +59,11 @@ pub(crate) async fn ready(State(app): State<App>, Extension(caller): Extension<C
         is_ready: failing.is_empty() && !is_stopping,
         failing: failing.len(),
         checks: failing.into_iter().filter_map(|check| shown(check, &caller)).collect(),
-        warnings: store(&app).into_iter().filter_map(|check| shown(check, &caller)).collect(),
+        warnings: store(&app)
+            .into_iter()
+            .chain(app.pipeline.archive_troubles())
+            .filter_map(|check| shown(check, &caller))
+            .collect(),
     };
     let status = if readiness.is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     Ok((status, Json(readiness)).into_response())

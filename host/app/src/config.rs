@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use phronis_core::{Name, StreamId};
 
+pub mod archive;
 pub mod http;
 pub mod kafka;
 pub mod log;
@@ -22,6 +23,7 @@ pub mod tree;
 pub mod units;
 pub mod value;
 
+pub use archive::Archive;
 pub use http::{Http, Key, Role};
 pub use kafka::Kafka;
 pub use log::{Durability, Embedded, Log, LogFormat, LogKind, Logging};
@@ -51,6 +53,8 @@ pub struct Config {
     pub log: Log,
     /// The state beside the log.
     pub store: Store,
+    /// The archive, where one is kept.
+    pub archive: Option<Archive>,
     /// How the host logs.
     pub logging: Logging,
     /// The tenants, `default` among them, with ceilings and defaults for their plugins.
@@ -106,6 +110,7 @@ pub fn load(files: &[PathBuf], overrides: &Overrides) -> Result<Config, Problems
     let logging = log::read_logging(&mut reader, &mut root);
     let log = log::read_log(&mut reader, &mut root);
     let store = store::read(&mut reader, &mut root, &data_dir);
+    let archive = archive::read(&mut reader, &mut root, &data_dir);
     let tenants = tenants::read(&mut reader, &mut root);
     let http = http::read(&mut reader, &mut root, &tenants);
     let streams = streams::read(&mut reader, &mut root, &tenants);
@@ -113,7 +118,7 @@ pub fn load(files: &[PathBuf], overrides: &Overrides) -> Result<Config, Problems
 
     let Reader { problems, effective } = reader;
     if problems.is_empty() {
-        Ok(Config { data_dir, plugins_dir, http, log, store, logging, tenants, streams, effective })
+        Ok(Config { data_dir, plugins_dir, http, log, store, archive, logging, tenants, streams, effective })
     } else {
         Err(Problems(problems))
     }

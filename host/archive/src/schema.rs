@@ -56,7 +56,7 @@ pub enum Incompatible {
     /// The table has other partitions.
     #[error(
         "the table is partitioned by {table}, and {wanted} is asked for: \
-         set `partition` in the configuration to what the table has, change the table's spec back, or archive under another namespace"
+         set `[archive] partition_by` to what the table has, change the table's spec back, or archive under another namespace"
     )]
     Partitions {
         /// What it has.

@@ -180,6 +180,9 @@ codes! {
     ARCHIVE_TABLE_CHANGED = 6023, "someone else changed an archived table while it was written";
     ARCHIVE_CONTENDED = 6024, "others fill the archived table at the same time";
     ARCHIVE_ROWS = 6025, "rows cannot be archived";
+    ARCHIVE_LATE = 6040, "the archive is late";
+    ARCHIVE_GAP = 6041, "records were deleted before they were archived";
+    ARCHIVE_COLUMN = 6042, "a column cannot be archived";
 
     // 606x, 607x: asking the archive
     QUERY_SYNTAX = 6060, "the SQL cannot be read";

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crate::plugin::FieldType;
 use crate::text;
 
+mod loose;
 mod read;
 mod resolve;
 mod rules;

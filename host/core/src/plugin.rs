@@ -56,6 +56,12 @@ impl FieldType {
         }
     }
 
+    /// The type of a name.
+    pub fn parse(name: &str) -> Option<Self> {
+        use FieldType::{Binary, Boolean, Integer, Number, Numbers, Text, Texts, Timestamp};
+        [Boolean, Integer, Number, Text, Timestamp, Binary, Texts, Numbers].into_iter().find(|of| of.name() == name)
+    }
+
     /// The Arrow type of its column.
     pub fn arrow(self) -> DataType {
         let list = |of| DataType::List(Arc::new(ArrowField::new_list_field(of, true)));
@@ -92,6 +98,25 @@ pub struct Added {
     /// Its type.
     #[serde(rename = "type")]
     pub of_type: FieldType,
+}
+
+impl Added {
+    /// Columns as one text: `name:type`, with commas between; a comma or percent sign in a name is written `%2C`, `%25`.
+    pub fn list(added: &[Self]) -> String {
+        let one =
+            |added: &Self| format!("{}:{}", added.name.replace('%', "%25").replace(',', "%2C"), added.of_type.name());
+        added.iter().map(one).collect::<Vec<_>>().join(",")
+    }
+
+    /// Reads [`Added::list`]; what is none is left out.
+    pub fn read_list(text: &str) -> Vec<Self> {
+        let one = |part: &str| {
+            let (name, of_type) = part.rsplit_once(':')?;
+            let name = name.replace("%2C", ",").replace("%25", "%");
+            Some(Self { name, of_type: FieldType::parse(of_type)? })
+        };
+        text.split(',').filter_map(one).collect()
+    }
 }
 
 /// What a plugin says of itself.
@@ -239,5 +264,20 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self { memory: 64 << 20, deadline_ms: 1_000, output_rows: 10_000, output_bytes: 8 << 20, log_bytes: 16 << 10 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn added_columns_read_back_from_their_list() {
+        let of = |name: &str, of_type| Added { name: name.into(), of_type };
+        let added = [of("value_normal", FieldType::Number), of("a,b:%2C", FieldType::Texts), of("ä", FieldType::Text)];
+        let list = Added::list(&added);
+        assert_eq!(list, "value_normal:number,a%2Cb:%252C:texts,ä:text");
+        assert_eq!(Added::read_list(&list), added);
+        assert_eq!(Added::read_list("x:nothing,,:,y"), []);
     }
 }

@@ -14,6 +14,18 @@ use crate::json::cursor::{Cursor, Fault};
 use crate::json::write::{Cells, text};
 use crate::plugin::Added;
 
+/// On a processed event: the offset in raw that it came from. The partition is its own.
+///
+/// What stands after it is ours; a producer's own headers stand before it.
+pub const ORIGIN_OFFSET: &str = "phronis-origin-offset";
+
+/// On the first of processed events that were written together: the plugins that these went through, `name@version#digest`
+/// with commas between. It holds until the next one of its partition.
+pub const PLUGINS: &str = "phronis-plugins";
+
+/// Beside [`PLUGINS`]: the columns that enrichers added, `name:type` with commas between.
+pub const ADDED: &str = "phronis-added";
+
 /// Writes the processed events of a stream.
 #[derive(Debug, Clone)]
 pub struct Writer {

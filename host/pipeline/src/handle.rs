@@ -18,7 +18,7 @@ use crate::plugins::{self, Board, Mailbox, Message, Shelved};
 use crate::readiness::Gate;
 use crate::retry::Letters;
 use crate::stream::{Stream, lag};
-use crate::{Error, Role, live, status};
+use crate::{Error, Role, archive, live, status};
 
 /// A handle of a running pipeline.
 #[derive(Clone)]
@@ -44,6 +44,7 @@ pub(crate) struct Shared {
     /// The letters of each stream, as far as this host owns them.
     pub(crate) letters: BTreeMap<StreamId, Arc<Letters>>,
     pub(crate) agents: Arc<Registry>,
+    pub(crate) archive: Option<Arc<archive::Shared>>,
 }
 
 impl Handle {
@@ -179,6 +180,17 @@ impl Handle {
     /// Cancelling loses nothing.
     pub async fn fatal(&self) -> Error {
         self.shared.gate.fatal().await
+    }
+
+    /// The archive, where one is configured and has answered.
+    pub fn archive(&self) -> Option<phronis_archive::Archive> {
+        self.shared.archive.as_ref()?.get()
+    }
+
+    /// What is wrong with the archive: nothing of it keeps an event from being judged.
+    pub fn archive_troubles(&self) -> Vec<status::Check> {
+        let troubles = self.shared.archive.iter().flat_map(|archive| archive.troubles());
+        troubles.map(|detail| status::Check { name: "archive".to_owned(), is_ok: false, detail }).collect()
     }
 
     /// The event log.

@@ -2,7 +2,7 @@
 //!
 //! [`Pipeline::start`] brings up the branches that share nothing but the log:
 //! workers a stream (`worker`), the control of plugins (`plugins`), the alert branch (`live`), the retry branch (`retry`),
-//! and the kill switch ([`agents`]).
+//! the archive branch ([`archive`]), and the kill switch ([`agents`]).
 //! They begin when the log is ready for them (`opening`, `readiness`); [`hosts`] are the others that share it.
 //! [`Handle`] is what the faces see of it.
 

@@ -141,10 +141,23 @@ pub(crate) struct Version {
 }
 
 impl Version {
+    /// What it is called where its version matters: `name@version#digest`, the digest cut to what tells versions apart.
+    pub(crate) fn label(&self) -> String {
+        label(&self.id.name, &self.component.manifest().version, self.component.digest())
+    }
+
     /// Whether the plugin's breaker is trying the version that follows: its probes are not for this one.
     pub(crate) fn is_out_of_turn(&self) -> bool {
         self.is_retired.load(Ordering::Relaxed) && !self.breaker.is_closed()
     }
+}
+
+/// `name@version#digest`.
+pub(crate) fn label(name: &Name, version: &str, digest: &str) -> String {
+    /// Digits of the digest: as many as a person compares.
+    const DIGITS: usize = 12;
+    let version: String = version.chars().filter(|c| !c.is_control() && *c != ',').take(64).collect();
+    format!("{name}@{version}#{}", digest.get(..DIGITS).unwrap_or(digest))
 }
 
 /// A version and its place in the stream.

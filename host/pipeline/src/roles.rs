@@ -27,11 +27,13 @@ pub enum Role {
     Serve,
     /// Keeps time for letters, and moves them.
     Retry,
+    /// Writes the tables of the archive, where one is configured.
+    Archive,
 }
 
 impl Role {
     /// All of them: what a host does unless told otherwise.
-    pub const ALL: [Self; 4] = [Self::Process, Self::Alert, Self::Serve, Self::Retry];
+    pub const ALL: [Self; 5] = [Self::Process, Self::Alert, Self::Serve, Self::Retry, Self::Archive];
 
     /// The word for it.
     pub fn as_str(self) -> &'static str {
@@ -40,6 +42,7 @@ impl Role {
             Self::Alert => "alert",
             Self::Serve => "serve",
             Self::Retry => "retry",
+            Self::Archive => "archive",
         }
     }
 
@@ -83,7 +86,7 @@ mod tests {
         for role in Role::ALL {
             assert_eq!(role.to_string().parse(), Ok(role));
         }
-        let error = "archive".parse::<Role>().unwrap_err().to_string();
-        assert_eq!(error, "there is no role `archive`: use process, alert, serve, retry, with commas between");
+        let error = "cook".parse::<Role>().unwrap_err().to_string();
+        assert_eq!(error, "there is no role `cook`: use process, alert, serve, retry, archive, with commas between");
     }
 }

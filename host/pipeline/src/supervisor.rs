@@ -14,9 +14,11 @@ use phronis_engine::Engine;
 use phronis_engine::watch::Watcher;
 use phronis_log::{Follower, Log, Sink};
 use phronis_store::Store;
+use tokio::runtime::Runtime;
 use tokio::sync::broadcast;
 
 use crate::agents::{Keeper, OnHalted, Registry, Trip};
+use crate::archive;
 use crate::breakers::{Breakers, Watch};
 use crate::clock::rest;
 use crate::handle::{Handle, Shared};
@@ -33,6 +35,9 @@ use crate::{Error, Node, Result, Role, TopicPolicy, live, status, topics};
 
 /// How long a worker that failed to start, or panicked, stays down.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long the archive's runtime may take to end, when nobody waits for it any more.
+const ARCHIVE_END: Duration = Duration::from_secs(1);
 
 /// How long the start waits for the log: as long as a near one needs. One that is away is waited for in the background.
 const FIRST_TRY: Duration = Duration::from_secs(2);
@@ -56,6 +61,8 @@ pub struct Options {
     pub agents_file: PathBuf,
     /// What is kept beside the log.
     pub store: Store,
+    /// The archive, where one is kept.
+    pub archive: Option<archive::Options>,
 }
 
 /// A running pipeline.
@@ -74,8 +81,19 @@ struct Running {
     wake: mpsc::SyncSender<()>,
     watcher: Option<Watcher>,
     threads: Vec<JoinHandle<()>>,
+    /// Ends after the workers, so that what they leave at the end is archived too.
+    archive: Option<Archiving>,
     /// The sign of life: others must not take this host for gone while its workers still deliver.
     beat: Option<(Arc<AtomicBool>, JoinHandle<()>)>,
+}
+
+/// The archive's branches.
+#[derive(Debug)]
+struct Archiving {
+    /// Where storage and catalog are asked.
+    runtime: Runtime,
+    should_stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Pipeline {
@@ -89,7 +107,8 @@ impl Pipeline {
         let (mailbox, messages) = mpsc::channel();
         let (wake, woken) = mpsc::sync_channel(1);
         let should_stop = Arc::new(AtomicBool::new(false));
-        let mut running = Running { should_stop, mailbox, wake, watcher: None, threads: Vec::new(), beat: None };
+        let mut running =
+            Running { should_stop, mailbox, wake, watcher: None, threads: Vec::new(), archive: None, beat: None };
         match running.begin(options, log, engine, messages, woken) {
             Ok(handle) => Ok(Self { handle, running }),
             Err(error) => {
@@ -119,8 +138,18 @@ impl Running {
         messages: mpsc::Receiver<Message>,
         woken: mpsc::Receiver<()>,
     ) -> Result<Handle> {
-        let Options { node, roles, topics: policy, streams: wanted, plugins_dir, state_dir, agents_file, store } =
-            options;
+        let Options {
+            node,
+            roles,
+            topics: policy,
+            streams: wanted,
+            plugins_dir,
+            state_dir,
+            agents_file,
+            store,
+            archive,
+        } = options;
+        let archive = archive.map(|archive| self.open_archive(archive, wanted.len(), &store)).transpose()?;
         let (live, _) = broadcast::channel(live::BACKLOG);
         let breakers = Arc::new(Breakers::new());
         let board = Arc::new(Board::new(wanted.iter().map(|stream| stream.id.clone())));
@@ -203,6 +232,7 @@ impl Running {
             config_topic: CONFIG_TOPIC.into(),
             shelf_dir: state_dir,
             loader,
+            archive: archive.clone(),
             should_stop: Arc::clone(&self.should_stop),
         })?;
         self.spawn("plugins", move || control.run(&messages))?;
@@ -213,7 +243,7 @@ impl Running {
             sink,
             store: store.clone(),
             live: live.clone(),
-            node_id,
+            node_id: node_id.clone(),
             should_stop: Arc::clone(&self.should_stop),
             turn: Arc::default(),
         };
@@ -226,6 +256,9 @@ impl Running {
             self.work(stream, &board, &log, &gate, &agents)?;
         }
         let letters = self.keep_time(&streams, &breakers, &log, &store, &gate, &roles)?;
+        if let Some(archive) = archive.as_ref().filter(|_| roles.contains(&Role::Archive)) {
+            self.keep_archive(&streams, archive, &board, &log, &gate, &node_id)?;
+        }
         self.threads.push(lag::watch(Arc::clone(&log), worked, Arc::clone(&self.should_stop)).map_err(Error::Thread)?);
         self.watch(plugins_dir, max_component_bytes)?;
         Ok(Handle {
@@ -243,6 +276,7 @@ impl Running {
                 hosts,
                 letters,
                 agents,
+                archive,
             }),
         })
     }
@@ -340,6 +374,53 @@ impl Running {
         Ok(all)
     }
 
+    /// The archive's own runtime: what encodes files must not hold up those who serve HTTP.
+    fn open_archive(
+        &mut self,
+        options: archive::Options,
+        streams: usize,
+        store: &Store,
+    ) -> Result<Arc<archive::Shared>> {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        let runtime = builder.worker_threads(2).thread_name("archive").enable_all().build().map_err(Error::Thread)?;
+        let pointers = archive::StorePointers(store.clone());
+        let shared = archive::Shared::new(options, streams, Some(Arc::new(pointers)), runtime.handle().clone());
+        let shared = Arc::new(shared);
+        shared.open_beside();
+        self.archive = Some(Archiving { runtime, should_stop: Arc::default(), threads: Vec::new() });
+        Ok(shared)
+    }
+
+    /// Starts the archive branch of each stream; it waits at the gate.
+    fn keep_archive(
+        &mut self,
+        streams: &BTreeMap<StreamId, (Arc<Stream>, Option<Ingest>)>,
+        archive: &Arc<archive::Shared>,
+        board: &Arc<Board>,
+        log: &Arc<dyn Log>,
+        gate: &Arc<Gate>,
+        node_id: &str,
+    ) -> Result<()> {
+        let Some(archiving) = &mut self.archive else { return Ok(()) };
+        for (id, (stream, _)) in streams {
+            let parts = archive::Parts {
+                stream: Arc::clone(stream),
+                shared: Arc::clone(archive),
+                board: Arc::clone(board),
+                log: Arc::clone(log),
+                node_id: node_id.to_owned(),
+                should_stop: Arc::clone(&archiving.should_stop),
+            };
+            let gate = Arc::clone(gate);
+            archiving.threads.push(spawn(&format!("{id}-archive"), move || {
+                if gate.wait(&parts.should_stop) {
+                    archive::keep(&parts);
+                }
+            })?);
+        }
+        Ok(())
+    }
+
     /// Starts what keeps the copies of who is halted.
     fn keep_agents(&mut self, agents: &Arc<Registry>) -> Result<()> {
         let keeper = Keeper { registry: Arc::clone(agents), should_stop: Arc::clone(&self.should_stop) };
@@ -403,6 +484,11 @@ impl Running {
         drop(self.mailbox.send(Message::Stop));
         self.wake.try_send(()).ok();
         join(self.threads);
+        if let Some(Archiving { runtime, should_stop, threads }) = self.archive {
+            should_stop.store(true, Ordering::Relaxed);
+            join(threads);
+            runtime.shutdown_timeout(ARCHIVE_END);
+        }
         if let Some((should_stop, beat)) = self.beat {
             should_stop.store(true, Ordering::Relaxed);
             join([beat]);

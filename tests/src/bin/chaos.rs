@@ -30,7 +30,7 @@ fn main() -> ExitCode {
     println!("{kills} kills on each log, {rounds} rounds of all faults, {events} events with many keys");
     println!("seed {seed} (PHRONIS_SEED={seed} runs it again)");
     let sweeps = number("PHRONIS_SWEEPS").unwrap_or(20);
-    println!("{sweeps} kills at each step of letters, redrives and halts");
+    println!("{sweeps} kills at each step of letters, redrives, halts and the archive");
     let begun = Instant::now();
     let mut tally = Tally::default();
     for sweep in 0..sweeps {

@@ -146,6 +146,7 @@ fn pipeline(folder: &TempDir, log: &embedded::Log, roles: &[phronis_pipeline::Ro
         state_dir: folder.path().join("state"),
         store: phronis_store::conformance::local(folder.path()),
         agents_file: folder.path().join("agents.halted"),
+        archive: None,
     };
     Pipeline::start(options, Arc::new(log.clone()), engine).unwrap()
 }

@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use super::{ConfigArgs, topics};
+use crate::archive;
 use crate::config::{Config, Problems};
 use crate::eventlog::{EventLog, TOOL};
 use crate::failure::{Exit, Failure, Outcome};
@@ -13,7 +14,8 @@ use crate::survey;
 ///
 /// Tells every problem, with file, line and what was expected. Exits with 3 when there is one.
 /// With --online it also asks Kafka whether the topics are as configured, and exits with 1 when they are not,
-/// and the store whether it answers.
+/// the store whether it answers, and storage and catalog of the archive, also where they are not on this machine.
+/// What a contract would change in the tables of the archive is told; what they cannot take is refused.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -44,6 +46,11 @@ pub fn run(args: &Args) -> Outcome {
     if args.online {
         online(&config, &args.config, &mut out)?;
         writeln!(out, "  store: {}", ask_store(&config)?)?;
+    }
+    if args.online || archive::is_local(&config) {
+        for line in ask_archive(&config)? {
+            writeln!(out, "  archive: {line}")?;
+        }
     }
     Ok(Exit::Ok)
 }
@@ -76,6 +83,11 @@ fn online(config: &Config, which: &ConfigArgs, out: &mut impl Write) -> Outcome 
 fn ask_store(config: &Config) -> Result<String, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(crate::store::asked(config))
+}
+
+fn ask_archive(config: &Config) -> Result<Vec<String>, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    runtime.block_on(archive::changes(config))
 }
 
 fn summary(config: &Config, plugins: usize) -> String {

@@ -18,7 +18,7 @@ use crate::topics::Found;
 
 /// Look at everything that a host needs, and say what to do about what is wrong
 ///
-/// Configuration, data folder, disk, Kafka and its topics, the store, address or running host, plugins, clock. Exits with 1 when something is wrong.
+/// Configuration, data folder, disk, Kafka and its topics, the store, the archive, address or running host, plugins, clock. Exits with 1 when something is wrong.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -51,6 +51,7 @@ pub async fn run(args: &Args) -> Outcome {
             findings.push(disk(&config));
             findings.extend(kafka(&config, &args.config));
             findings.push(store(&config).await);
+            findings.extend(archive(&config).await);
             findings.extend(host(&config, args).await);
             findings.extend(plugins(&config));
         }
@@ -188,6 +189,23 @@ async fn store(config: &Config) -> Finding {
             finding("store", State::Wrong, &what, Some(&next))
         }
     }
+}
+
+/// The archive: whether catalog and storage answer, and take the credentials.
+async fn archive(config: &Config) -> Option<Finding> {
+    let wanted = config.archive.as_ref()?;
+    let place = &wanted.warehouse;
+    Some(match crate::archive::changes(config).await {
+        Ok(tables) => {
+            finding("archive", State::Good, &format!("{place} and its catalog answer; {}", tables.join(", ")), None)
+        }
+        Err(failure) => {
+            let what = format!("{place}: {}", failure.message);
+            let next =
+                failure.code.map_or_else(|| "docs/archive.md".to_owned(), |code| format!("phronis explain {code}"));
+            finding("archive", State::Wrong, &what, Some(&next))
+        }
+    })
 }
 
 fn node(config: &Config) -> Finding {

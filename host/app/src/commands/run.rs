@@ -43,7 +43,7 @@ pub struct Args {
     /// Which configuration.
     #[command(flatten)]
     pub config: ConfigArgs,
-    /// Run only these parts of a host: process, alert, serve, retry. On Kafka alone; the embedded log has one process
+    /// Run only these parts of a host: process, alert, serve, retry, archive. On Kafka alone; the embedded log has one process
     #[arg(long, value_name = "ROLE", value_delimiter = ',')]
     pub role: Vec<Role>,
 }
@@ -193,6 +193,7 @@ fn start_pipeline(
         state_dir: config.data_dir.join("plugins.good"),
         agents_file: config.data_dir.join("agents.halted"),
         store,
+        archive: config.archive.as_ref().map(wiring::archive_options),
         node: Node { id: node_id, listen: announced(config.http.listen) },
         roles: if roles.is_empty() { Role::all() } else { roles.iter().copied().collect::<BTreeSet<_>>() },
         topics: if makes_topics { TopicPolicy::Create } else { TopicPolicy::Expect },

@@ -5,15 +5,19 @@ use std::path::Path;
 use std::sync::Arc;
 
 use metrics_exporter_prometheus::PrometheusHandle;
+use phronis_archive::{CatalogSettings, Settings, Span, Upkeep, WriteOptions};
 use phronis_core::StreamId;
 use phronis_core::plugin::Limits;
 use phronis_engine::{Compiler, Engine};
 use phronis_log::{PollLimits, Retention};
 use phronis_pipeline::agents::OnHalted;
-use phronis_pipeline::stream;
+use phronis_pipeline::{archive, stream};
 
 use crate::config::{self, Config, OnMissing};
 use crate::failure::{Exit, Failure};
+
+/// What our catalog is called in the database: those who read it name it too.
+const CATALOG: &str = "phronis";
 
 /// All streams, as the pipeline wants them.
 pub fn streams(config: &Config) -> Vec<stream::Options> {
@@ -63,6 +67,59 @@ pub fn stream_options(config: &Config, id: &StreamId, stream: &config::Stream) -
     options.limits_default = tenant.map_or_else(Limits::default, |tenant| tenant.default);
     options.limits_ceiling = tenant.map_or_else(Limits::default, |tenant| tenant.ceiling);
     options
+}
+
+/// The archive, as the pipeline wants it.
+pub fn archive_options(archive: &config::Archive) -> archive::Options {
+    let bytes = |bytes: config::Bytes| usize::try_from(bytes.0).unwrap_or(usize::MAX);
+    archive::Options {
+        settings: archive_settings(archive),
+        write: WriteOptions {
+            span: match archive.partition_by {
+                config::archive::PartitionBy::Day => Span::Day,
+                config::archive::PartitionBy::Hour => Span::Hour,
+            },
+            buffer_bytes: bytes(archive.memory),
+            file_bytes: bytes(archive.file_size),
+            ..WriteOptions::default()
+        },
+        commit_every: archive.commit_every,
+        memory: bytes(archive.memory),
+        late_after: archive.late_after,
+        skips_gaps: archive.on_gap == config::archive::OnGap::Skip,
+        upkeep_every: archive.upkeep.every,
+        upkeep: upkeep(archive),
+    }
+}
+
+/// How tables are looked after.
+pub fn upkeep(archive: &config::Archive) -> Upkeep {
+    Upkeep {
+        file_bytes: archive.file_size.0,
+        keep_for: archive.upkeep.keep_snapshots,
+        keep_at_least: usize::try_from(archive.upkeep.keep_at_least).unwrap_or(usize::MAX),
+        orphans_after: archive.upkeep.orphans_after,
+        ..Upkeep::default()
+    }
+}
+
+/// Where the archive is, for whoever opens it.
+pub fn archive_settings(archive: &config::Archive) -> Settings {
+    let catalog = match &archive.catalog {
+        config::archive::Catalog::Store => CatalogSettings::Sql { name: CATALOG.to_owned() },
+        config::archive::Catalog::Rest { uri, warehouse, properties } => {
+            let mut properties = properties.0.clone();
+            CatalogSettings::Rest {
+                uri: uri.clone(),
+                warehouse: warehouse.clone(),
+                token: properties.remove("token"),
+                credential: properties.remove("credential"),
+                properties,
+            }
+        }
+    };
+    let (warehouse, storage) = (archive.warehouse.clone(), archive.storage.0.clone());
+    Settings { namespace: archive.namespace.clone(), catalog, warehouse, storage }
 }
 
 /// The engine's own ceiling: what any tenant may have. The control of plugins applies each tenant's.

@@ -27,7 +27,7 @@ use super::shelf::Shelf;
 use super::{Board, Message, Problem, Version};
 use crate::breakers::Breakers;
 use crate::clock::now_ms;
-use crate::{live, status};
+use crate::{archive, live, status};
 
 /// How often a settings file that the log could not take is tried again.
 const RETRY_EVERY: Duration = Duration::from_secs(5);
@@ -43,6 +43,8 @@ pub(crate) struct Parts {
     pub(crate) config_topic: TopicName,
     pub(crate) shelf_dir: PathBuf,
     pub(crate) loader: mpsc::Sender<Load>,
+    /// Which columns are archived, where this host archives.
+    pub(crate) archive: Option<Arc<archive::Shared>>,
     pub(crate) should_stop: Arc<AtomicBool>,
 }
 
@@ -57,6 +59,7 @@ pub(crate) struct Control {
     config_topic: TopicName,
     shelf: Shelf,
     loader: mpsc::Sender<Load>,
+    archive: Option<Arc<archive::Shared>>,
     should_stop: Arc<AtomicBool>,
     entries: BTreeMap<PluginId, Entry>,
     is_scan_done: bool,
@@ -81,6 +84,7 @@ impl Control {
             config_topic: parts.config_topic,
             shelf,
             loader: parts.loader,
+            archive: parts.archive,
             should_stop: parts.should_stop,
             entries: BTreeMap::new(),
             is_scan_done: false,

@@ -19,7 +19,8 @@ use phronis_core::contract::Column;
 use phronis_core::delivery::{Append, Delivery};
 use phronis_core::id::Id;
 use phronis_core::letter::{HALTED, Origin, Stage, UNJUDGED};
-use phronis_core::processed::Writer;
+use phronis_core::plugin::Added;
+use phronis_core::processed::{self, ORIGIN_OFFSET, Writer};
 use phronis_core::records::{HeadersBuilder, RecordsBuilder, TopicName};
 use phronis_core::time::Time;
 use serde_json::{Map, Value, json};
@@ -32,9 +33,6 @@ use crate::plugins::{Lineup, Version};
 use crate::status::StreamCounts;
 use crate::stream::Stream;
 use crate::stream::limits::Most;
-
-/// On a processed event: the offset in raw that it came from. The partition is its own.
-const ORIGIN_OFFSET: &str = "phronis-origin-offset";
 
 /// On a processed event: a detector that was not shown it, because a field that it requires is null. One header a detector.
 const SKIPPED: &str = "phronis-skipped";
@@ -157,6 +155,9 @@ impl Scribe<'_> {
             headers.clear();
             headers.extend(body.headers(row));
             headers.push(ORIGIN_OFFSET, number.format(self.offset(row)).as_bytes());
+            if records.is_empty() {
+                went_through(lineup, &mut headers);
+            }
             marks.write(event, &mut headers);
             let (bytes, key) = (value.len() + headers.as_bytes().len(), body.key(row));
             if bytes + key.map_or(0, <[u8]>::len) > self.most.processed {
@@ -287,6 +288,15 @@ impl Scribe<'_> {
 
     fn timestamp(&self, row: usize) -> i64 {
         self.judged.checked.records.body.timestamps.values().get(row).copied().unwrap_or(0)
+    }
+}
+
+/// Says on the first event which plugins it and those after it went through, and what these add.
+fn went_through(lineup: &Lineup, headers: &mut HeadersBuilder) {
+    let plugins: Vec<String> = lineup.enrichers.iter().chain(&lineup.detectors).map(|p| p.version.label()).collect();
+    headers.push(processed::PLUGINS, plugins.join(",").as_bytes());
+    if !lineup.added.is_empty() {
+        headers.push(processed::ADDED, Added::list(&lineup.added).as_bytes());
     }
 }
 

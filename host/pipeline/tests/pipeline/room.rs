@@ -91,6 +91,7 @@ impl Room {
             plugins_dir: folder.join("plugins"),
             state_dir: folder.join("state"),
             agents_file: folder.join("agents.halted"),
+            archive: None,
             store: phronis_store::conformance::local(&folder),
         }
     }

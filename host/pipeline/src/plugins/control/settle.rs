@@ -170,6 +170,11 @@ impl Control {
         let rules = self.rules.get(&id.stream).ok_or_else(unknown)?;
         let entry = self.entries.get(id).ok_or_else(unknown)?;
         let version = entry.build(component, settings, rules)?;
+        if let Some(archive) = &self.archive
+            && let Some(message) = version.adds.iter().find_map(|added| archive.known.why_not(&id.stream, added))
+        {
+            return Err(Refused { problem: Problem { code: code::ARCHIVE_COLUMN, message }, fields: Vec::new() });
+        }
         let is_running = entry.active.is_some() && entry.misfit.is_none();
         // While the others are still being loaded, what is missing may come.
         if is_running || self.is_settled(&id.stream) {

@@ -1,0 +1,293 @@
+//! One table of a stream: open or waiting to be, how far it is in each partition, and what it takes.
+//!
+//! Whatever fails, the rule is one: what the table does not have is read again from the log, from where the table says.
+//! A lane that cannot write takes no more than its share of memory, and lets the source go on: what it missed it reads later.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use metrics::{counter, gauge, histogram};
+use phronis_archive::{Buffered, Committer, Error, Kind, Outcome, TableName};
+use phronis_core::contract::Contract;
+use phronis_core::delivery::Commit;
+use phronis_core::plugin::Added;
+use phronis_core::records::TopicName;
+use phronis_core::{Code, StreamId, code};
+use phronis_log::{Error as LogError, Log};
+
+use super::ask::{Asked, Shared};
+use super::owned::Owned;
+use super::rows::Rows;
+use super::{BACKOFF, Parts};
+use crate::plugins::Board;
+
+mod opening;
+mod reading;
+
+/// How long a read of what was missed waits; the group hears of its member between two.
+const CATCH_UP: Duration = Duration::from_millis(200);
+
+/// One table.
+pub(super) struct Lane {
+    pub(super) topic: TopicName,
+    pub(super) name: TableName,
+    kind: Kind,
+    stream: StreamId,
+    raw: TopicName,
+    contract: Arc<Contract>,
+    board: Arc<Board>,
+    log: Arc<dyn Log>,
+    shared: Arc<Shared>,
+    commit_every: Duration,
+    added: Vec<Added>,
+    /// The table and what makes its rows, while it is open.
+    open: Option<(Committer, Rows)>,
+    owned: BTreeMap<i32, Owned>,
+    committed_at: Instant,
+    /// When everything that had been read was in the table.
+    pub(super) up_to_date_at: Instant,
+    trouble: Option<Trouble>,
+    /// Records of the log that are not in the table, when that was last asked.
+    lag: i64,
+}
+
+/// Why nothing is written.
+pub(super) struct Trouble {
+    pub(super) code: Code,
+    pub(super) detail: String,
+    until: Instant,
+    pause: Duration,
+    /// The log has lost what comes next in a partition: that does not go away by trying.
+    is_gap: bool,
+}
+
+impl Lane {
+    pub(super) fn new(parts: &Parts, kind: Kind, topic: TopicName) -> Self {
+        let options = &parts.stream.options;
+        let name = TableName::new(&options.id, kind);
+        Self {
+            topic,
+            name,
+            kind,
+            stream: options.id.clone(),
+            raw: Arc::clone(&options.topics.raw),
+            contract: Arc::clone(&options.contract),
+            board: Arc::clone(&parts.board),
+            log: Arc::clone(&parts.log),
+            shared: Arc::clone(&parts.shared),
+            commit_every: parts.shared.options.commit_every,
+            added: Vec::new(),
+            open: None,
+            owned: BTreeMap::new(),
+            committed_at: Instant::now(),
+            up_to_date_at: Instant::now(),
+            trouble: None,
+            lag: 0,
+        }
+    }
+
+    /// A partition is this host's now; the table is to be asked where to go on in it.
+    pub(super) fn take_over(&mut self, partition: i32, next: i64) {
+        self.owned.insert(partition, Owned::new(next));
+    }
+
+    pub(super) fn let_go(&mut self, partition: i32) {
+        self.owned.remove(&partition);
+    }
+
+    /// Forgets what is not committed: it is read again.
+    pub(super) fn close(&mut self) {
+        self.open = None;
+        for owned in self.owned.values_mut() {
+            owned.next = None;
+            owned.reader = None;
+        }
+    }
+
+    /// Whether what the source has passed is to be read again.
+    pub(super) fn is_behind(&self) -> bool {
+        self.takes() && self.owned.values().any(Owned::is_behind)
+    }
+
+    /// Whether it can take rows.
+    pub(super) fn takes(&self) -> bool {
+        self.open.is_some() && !self.is_resting()
+    }
+
+    /// Whether it is time to commit.
+    pub(super) fn is_due(&self) -> bool {
+        let failed = self.trouble.as_ref().is_some_and(|trouble| !trouble.is_gap);
+        self.open.is_some() && (failed || self.committed_at.elapsed() >= self.commit_every) && !self.is_resting()
+    }
+
+    pub(super) fn trouble(&self) -> Option<&Trouble> {
+        self.trouble.as_ref()
+    }
+
+    pub(super) fn group_position(&self, partition: i32) -> Option<i64> {
+        self.owned.get(&partition).map(|owned| owned.group)
+    }
+
+    pub(super) fn owns_nothing(&self) -> bool {
+        self.owned.is_empty()
+    }
+
+    pub(super) fn owns(&self, partition: i32) -> bool {
+        self.owned.contains_key(&partition)
+    }
+
+    fn is_resting(&self) -> bool {
+        self.trouble.as_ref().is_some_and(|trouble| Instant::now() < trouble.until)
+    }
+
+    /// Commits what was appended.
+    pub(super) fn commit(&mut self, asked: &mut Asked<'_>) {
+        let Some((committer, _)) = &mut self.open else { return };
+        let begun = Instant::now();
+        let Some(outcome) = asked.wait(committer.commit()) else { return };
+        self.committed_at = Instant::now();
+        let labels = self.labels();
+        match outcome {
+            Ok(Outcome::Fenced) => {
+                tracing::warn!(stream = %self.stream, table = %self.name, "another host has moved the table on: going on from there");
+                counter!("phronis_archive_fenced_total", &labels).increment(1);
+                self.close();
+            }
+            Ok(outcome) => {
+                if let Outcome::Committed(committed) = outcome {
+                    counter!("phronis_archive_rows_total", &labels).increment(committed.rows);
+                    counter!("phronis_archive_files_total", &labels).increment(committed.files as u64);
+                    counter!("phronis_archive_bytes_total", &labels).increment(committed.bytes);
+                    histogram!("phronis_archive_commit_seconds", &labels).record(begun.elapsed().as_secs_f64());
+                }
+                self.goes_well();
+                for owned in self.owned.values_mut() {
+                    owned.archived = owned.next;
+                }
+                if self.owned.values().all(|owned| owned.gap.is_none() && !owned.is_behind()) {
+                    self.up_to_date_at = Instant::now();
+                }
+            }
+            Err(error) => self.failed(&error.into()),
+        }
+    }
+
+    /// How far the group may follow.
+    pub(super) fn commits(&self, group: &Arc<str>) -> Vec<Commit> {
+        let commit = |(partition, owned): (&i32, &Owned)| {
+            let next = owned.may_follow()?;
+            let (group, topic) = (Arc::clone(group), Arc::clone(&self.topic));
+            Some(Commit { group, topic, partition: *partition, from: owned.group, next })
+        };
+        self.owned.iter().filter_map(commit).collect()
+    }
+
+    pub(super) fn followed(&mut self, partition: i32, next: i64) {
+        if let Some(owned) = self.owned.get_mut(&partition) {
+            owned.group = next;
+        }
+    }
+
+    /// The source cannot go on in a partition: what comes next was deleted.
+    pub(super) fn fell_into(&mut self, partition: i32, earliest: i64) {
+        if let Some(owned) = self.owned.get_mut(&partition) {
+            owned.polled = owned.polled.max(earliest);
+        }
+    }
+
+    fn failed(&mut self, failure: &Failure) {
+        let pause = self.trouble.as_ref().map_or(BACKOFF.0, |trouble| (trouble.pause * 2).min(BACKOFF.1));
+        let is_news = self.trouble.as_ref().is_none_or(|trouble| trouble.detail != failure.detail);
+        if is_news {
+            let Failure { code, detail, .. } = failure;
+            tracing::error!(stream = %self.stream, table = %self.name, %code, "nothing is archived into the table for now: {detail}");
+        }
+        let labels =
+            [("stream", self.stream.to_string()), ("table", self.kind_name()), ("code", failure.code.to_string())];
+        counter!("phronis_archive_failures_total", &labels).increment(1);
+        if failure.is_final {
+            self.close();
+        }
+        self.rests(failure.code, failure.detail.clone(), pause);
+    }
+
+    fn rests(&mut self, code: Code, detail: String, pause: Duration) {
+        self.shared.note(&self.name, Some(format!("{detail} ({code})")));
+        self.trouble = Some(Trouble { code, detail, until: Instant::now() + pause, pause, is_gap: false });
+    }
+
+    fn goes_well(&mut self) {
+        if self.owned.values().any(|owned| owned.gap.is_some()) {
+            return;
+        }
+        if self.trouble.take().is_some() {
+            self.shared.note(&self.name, None);
+            tracing::info!(stream = %self.stream, table = %self.name, "the table takes rows again");
+        }
+    }
+
+    /// Sets the gauges.
+    pub(super) fn measure(&mut self) {
+        let labels = self.labels();
+        let buffered = self.open.as_ref().map(|(committer, _)| committer.buffered()).unwrap_or_default();
+        let Buffered { rows, bytes, files, .. } = buffered;
+        // A log that is away leaves the gauge as it was.
+        if let Ok(info) = self.log.topic(&self.topic) {
+            let behind = |(partition, owned): (&i32, &Owned)| {
+                let info = info.partitions.get(usize_of(*partition))?;
+                Some(info.latest - owned.archived.unwrap_or(info.earliest).clamp(info.earliest, info.latest))
+            };
+            self.lag = self.owned.iter().filter_map(behind).sum();
+        }
+        let lag = self.lag;
+        #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+        for (name, value) in [
+            ("phronis_archive_buffered_rows", rows as f64),
+            ("phronis_archive_buffered_bytes", bytes as f64),
+            ("phronis_archive_uncommitted_files", files as f64),
+            ("phronis_archive_lag_records", lag as f64),
+        ] {
+            gauge!(name, &labels).set(value);
+        }
+        gauge!("phronis_archive_age_seconds", &labels).set(self.age().as_secs_f64());
+    }
+
+    /// How long ago the table had everything that had been read.
+    pub(super) fn age(&self) -> Duration {
+        if self.owned.is_empty() { Duration::ZERO } else { self.up_to_date_at.elapsed() }
+    }
+
+    fn labels(&self) -> [(&'static str, String); 2] {
+        [("stream", self.stream.to_string()), ("table", self.kind_name())]
+    }
+
+    fn kind_name(&self) -> String {
+        self.kind.to_string()
+    }
+}
+
+/// Why nothing could be done.
+struct Failure {
+    code: Code,
+    detail: String,
+    /// What was appended is of no use any more: the table is asked anew.
+    is_final: bool,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let is_elsewhere = matches!(error, Error::Moved { .. } | Error::Fenced { .. } | Error::Changed { .. });
+        Self { code: error.code(), detail: error.to_string(), is_final: is_elsewhere || !error.is_retriable() }
+    }
+}
+
+impl From<LogError> for Failure {
+    fn from(error: LogError) -> Self {
+        Self { code: error.code(), detail: error.to_string(), is_final: false }
+    }
+}
+
+fn usize_of(partition: i32) -> usize {
+    usize::try_from(partition).unwrap_or(usize::MAX)
+}

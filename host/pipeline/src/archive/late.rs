@@ -1,0 +1,158 @@
+//! Tells that the archive is behind: an alert on the stream, beside those of its detectors.
+//!
+//! Twice a time of trouble at most for each table: when it is late, and, in louder words, when half of the time is over
+//! after which the log deletes what is not archived.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use phronis_core::alert::{self, Alert};
+use phronis_core::delivery::{Append, Delivery};
+use phronis_core::id::{Id, Position};
+use phronis_core::plugin::Severity;
+use phronis_core::records::RecordsBuilder;
+use phronis_core::time::Time;
+use phronis_core::{Name, code};
+use phronis_log::{Log, Sink, Ticket};
+use serde_json::{Map, json};
+
+use super::Parts;
+use super::lane::Lane;
+use crate::clock::now_us;
+use crate::stream::Stream;
+
+/// The rule of the alert.
+const RULE: &str = "archive-late";
+
+/// Who it comes from: no plugin of a stream can have this name and this version.
+const WHO: &str = "archive";
+
+/// How loudly a table was spoken of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+enum Said {
+    #[default]
+    Nothing,
+    Late,
+    AlmostLost,
+}
+
+/// What tells.
+pub(super) struct Teller {
+    stream: Arc<Stream>,
+    log: Arc<dyn Log>,
+    node_id: String,
+    late_after: Duration,
+    sink: Option<Box<dyn Sink>>,
+    said: BTreeMap<String, Said>,
+    waiting: Vec<Delivery>,
+    under_way: Option<Ticket>,
+}
+
+impl Teller {
+    pub(super) fn new(parts: &Parts) -> Self {
+        Self {
+            stream: Arc::clone(&parts.stream),
+            log: Arc::clone(&parts.log),
+            node_id: parts.node_id.clone(),
+            late_after: parts.shared.options.late_after,
+            sink: None,
+            said: BTreeMap::new(),
+            waiting: Vec::new(),
+            under_way: None,
+        }
+    }
+
+    /// Looks at all tables, and tells what is new.
+    pub(super) fn look(&mut self, lanes: &[Lane]) {
+        for lane in lanes {
+            let (name, age) = (lane.name.to_string(), lane.age());
+            let kept = self.stream.options.retention.age.filter(|_| lane.topic != self.stream.options.topics.dlq);
+            let now = match kept {
+                Some(kept) if age >= kept / 2 && age >= self.late_after => Said::AlmostLost,
+                _ if age >= self.late_after => Said::Late,
+                _ => Said::Nothing,
+            };
+            let before = self.said.insert(name.clone(), now).unwrap_or_default();
+            if now > before {
+                self.tell(lane, &name, age, kept, now);
+            } else if now == Said::Nothing && before != Said::Nothing {
+                tracing::info!(stream = %self.stream.options.id, table = name, "the archive is not late any more");
+            }
+        }
+        self.write();
+    }
+
+    fn tell(&mut self, lane: &Lane, table: &str, age: Duration, kept: Option<Duration>, said: Said) {
+        let Ok(name) = WHO.parse::<Name>() else { return };
+        let (id, topics) = (&self.stream.options.id, &self.stream.options.topics);
+        let why = lane.trouble().map_or_else(
+            || "it is still reading what there is".to_owned(),
+            |trouble| format!("{} ({})", trouble.detail, trouble.code),
+        );
+        let minutes = |time: Duration| time.as_secs() / 60;
+        let message = match (said, kept) {
+            (Said::AlmostLost, Some(kept)) => format!(
+                "table {table} is {} minutes late, and the log keeps records for {} minutes only: {why}",
+                minutes(age),
+                minutes(kept)
+            ),
+            _ => format!("table {table} is {} minutes late: {why}", minutes(age)),
+        };
+        tracing::error!(stream = %id, table, code = %code::ARCHIVE_LATE, "{message}");
+        let now = now_us();
+        let since = Time(now.saturating_sub(i64::try_from(age.as_micros()).unwrap_or(0)));
+        let at = Time(now);
+        let mut attributes = Map::new();
+        attributes.insert("table".into(), table.into());
+        attributes.insert("node_id".into(), self.node_id.clone().into());
+        attributes.insert("since".into(), json!(since));
+        if let Some(trouble) = lane.trouble() {
+            attributes.insert("code".into(), trouble.code.to_string().into());
+        }
+        let place = Position { topic: table, partition: -1, offset: now };
+        // It comes of no record: the offset is none that exists.
+        let origin = alert::RecordOrigin { topic: topics.raw.to_string(), partition: 0, offset: -1, timestamp: at };
+        let alert = Alert {
+            id: Id::of_alert(id, &name, RULE, place),
+            tenant: id.tenant.clone(),
+            stream: id.stream.clone(),
+            plugin: alert::Plugin { name, version: env!("CARGO_PKG_VERSION").to_owned(), digest: String::new() },
+            rule: RULE.to_owned(),
+            severity: if said == Said::AlmostLost { Severity::Critical } else { Severity::Warning },
+            message,
+            agent: None,
+            key: None,
+            attributes,
+            event: Map::new(),
+            origin,
+            event_time: at,
+            detected_at: at,
+            halt: false,
+            stages: alert::Stages { received: at, checked: at, judged: at, delivered: at },
+        };
+        let mut json = Vec::new();
+        alert.write_json(&mut json);
+        let mut records = RecordsBuilder::default();
+        records.push(now / 1000, None, Some(&json), &[]);
+        let append = Append { topic: Arc::clone(&topics.alerts), partition: 0, records: records.finish() };
+        self.waiting.push(Delivery { appends: vec![append], commits: Vec::new() });
+    }
+
+    /// Writes what waits; what the log does not take now is tried with the next look.
+    fn write(&mut self) {
+        if let Some(ticket) = &mut self.under_way {
+            match ticket.try_wait() {
+                None => return,
+                Some(Ok(_)) => drop(self.waiting.drain(..1)),
+                Some(Err(error)) => tracing::warn!(%error, "that the archive is late could not be written yet"),
+            }
+            self.under_way = None;
+        }
+        let Some(next) = self.waiting.first() else { return };
+        if self.sink.is_none() {
+            self.sink = self.log.sink().ok();
+        }
+        self.under_way = self.sink.as_ref().and_then(|sink| sink.try_submit(next.clone()).ok());
+    }
+}
