@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::catalog::{Catalog, Pointers, Rest, Sql};
 use crate::hook::Hook;
+use crate::snapshot::Known;
 use crate::storage;
 use crate::{CatalogSettings, Error, Result, Settings};
 
@@ -16,6 +17,7 @@ struct Inner {
     catalog: Box<dyn Catalog>,
     settings: Settings,
     hook: Hook,
+    retention: Known,
 }
 
 impl Archive {
@@ -44,7 +46,7 @@ impl Archive {
             storage::prove(&settings.warehouse, &settings.storage).await?;
         }
         catalog.list().await?;
-        Ok(Self(Arc::new(Inner { catalog, settings: settings.clone(), hook })))
+        Ok(Self(Arc::new(Inner { catalog, settings: settings.clone(), hook, retention: Known::default() })))
     }
 
     /// An archive on files and pointers of a test.
@@ -52,7 +54,7 @@ impl Archive {
     pub(crate) fn of(settings: Settings, pointers: Arc<dyn Pointers>, files: iceberg::io::FileIO) -> Self {
         let hook = Hook::default();
         let catalog = Box::new(Sql::new("phronis", &settings, pointers, files, hook.clone()));
-        Self(Arc::new(Inner { catalog, settings, hook }))
+        Self(Arc::new(Inner { catalog, settings, hook, retention: Known::default() }))
     }
 
     /// Who knows the tables.
@@ -70,6 +72,11 @@ impl Archive {
     pub fn with_hook(self, hook: fn(&'static str)) -> Self {
         self.0.hook.set(hook);
         self
+    }
+
+    /// What is known of the retention of tables.
+    pub(crate) fn retention(&self) -> &Known {
+        &self.0.retention
     }
 
     /// Passes a place between two steps of a commit.

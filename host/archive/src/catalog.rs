@@ -129,4 +129,4 @@ impl From<PointerError> for Error {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -4,6 +4,7 @@
 //! the newest state: an append in between is fine, a file that vanished stops only what needed it. Nothing here touches the
 //! progress of the archive branch, nor a file that a commit under way may name: those are safe by their age.
 
+mod compact;
 mod expire;
 mod merge;
 mod orphans;
@@ -140,6 +141,7 @@ impl Archive {
         expire::run(self, &base, upkeep, &mut report).await?;
         orphans::run(self, &base, &mut report).await?;
         merge::run(self, table, &mut report).await?;
+        compact::run(self, table, upkeep, &mut report).await?;
         Ok(report)
     }
 
@@ -153,8 +155,10 @@ impl Archive {
         let now = now_ms();
         plan.expire = expire::plan(base, upkeep, now)?;
         plan.delete = reach.only_of(&plan.expire);
+        expire::note(base, upkeep, now, &mut plan);
         orphans::plan(self, base, &reach, upkeep, now, &mut plan).await?;
         merge::plan(base, upkeep, &mut plan).await?;
+        compact::plan(base, upkeep, &mut plan).await?;
         Ok(plan)
     }
 
@@ -260,28 +264,5 @@ fn runs<T>(mut items: Vec<T>, size: impl Fn(&T) -> u64, full: impl Fn(&[T]) -> b
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn cut(sizes: &[u64]) -> Vec<Vec<u64>> {
-        runs(sizes.to_vec(), |size| *size, |run| run.iter().sum::<u64>() >= 100, 4)
-    }
-
-    #[test]
-    fn what_is_like_in_size_is_joined() {
-        assert_eq!(cut(&[3, 1, 2, 2]), [[1, 2, 2, 3]]);
-        assert!(cut(&[1, 2, 3]).is_empty(), "too few");
-        assert!(cut(&[]).is_empty());
-    }
-
-    #[test]
-    fn a_large_one_is_not_rewritten_for_small_ones() {
-        assert_eq!(cut(&[1, 1, 1, 1, 90]), [[1, 1, 1, 1]]);
-        assert_eq!(cut(&[1, 1, 1, 1, 8]), [[1, 1, 1, 1, 8]]);
-    }
-
-    #[test]
-    fn a_full_run_ends() {
-        assert_eq!(cut(&[60, 60, 60, 60]), [[60, 60], [60, 60]]);
-    }
-}
+#[path = "maintain/tests.rs"]
+mod tests;

@@ -4,9 +4,8 @@
 //! Nothing here changes the table: that is [`Catalog::commit`](crate::Catalog::commit). Files of a change that is known not to
 //! have been committed are removed with [`Change::undo`]; those of an unknown outcome must stay.
 
-#![allow(dead_code, reason = "replacing files is for upkeep, which builds on this")]
-
 mod manifests;
+mod retention;
 mod summary;
 
 use std::collections::{HashMap, HashSet};
@@ -15,16 +14,16 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use iceberg::spec::{
     DataFile, MAIN_BRANCH, ManifestContentType, ManifestFile, ManifestListWriter, Operation, Snapshot,
-    SnapshotReference, SnapshotRetention, SnapshotSummaryCollector, Summary,
+    SnapshotReference, SnapshotSummaryCollector, Summary,
 };
 use iceberg::table::Table;
 use iceberg::{TableRequirement, TableUpdate};
-use serde::Deserialize;
 use uuid::Uuid;
 
 use crate::{Archive, Error, Result};
 
 pub(crate) use manifests::{load as load_manifest, of_current as current_manifests};
+pub(crate) use retention::{Known, references};
 
 /// What is handed to the catalog.
 #[derive(Debug)]
@@ -214,6 +213,7 @@ impl<'a> Draft<'a> {
         writer.close().await.map_err(of)?;
         self.archive.pass("archive-list-written");
 
+        let timestamp = timestamp(self.base);
         let mut all = properties;
         all.extend(self.summary.build());
         summary::add_totals(&mut all, metadata.current_snapshot().map(|snapshot| snapshot.summary()));
@@ -224,9 +224,11 @@ impl<'a> Draft<'a> {
             .with_sequence_number(sequence)
             .with_summary(Summary { operation, additional_properties: all })
             .with_schema_id(metadata.current_schema_id())
-            .with_timestamp_ms(timestamp(self.base))
+            .with_timestamp_ms(timestamp)
             .build();
-        let reference = SnapshotReference::new(self.id, retention(self.base)?);
+        let retention = self.archive.retention().of(self.base)?;
+        self.archive.retention().expect(self.base, timestamp, self.id, &retention);
+        let reference = SnapshotReference::new(self.id, retention);
         Ok(Change {
             updates: vec![
                 TableUpdate::AddSnapshot { snapshot },
@@ -259,22 +261,4 @@ fn timestamp(base: &Table) -> i64 {
     let now = i64::try_from(now).unwrap_or(i64::MAX);
     let before = base.metadata().current_snapshot().map_or(0, |snapshot| snapshot.timestamp_ms());
     now.max(before.saturating_add(1))
-}
-
-/// How long snapshots of `main` are kept: whoever set it, a commit does not change it.
-fn retention(base: &Table) -> Result<SnapshotRetention> {
-    let set = references(base)?.remove(MAIN_BRANCH).map(|reference| reference.retention);
-    Ok(set.unwrap_or_else(|| SnapshotRetention::branch(None, None, None)))
-}
-
-/// All branches and tags. iceberg shows them in no other way than in the metadata's JSON.
-pub(crate) fn references(base: &Table) -> Result<HashMap<String, SnapshotReference>> {
-    #[derive(Deserialize)]
-    struct Shown {
-        #[serde(default)]
-        refs: HashMap<String, SnapshotReference>,
-    }
-    let failed = |error| Error::failed("reading the references of a table", error);
-    let json = serde_json::to_vec(base.metadata()).map_err(failed)?;
-    serde_json::from_slice::<Shown>(&json).map(|shown| shown.refs).map_err(failed)
 }

@@ -8,8 +8,22 @@ use iceberg::TableUpdate;
 use iceberg::spec::{MAIN_BRANCH, SnapshotRetention};
 use iceberg::table::Table;
 
-use super::{ATTEMPTS, Report, Upkeep, commit_metadata, millis, reach};
+use super::{ATTEMPTS, Plan, Report, Upkeep, commit_metadata, millis, reach};
 use crate::{Archive, CommitError, Error, Result, snapshot};
+
+/// Says when the number of snapshots, not their age, is why some go.
+pub(super) fn note(base: &Table, upkeep: &Upkeep, now: i64, plan: &mut Plan) {
+    let since = now.saturating_sub(millis(upkeep.keep_for));
+    let is_young = |id: &&i64| base.metadata().snapshot_by_id(**id).is_some_and(|found| found.timestamp_ms() >= since);
+    let young = plan.expire.iter().filter(is_young).count();
+    if young > 0 {
+        plan.notes.push(format!(
+            "{young} of the snapshots that go are younger than they should be: no more than {} are kept, because each commit \
+             writes what is known of all; commit less often to look back further",
+            upkeep.keep_at_most
+        ));
+    }
+}
 
 /// The snapshots that are not kept, oldest first.
 pub(super) fn plan(base: &Table, upkeep: &Upkeep, now: i64) -> Result<Vec<i64>> {
@@ -82,13 +96,13 @@ pub(super) async fn run(archive: &Archive, base: &Table, upkeep: &Upkeep, report
         }
         let updates = vec![TableUpdate::RemoveSnapshots { snapshot_ids: expired.clone() }];
         match commit_metadata(archive, &current, updates).await {
-            Ok(()) => return delete(archive, &current, &expired, report).await,
+            Ok(()) => return delete(archive, &current, expired, report).await,
             Err(CommitError::Conflict) => {}
             Err(CommitError::Failed(error)) => return Err(error),
             Err(CommitError::Unknown(error)) => {
                 let now = archive.loaded(table).await?;
                 if expired.iter().all(|id| now.metadata().snapshot_by_id(*id).is_none()) {
-                    return delete(archive, &current, &expired, report).await;
+                    return delete(archive, &current, expired, report).await;
                 }
                 report.skipped.push(format!("expiry: whether it took place is not known: {error}"));
                 return Ok(());
@@ -101,10 +115,15 @@ pub(super) async fn run(archive: &Archive, base: &Table, upkeep: &Upkeep, report
 
 /// Deletes what only the removed snapshots needed. `before` is the state from which they were removed, so that nothing
 /// that came later can be missed: it descends from snapshots that are kept.
-async fn delete(archive: &Archive, before: &Table, expired: &[i64], report: &mut Report) -> Result<()> {
+async fn delete(archive: &Archive, before: &Table, expired: Vec<i64>, report: &mut Report) -> Result<()> {
     report.expired = expired.len();
     archive.pass("archive-expired");
-    let doomed = reach::of(before).await?.only_of(expired);
+    let is_as_planned =
+        expired == report.plan.expire && before.metadata().current_snapshot_id() == report.plan.snapshot;
+    let doomed = match is_as_planned {
+        true => report.plan.delete.clone(),
+        false => reach::of(before).await?.only_of(&expired),
+    };
     let count = doomed.len();
     let deleted = before.file_io().delete_stream(futures::stream::iter(doomed)).await;
     if let Err(error) = deleted {

@@ -1,0 +1,163 @@
+//! Small files of a partition become few large ones, with the same rows in the order of their time.
+//!
+//! Each group is a commit of its own, so that one that loses a file stops no other. A table in which others delete rows
+//! by delete files is left alone: rewriting could bring rows back.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use futures::TryStreamExt as _;
+use iceberg::arrow::schema_to_arrow_schema;
+use iceberg::scan::FileScanTask;
+use iceberg::spec::{DataFile, ManifestContentType};
+use iceberg::table::Table;
+use uuid::Uuid;
+
+use super::{Done, Group, Plan, Report, Upkeep, commit, marked, runs};
+use crate::files::{Names, Target};
+use crate::schema;
+use crate::{Archive, Error, Result, Span, WriteOptions, snapshot};
+
+/// Part of the wanted size from which on a file is large enough.
+const ENOUGH: u64 = 75;
+
+/// Finds files that are worth rewriting.
+pub(super) async fn plan(base: &Table, upkeep: &Upkeep, plan: &mut Plan) -> Result<()> {
+    let Some(files) = small_files(base, upkeep).await? else {
+        plan.notes.push("files stay as they are: the table has delete files, which others wrote".to_owned());
+        return Ok(());
+    };
+    if span(base).is_none() {
+        plan.notes.push("files stay as they are: the table is partitioned in a way that is not ours".to_owned());
+        return Ok(());
+    }
+    let spec = base.metadata().default_partition_spec();
+    let mut partitions: BTreeMap<String, Vec<DataFile>> = BTreeMap::new();
+    for file in files {
+        let partition = spec.partition_to_path(file.partition(), Arc::clone(base.metadata().current_schema()));
+        partitions.entry(partition).or_default().push(file);
+    }
+    let sum = |run: &[DataFile], of: fn(&DataFile) -> u64| run.iter().map(of).sum::<u64>();
+    let full = |run: &[DataFile]| {
+        sum(run, DataFile::file_size_in_bytes) >= upkeep.file_bytes
+            || sum(run, DataFile::record_count) >= upkeep.max_rows
+    };
+    for (partition, files) in partitions {
+        for run in runs(files, DataFile::file_size_in_bytes, full, upkeep.min_files.max(2)) {
+            plan.compact.push(Group {
+                partition: partition.clone(),
+                bytes: sum(&run, DataFile::file_size_in_bytes),
+                rows: sum(&run, DataFile::record_count),
+                files: run.into_iter().map(|file| file.file_path().to_owned()).collect(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// The small files of the newest snapshot that are divided as new ones are; none when there are delete files.
+async fn small_files(base: &Table, upkeep: &Upkeep) -> Result<Option<Vec<DataFile>>> {
+    let spec = base.metadata().default_partition_spec_id();
+    let enough = upkeep.file_bytes.saturating_mul(ENOUGH) / 100;
+    let mut found = Vec::new();
+    for manifest in snapshot::current_manifests(base).await? {
+        if manifest.content == ManifestContentType::Deletes {
+            return Ok(None);
+        }
+        if manifest.partition_spec_id != spec {
+            continue;
+        }
+        let entries = snapshot::load_manifest(base, &manifest).await?;
+        let is_small = |file: &&DataFile| file.file_size_in_bytes() < enough && file.record_count() < upkeep.max_rows;
+        found.extend(entries.alive().map(|entry| entry.data_file()).filter(is_small).cloned());
+    }
+    Ok(Some(found))
+}
+
+/// Rewrites what was planned.
+pub(super) async fn run(archive: &Archive, table: &str, upkeep: &Upkeep, report: &mut Report) -> Result<()> {
+    for group in report.plan.compact.clone() {
+        let base = archive.loaded(table).await?;
+        let wanted: HashSet<String> = group.files.iter().cloned().collect();
+        let Some(files) = small_files(&base, upkeep).await? else { return Ok(()) };
+        let inputs: Vec<DataFile> = files.into_iter().filter(|file| wanted.contains(file.file_path())).collect();
+        if inputs.len() != wanted.len() {
+            report.skipped.push(format!("{}: a file is not in the table any more", group.partition));
+            continue;
+        }
+        let target = target(&base, upkeep)?;
+        let rows = read(&base, &inputs).await?;
+        let added = Arc::clone(&target).write(archive, Names::new(Uuid::now_v7()), rows).await?;
+        let count = |files: &[DataFile]| files.iter().map(DataFile::record_count).sum::<u64>();
+        if count(&added) != count(&inputs) {
+            target.delete(&added).await;
+            let reason = format!("{} rows became {} in {}", count(&inputs), count(&added), group.partition);
+            return Err(Error::Failed { doing: "rewriting files".to_owned(), reason, source: None });
+        }
+        let build = async |base: &Table| {
+            let has_deletes = small_files(base, upkeep).await?.is_none();
+            if has_deletes || !target.is_of(base.metadata()) {
+                return Ok(None);
+            }
+            snapshot::replace(archive, base, &wanted, added.clone(), marked("compaction")).await
+        };
+        match commit(archive, table, build).await {
+            Ok(Done::Committed) => report.compacted += wanted.len(),
+            // Its files may yet be committed: they stay, and become orphans if not.
+            Ok(Done::Unknown(why)) => report.skipped.push(format!("{}: {why}", group.partition)),
+            Ok(Done::Dropped(why)) => {
+                target.delete(&added).await;
+                report.skipped.push(format!("{}: {why}", group.partition));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// What one file of the table spans, if that is something that we write.
+fn span(base: &Table) -> Option<Span> {
+    [Span::Day, Span::Hour].into_iter().find(|span| schema::check_partitions(base.metadata(), *span).is_ok())
+}
+
+fn target(base: &Table, upkeep: &Upkeep) -> Result<Arc<Target>> {
+    let failed = |error| Error::failed("reading a table's columns", error);
+    let columns = schema_to_arrow_schema(base.metadata().current_schema()).map_err(failed)?;
+    let foreign = || Error::Table {
+        table: base.identifier().name().to_owned(),
+        reason: "it is partitioned in a way that is not ours".to_owned(),
+    };
+    let span = span(base).ok_or_else(foreign)?;
+    let file_bytes = usize::try_from(upkeep.file_bytes).unwrap_or(usize::MAX);
+    let options = WriteOptions { span, file_bytes, ..WriteOptions::default() };
+    Ok(Arc::new(Target::new(base, &columns, &options)))
+}
+
+/// The rows of files, in the columns that the table has now.
+async fn read(base: &Table, files: &[DataFile]) -> Result<Vec<arrow_array::RecordBatch>> {
+    let metadata = base.metadata();
+    let schema = metadata.current_schema();
+    let ids: Vec<i32> = schema.as_struct().fields().iter().map(|field| field.id).collect();
+    let spec = Arc::clone(metadata.default_partition_spec());
+    let task = |file: &DataFile| {
+        FileScanTask::builder()
+            .with_file_size_in_bytes(file.file_size_in_bytes())
+            .with_start(0)
+            .with_length(file.file_size_in_bytes())
+            .with_record_count(Some(file.record_count()))
+            .with_data_file_path(file.file_path().to_owned())
+            .with_data_file_format(file.file_format())
+            .with_schema(Arc::clone(schema))
+            .with_project_field_ids(ids.clone())
+            .with_partition(Some(file.partition().clone()))
+            .with_partition_spec(Some(Arc::clone(&spec)))
+            .with_case_sensitive(true)
+            .build()
+    };
+    let tasks: Vec<iceberg::Result<FileScanTask>> = files.iter().map(|file| Ok(task(file))).collect();
+    let place = files.first().map(|file| file.file_path().to_owned()).unwrap_or_default();
+    let of = |error| Error::of("reading files to rewrite", &place, error);
+    let reader = base.reader_builder().with_data_file_concurrency_limit(2).build();
+    let stream = reader.read(Box::pin(futures::stream::iter(tasks))).map_err(of)?.stream();
+    stream.try_collect().await.map_err(of)
+}
