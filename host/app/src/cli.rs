@@ -46,6 +46,7 @@ enum Command {
     Audit(commands::audit::Args),
     Letters(commands::letters::Args),
     Breaker(commands::breaker::Args),
+    Archive(commands::archive::Args),
     Explain(commands::explain::Args),
     #[command(hide = true)]
     CompileComponent,
@@ -101,6 +102,7 @@ impl Command {
             Self::Audit(args) => block_on(commands::audit::run(&args)),
             Self::Letters(args) => block_on(commands::letters::run(args)),
             Self::Breaker(args) => block_on(commands::breaker::run(args)),
+            Self::Archive(args) => block_on_threads(commands::archive::run(args)),
             Self::Explain(args) => commands::explain::run(&args),
             Self::CompileComponent => commands::compile_component::run(),
         }
@@ -115,6 +117,22 @@ fn block_on(command: impl Future<Output = Outcome>) -> Outcome {
             _ = tokio::signal::ctrl_c() => Ok(Exit::Interrupted),
         }
     })
+}
+
+/// The same for a command that has work for more than one core.
+fn block_on_threads(command: impl Future<Output = Outcome>) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Exit::NotReachable, format!("cannot start: {error}")))?;
+    let outcome = runtime.block_on(async {
+        tokio::select! {
+            outcome = command => outcome,
+            _ = tokio::signal::ctrl_c() => Ok(Exit::Interrupted),
+        }
+    });
+    runtime.shutdown_background();
+    outcome
 }
 
 /// Runs a command that sees to Ctrl-C itself.

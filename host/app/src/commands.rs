@@ -1,6 +1,7 @@
 //! The commands, one file each: its arguments, and a `run` that does it.
 
 pub mod agents;
+pub mod archive;
 pub mod audit;
 pub mod breaker;
 pub mod check;

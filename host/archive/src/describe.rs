@@ -33,6 +33,8 @@ pub struct Described {
     pub snapshots: u64,
     /// Where its files are.
     pub location: String,
+    /// The file of its newest metadata, for engines that read without a catalog.
+    pub metadata: Option<String>,
 }
 
 /// A column.
@@ -104,6 +106,7 @@ pub fn describe(name: &TableName, table: &Table) -> Described {
         committed_at: newest.map(|snapshot| time(snapshot)),
         snapshots: u64::try_from(metadata.snapshots().count()).unwrap_or_default(),
         location: metadata.location().to_owned(),
+        metadata: table.metadata_location().map(str::to_owned),
     }
 }
 
