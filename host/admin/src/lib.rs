@@ -7,6 +7,7 @@
 
 mod access;
 mod agents;
+mod archive;
 mod audit;
 mod body;
 mod breakers;
@@ -27,6 +28,7 @@ mod pages;
 mod paging;
 mod plugins;
 mod problem;
+mod query;
 mod records;
 mod redrives;
 mod routes;

@@ -30,6 +30,7 @@ use crate::streams;
         (name = "agents", description = "who may act: halts and resets"),
         (name = "breakers", description = "what is left alone because it fails"),
         (name = "topics", description = "what is in the log"),
+        (name = "archive", description = "what passed through, for ever"),
         (name = "health", description = "how the host is, and which others there are"),
     ),
     components(schemas(Applied, Changed)),

@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use metrics_exporter_prometheus::PrometheusHandle;
+use phronis_archive::query::Limits;
 use phronis_core::{Name, StreamId};
 use serde::Deserialize;
 
@@ -38,6 +39,8 @@ pub struct Options {
     pub max_guards: usize,
     /// Most readers of `GET /v1/topics/{topic}/records` at a time; each holds a thread.
     pub max_readers: usize,
+    /// What a query of the archive may take.
+    pub query: Limits,
     /// How long a request's head may take to arrive, also the longest idle time of a connection.
     pub head_timeout: Duration,
     /// How long a client may leave its receive window closed before it is dropped.
@@ -69,6 +72,7 @@ impl Options {
             max_listeners: 256,
             max_guards: 768,
             max_readers: 32,
+            query: Limits::new(std::env::temp_dir().join(format!("phronis-query-{}", std::process::id()))),
             head_timeout: Duration::from_secs(30),
             stall_timeout: Duration::from_secs(30),
             body_timeout: Duration::from_secs(20),

@@ -154,6 +154,11 @@ impl Problem {
         &self.0.detail
     }
 
+    /// The document, for the end of an answer that has begun.
+    pub(crate) fn as_value(&self, instance: &str) -> Value {
+        serde_json::to_value(self.document(instance)).unwrap_or_default()
+    }
+
     fn document(&self, instance: &str) -> Document {
         let Facts { code, status, detail, hint, is_retryable, problems, more, .. } = &*self.0;
         Document {
@@ -305,6 +310,15 @@ fn usual_status(code: Code) -> StatusCode {
         (code::LETTER_VERSION_GONE, StatusCode::GONE),
         (code::NO_LETTER_MEANT, StatusCode::CONFLICT),
         (code::LETTER_EVENT_GONE, StatusCode::GONE),
+        (code::QUERY_REFUSED, StatusCode::FORBIDDEN),
+        (code::QUERY_NO_TABLE, StatusCode::NOT_FOUND),
+        (code::QUERY_ROWS, StatusCode::UNPROCESSABLE_ENTITY),
+        (code::QUERY_BYTES, StatusCode::UNPROCESSABLE_ENTITY),
+        (code::QUERY_MEMORY, StatusCode::UNPROCESSABLE_ENTITY),
+        (code::QUERY_TIME, StatusCode::UNPROCESSABLE_ENTITY),
+        (code::QUERY_BUSY, StatusCode::TOO_MANY_REQUESTS),
+        (code::QUERY_FAILED, StatusCode::SERVICE_UNAVAILABLE),
+        (code::ARCHIVE_OFF, StatusCode::SERVICE_UNAVAILABLE),
     ];
     TABLE.iter().find(|(known, _)| *known == code).map_or(StatusCode::BAD_REQUEST, |(_, status)| *status)
 }

@@ -12,8 +12,8 @@ use utoipa_axum::routes;
 use crate::problem::Problem;
 use crate::state::App;
 use crate::{
-    access, agents, audit, breakers, browser, events, health, home, hosts, letters, live, observe, once, openapi,
-    pages, plugins, problem, records, redrives, streams, topics,
+    access, agents, archive, audit, breakers, browser, events, health, home, hosts, letters, live, observe, once,
+    openapi, pages, plugins, problem, query, records, redrives, streams, topics,
 };
 
 /// Routes that look themselves at who asks: nothing in them holds bytes of events.
@@ -55,6 +55,10 @@ fn read() -> OpenApiRouter<App> {
         .routes(routes!(letters::dry_run::dry_run))
         .routes(routes!(redrives::list))
         .routes(routes!(redrives::show))
+        .routes(routes!(archive::tables))
+        .routes(routes!(archive::table))
+        .routes(routes!(archive::snapshots))
+        .routes(routes!(query::ask))
         .route_layer(from_fn(access::needs_read))
 }
 

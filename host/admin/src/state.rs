@@ -2,8 +2,9 @@
 
 use std::net::SocketAddr;
 use std::ops::Deref;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
+use phronis_archive::query::Engine;
 use phronis_pipeline::Handle;
 use serde_json::Value;
 use tokio::sync::{Semaphore, watch};
@@ -39,6 +40,8 @@ pub(crate) struct Shared {
     pub(crate) guards: Arc<Semaphore>,
     /// Answers to requests that are carried out once.
     pub(crate) answers: Answers,
+    /// What answers queries, once one was asked.
+    pub(crate) queries: Mutex<Option<Arc<Engine>>>,
     /// The OpenAPI document without the streams' event schemas.
     pub(crate) openapi: Value,
     /// What was configured.
@@ -69,6 +72,7 @@ impl App {
             listeners: permits(options.max_listeners),
             guards: permits(options.max_guards),
             answers: Answers::default(),
+            queries: Mutex::new(None),
             openapi,
             options,
             stopping,

@@ -10,6 +10,8 @@
 
 #[path = "http/agents.rs"]
 mod agents;
+#[path = "http/archive.rs"]
+mod archive;
 #[path = "http/client.rs"]
 mod client;
 #[path = "http/host.rs"]

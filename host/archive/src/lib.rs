@@ -20,6 +20,7 @@ mod name;
 mod plan;
 mod progress;
 pub mod query;
+mod read;
 mod schema;
 mod settings;
 mod snapshot;

@@ -109,16 +109,25 @@ pub struct Engine {
 /// Threads that queries run on.
 const THREADS: usize = 2;
 
+/// What the names of DataFusion's folders begin with.
+const SPILLED: &str = "datafusion-";
+
 /// How much a query's thread steps back behind those that move events, as in nice(1).
 const NICENESS: i32 = 10;
 
 impl Engine {
-    /// An engine with threads of its own. Queries that were killed left nothing in the spill folder after this.
+    /// An engine with threads of its own. What queries of a process that was killed left in the spill folder is removed:
+    /// the folder belongs to one engine.
     ///
     /// # Errors
     /// The threads cannot be started, or the spill folder cannot be made.
     pub fn new(archive: Archive, limits: Limits) -> std::io::Result<Self> {
         std::fs::create_dir_all(&limits.spill_dir)?;
+        for left in std::fs::read_dir(&limits.spill_dir)?.flatten() {
+            if left.file_name().to_string_lossy().starts_with(SPILLED) {
+                std::fs::remove_dir_all(left.path())?;
+            }
+        }
         let threads = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(THREADS)
             .thread_name("phronis-query")

@@ -1,8 +1,10 @@
 //! A whole host on a free port: embedded log, pipeline without plugins, and the server.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use phronis_admin::{Key, Options, Role, Server};
@@ -42,7 +44,7 @@ schema:
 pub(crate) struct Host {
     pub(crate) at: SocketAddr,
     pub(crate) log: embedded::Log,
-    _folder: TempDir,
+    folder: TempDir,
     stop: Option<oneshot::Sender<()>>,
     served: Option<JoinHandle<()>>,
     pipeline: Option<Pipeline>,
@@ -56,10 +58,15 @@ impl Host {
 
     /// A host that does only this.
     pub(crate) fn start_as(roles: &[phronis_pipeline::Role], change: impl FnOnce(&mut Options)) -> Self {
+        Self::begin(roles, false, change)
+    }
+
+    fn begin(roles: &[phronis_pipeline::Role], is_archived: bool, change: impl FnOnce(&mut Options)) -> Self {
         let folder = TempDir::new().unwrap();
         let log = embedded::Log::open(embedded::Options::new(folder.path().join("log"))).unwrap();
-        let pipeline = pipeline(&folder, &log, roles);
+        let pipeline = pipeline(&folder, &log, roles, is_archived);
         let mut options = Options::new("127.0.0.1:0".parse().unwrap(), recorder());
+        options.query.spill_dir = folder.path().join("spill");
         change(&mut options);
         let server = Server::bind(options, pipeline.handle()).unwrap();
         let at = server.local_addr();
@@ -68,7 +75,7 @@ impl Host {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
             runtime.block_on(server.run(async { drop(stopped.await) })).unwrap();
         });
-        Self { at, log, _folder: folder, stop: Some(stop), served: Some(served), pipeline: Some(pipeline) }
+        Self { at, log, folder, stop: Some(stop), served: Some(served), pipeline: Some(pipeline) }
     }
 
     /// Tells the server to stop and waits until it has.
@@ -90,6 +97,25 @@ impl Host {
         let append = Append { topic: topic.into(), partition: 0, records: records.finish() };
         let delivery = Delivery { appends: vec![append], commits: Vec::new() };
         self.log.sink().unwrap().submit(delivery).unwrap().wait().unwrap();
+    }
+
+    /// A host with an archive in its folder; nothing is archived by itself.
+    pub(crate) fn start_archived(change: impl FnOnce(&mut Options)) -> Self {
+        Self::begin(&[phronis_pipeline::Role::Serve], true, change)
+    }
+
+    /// Waits until the archive can be asked.
+    pub(crate) fn until_archive_answers(&self) {
+        let until = std::time::Instant::now() + crate::client::HANGS;
+        while self.pipeline.as_ref().unwrap().handle().archive().is_none() {
+            assert!(std::time::Instant::now() < until, "the archive was not opened");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Where all of it is.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// What it keeps beside the log.
@@ -119,7 +145,7 @@ impl Drop for Host {
 pub(crate) fn bind(change: impl FnOnce(&mut Options)) -> Result<Server, phronis_admin::Error> {
     let folder = TempDir::new().unwrap();
     let log = embedded::Log::open(embedded::Options::new(folder.path().join("log"))).unwrap();
-    let pipeline = pipeline(&folder, &log, &phronis_pipeline::Role::ALL);
+    let pipeline = pipeline(&folder, &log, &phronis_pipeline::Role::ALL, false);
     let mut options = Options::new("127.0.0.1:0".parse().unwrap(), recorder());
     change(&mut options);
     let server = Server::bind(options, pipeline.handle());
@@ -128,7 +154,7 @@ pub(crate) fn bind(change: impl FnOnce(&mut Options)) -> Result<Server, phronis_
     server
 }
 
-fn pipeline(folder: &TempDir, log: &embedded::Log, roles: &[phronis_pipeline::Role]) -> Pipeline {
+fn pipeline(folder: &TempDir, log: &embedded::Log, roles: &[phronis_pipeline::Role], is_archived: bool) -> Pipeline {
     let contract = Arc::new(Contract::parse(CONTRACT, "readings.yaml").unwrap());
     let streams = ["sensors", "agents", "acme.press"];
     let streams = streams.map(|id| stream::Options::new(id.parse().unwrap(), Arc::clone(&contract)));
@@ -146,9 +172,28 @@ fn pipeline(folder: &TempDir, log: &embedded::Log, roles: &[phronis_pipeline::Ro
         state_dir: folder.path().join("state"),
         store: phronis_store::conformance::local(folder.path()),
         agents_file: folder.path().join("agents.halted"),
-        archive: None,
+        archive: is_archived.then(|| phronis_pipeline::archive::Options {
+            settings: archive_settings(folder.path()),
+            write: phronis_archive::WriteOptions::default(),
+            commit_every: Duration::from_secs(60),
+            memory: 64 << 20,
+            late_after: Duration::from_secs(600),
+            skips_gaps: false,
+            upkeep_every: None,
+            upkeep: phronis_archive::Upkeep::default(),
+        }),
     };
     Pipeline::start(options, Arc::new(log.clone()), engine).unwrap()
+}
+
+/// An archive in a folder.
+pub(crate) fn archive_settings(folder: &Path) -> phronis_archive::Settings {
+    phronis_archive::Settings {
+        namespace: phronis_archive::NAMESPACE.to_owned(),
+        catalog: phronis_archive::CatalogSettings::Sql { name: "phronis".to_owned() },
+        warehouse: format!("file://{}", folder.join("warehouse").display()),
+        storage: std::collections::BTreeMap::new(),
+    }
 }
 
 /// A key; the secret is its name.

@@ -141,6 +141,7 @@ pub(super) fn admin_options(config: &Config, metrics: PrometheusHandle) -> Resul
     let mut options = phronis_admin::Options::new(http.listen, metrics);
     options.allowed_hosts.clone_from(&http.allowed_hosts);
     options.allowed_origins.clone_from(&http.allowed_origins);
+    options.query.spill_dir = config.data_dir.join("query");
     options.max_body = usize::try_from(http.max_body.0).unwrap_or(usize::MAX);
     for key in &http.keys {
         options.keys.push(phronis_admin::Key {

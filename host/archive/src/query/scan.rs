@@ -7,7 +7,6 @@ use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
-use arrow_array::{RecordBatch, RecordBatchOptions};
 use arrow_schema::SchemaRef;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::stats::Precision;
@@ -19,14 +18,15 @@ use datafusion::physical_expr::EquivalenceProperties;
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties};
-use futures::{TryStreamExt, stream};
+use futures::TryStreamExt;
 use iceberg::Runtime;
-use iceberg::arrow::{ArrowReaderBuilder, schema_to_arrow_schema};
+use iceberg::arrow::schema_to_arrow_schema;
 use iceberg::io::FileIO;
 use iceberg::scan::FileScanTask;
 use iceberg::table::Table;
 
 use super::predicate;
+use crate::read::Reader;
 
 /// A snapshot of a table.
 #[derive(Debug)]
@@ -208,18 +208,8 @@ impl ExecutionPlan for Scan {
     fn execute(&self, partition: usize, _: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let files = self.lanes.get(partition).cloned().unwrap_or_default();
         // One file at a time: a lane is one thread's work, and open files hold memory that no pool counts.
-        let reader = ArrowReaderBuilder::new(self.io.clone(), self.runtime.clone())
-            .with_data_file_concurrency_limit(1)
-            .with_row_group_filtering_enabled(true)
-            .with_batch_size(self.batch_rows)
-            .build();
-        let files = Box::pin(stream::iter(files.into_iter().map(Ok)));
-        let batches = reader.read(files).map_err(external)?.stream();
-        let schema = Arc::clone(&self.schema);
-        let batches = batches.map_err(external).and_then(move |batch| {
-            let fitted = fitted(batch, &schema);
-            async move { fitted }
-        });
+        let (io, runtime, schema) = (self.io.clone(), self.runtime.clone(), Arc::clone(&self.schema));
+        let batches = Reader { io, runtime, rows: self.batch_rows, schema }.read(files).map_err(external);
         Ok(Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), batches)))
     }
 
@@ -230,12 +220,4 @@ impl ExecutionPlan for Scan {
         }
         Ok(statistics)
     }
-}
-
-/// The batch with the schema that was promised: without the column that was only read for counting.
-fn fitted(batch: RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
-    let rows = batch.num_rows();
-    let columns = batch.columns().iter().take(schema.fields().len()).map(Arc::clone).collect();
-    let options = RecordBatchOptions::new().with_row_count(Some(rows));
-    Ok(RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)?)
 }
