@@ -6,6 +6,8 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
+use arrow_array::RecordBatch;
+use arrow_schema::Schema;
 use futures::TryStreamExt as _;
 use iceberg::arrow::schema_to_arrow_schema;
 use iceberg::scan::FileScanTask;
@@ -15,8 +17,12 @@ use uuid::Uuid;
 
 use super::{Done, Group, Plan, Report, Upkeep, commit, marked, runs};
 use crate::files::{Names, Target};
+use crate::read::Reader;
 use crate::schema;
 use crate::{Archive, Error, Result, Span, WriteOptions, snapshot};
+
+/// Rows of a batch as it comes from a file.
+const BATCH_ROWS: usize = 8192;
 
 /// Part of the wanted size from which on a file is large enough.
 const ENOUGH: u64 = 75;
@@ -121,8 +127,6 @@ fn span(base: &Table) -> Option<Span> {
 }
 
 fn target(base: &Table, upkeep: &Upkeep) -> Result<Arc<Target>> {
-    let failed = |error| Error::failed("reading a table's columns", error);
-    let columns = schema_to_arrow_schema(base.metadata().current_schema()).map_err(failed)?;
     let foreign = || Error::Table {
         table: base.identifier().name().to_owned(),
         reason: "it is partitioned in a way that is not ours".to_owned(),
@@ -130,15 +134,21 @@ fn target(base: &Table, upkeep: &Upkeep) -> Result<Arc<Target>> {
     let span = span(base).ok_or_else(foreign)?;
     let file_bytes = usize::try_from(upkeep.file_bytes).unwrap_or(usize::MAX);
     let options = WriteOptions { span, file_bytes, ..WriteOptions::default() };
-    Ok(Arc::new(Target::new(base, &columns, &options)))
+    Ok(Arc::new(Target::new(base, &columns(base)?, &options)))
 }
 
-/// The rows of files, in the columns that the table has now.
-async fn read(base: &Table, files: &[DataFile]) -> Result<Vec<arrow_array::RecordBatch>> {
+/// The columns that the table has now.
+fn columns(base: &Table) -> Result<Schema> {
+    let failed = |error| Error::failed("reading a table's columns", error);
+    schema_to_arrow_schema(base.metadata().current_schema()).map_err(failed)
+}
+
+/// The rows of files, in the columns that the table has now: one file after the other, so that no more of them is held twice.
+async fn read(base: &Table, files: &[DataFile]) -> Result<Vec<RecordBatch>> {
     let metadata = base.metadata();
     let schema = metadata.current_schema();
     let ids: Vec<i32> = schema.as_struct().fields().iter().map(|field| field.id).collect();
-    let spec = Arc::clone(metadata.default_partition_spec());
+    let spec = metadata.default_partition_spec();
     let task = |file: &DataFile| {
         FileScanTask::builder()
             .with_file_size_in_bytes(file.file_size_in_bytes())
@@ -150,14 +160,13 @@ async fn read(base: &Table, files: &[DataFile]) -> Result<Vec<arrow_array::Recor
             .with_schema(Arc::clone(schema))
             .with_project_field_ids(ids.clone())
             .with_partition(Some(file.partition().clone()))
-            .with_partition_spec(Some(Arc::clone(&spec)))
+            .with_partition_spec(Some(Arc::clone(spec)))
             .with_case_sensitive(true)
             .build()
     };
-    let tasks: Vec<iceberg::Result<FileScanTask>> = files.iter().map(|file| Ok(task(file))).collect();
     let place = files.first().map(|file| file.file_path().to_owned()).unwrap_or_default();
     let of = |error| Error::of("reading files to rewrite", &place, error);
-    let reader = base.reader_builder().with_data_file_concurrency_limit(2).build();
-    let stream = reader.read(Box::pin(futures::stream::iter(tasks))).map_err(of)?.stream();
-    stream.try_collect().await.map_err(of)
+    let runtime = iceberg::Runtime::try_current().map_err(of)?;
+    let reader = Reader { io: base.file_io().clone(), runtime, rows: BATCH_ROWS, schema: Arc::new(columns(base)?) };
+    reader.read(files.iter().map(task).collect()).try_collect().await.map_err(of)
 }
