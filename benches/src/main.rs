@@ -15,6 +15,7 @@ mod letters;
 mod memory_log;
 mod process;
 mod reload;
+mod replay;
 mod report;
 
 use std::path::{Path, PathBuf};
@@ -46,6 +47,7 @@ const SUITES: &[(&str, &[(&str, Bench)])] = &[
             ("kafka-peers", kafka::peers::run),
         ],
     ),
+    ("archive", &[("replay", replay::run)]),
 ];
 /// What runs when nothing is named: it needs this machine and nothing else.
 const DEFAULT: &str = "latest";

@@ -32,6 +32,7 @@ pages! {
     "PH6020" "PH6021" "PH6022" "PH6023" "PH6024" "PH6025"
     "PH6040" "PH6041" "PH6042"
     "PH6060" "PH6061" "PH6062" "PH6063" "PH6064" "PH6065" "PH6066" "PH6067" "PH6068" "PH6069" "PH6070" "PH6071" "PH6072"
+    "PH6080" "PH6081" "PH6082"
 }
 
 /// The heading of a page under which the hint stands.

@@ -47,6 +47,7 @@ enum Command {
     Letters(commands::letters::Args),
     Breaker(commands::breaker::Args),
     Archive(commands::archive::Args),
+    Replay(commands::replay::Args),
     Explain(commands::explain::Args),
     #[command(hide = true)]
     CompileComponent,
@@ -103,6 +104,7 @@ impl Command {
             Self::Letters(args) => block_on(commands::letters::run(args)),
             Self::Breaker(args) => block_on(commands::breaker::run(args)),
             Self::Archive(args) => block_on_threads(commands::archive::run(args)),
+            Self::Replay(args) => block_on_threads(commands::replay::run(args)),
             Self::Explain(args) => commands::explain::run(&args),
             Self::CompileComponent => commands::compile_component::run(),
         }

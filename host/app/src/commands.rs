@@ -13,6 +13,7 @@ pub mod letters;
 pub mod load;
 pub mod plugin;
 mod progress;
+pub mod replay;
 pub mod run;
 mod send;
 pub mod simulate;
@@ -28,6 +29,7 @@ use phronis_core::PluginId;
 use phronis_core::text::escape;
 use serde_json::Value;
 
+use crate::config::units::parse_duration;
 use crate::config::{Config, Overrides, load as load_config};
 use crate::failure::{Exit, Failure, Outcome};
 use crate::output::Format;
@@ -107,6 +109,16 @@ fn read_whole(file: &Path) -> Result<Vec<u8>, Failure> {
     };
     read.map_err(|error| Failure::usage(format!("cannot read {}: {error}", file.display())))?;
     Ok(bytes)
+}
+
+/// A moment, or how long ago it was, in microseconds since 1970.
+fn parse_moment(text: &str) -> Result<i64, String> {
+    if let Ok(at) = phronis_archive::query::time_ms(text) {
+        return Ok(at.saturating_mul(1000));
+    }
+    let ago = parse_duration(text).map_err(|_| "expected `2h`, `7d`, or a time such as 2026-01-31T12:00:00Z")?;
+    let ago = i64::try_from(ago.as_micros()).map_err(|error| error.to_string())?;
+    Ok(jiff::Timestamp::now().as_microsecond().saturating_sub(ago))
 }
 
 /// A time as hosts and files write it (RFC 3339, or a number since 1970), in milliseconds since 1970.

@@ -12,6 +12,7 @@ pub mod describe;
 mod encoding;
 mod error;
 mod files;
+pub mod history;
 mod hook;
 mod known;
 mod lookup;

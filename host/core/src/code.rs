@@ -198,6 +198,11 @@ codes! {
     QUERY_BUSY = 6070, "as many queries run as may";
     QUERY_FAILED = 6071, "the archive could not be read";
     ARCHIVE_OFF = 6072, "this host has no archive";
+
+    // 608x: replay
+    REPLAY_FIELD = 6080, "the archive does not hold what the plugin reads";
+    REPLAY_RANGE = 6081, "the time range of the replay is not one";
+    REPLAY_AGAINST = 6082, "there is nothing to compare the replay with";
 }
 
 #[cfg(test)]

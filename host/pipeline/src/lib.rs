@@ -22,6 +22,7 @@ mod meters;
 mod opening;
 pub mod plugins;
 mod readiness;
+pub mod replay;
 pub mod retry;
 mod roles;
 mod stage;

@@ -25,6 +25,8 @@ mod large;
 mod letters;
 #[path = "pipeline/opening.rs"]
 mod opening;
+#[path = "pipeline/replay.rs"]
+mod replay;
 #[path = "pipeline/room.rs"]
 mod room;
 #[path = "pipeline/settings.rs"]

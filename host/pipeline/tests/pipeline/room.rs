@@ -101,12 +101,7 @@ impl Room {
     }
 
     pub fn try_start(&self, options: Options) -> Result<Pipeline, phronis_pipeline::Error> {
-        let child = env!("CARGO_BIN_EXE_phronis-pipeline-compile-child");
-        let cache = self.folder.path().join("cache");
-        let mut engine = phronis_engine::Options::new(cache, Compiler::new(child, [] as [&str; 0]));
-        engine.compiler.cpu = PATIENCE;
-        engine.compiler.wall = PATIENCE;
-        Pipeline::start(options, Arc::new(self.away.clone()), Engine::new(engine).unwrap())
+        Pipeline::start(options, Arc::new(self.away.clone()), engine(&self.folder.path().join("cache")))
     }
 
     /// Drops the detector into a host's folder, in this version.
@@ -180,6 +175,20 @@ impl Room {
         }
         values
     }
+}
+
+/// An engine that compiles in the compile child, with patience.
+pub fn engine(cache: &Path) -> Engine {
+    let child = env!("CARGO_BIN_EXE_phronis-pipeline-compile-child");
+    let mut options = phronis_engine::Options::new(cache, Compiler::new(child, [] as [&str; 0]));
+    options.compiler.cpu = PATIENCE;
+    options.compiler.wall = PATIENCE;
+    Engine::new(options).unwrap()
+}
+
+/// The bytes of a guest.
+pub fn guest(file: &str) -> Vec<u8> {
+    std::fs::read(GUESTS.join(file)).unwrap()
 }
 
 pub fn sensors() -> StreamId {
