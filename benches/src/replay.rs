@@ -71,7 +71,8 @@ async fn replay(archive: &Archive, folder: &Path) -> Result<Replayed> {
     let engine = host::engine(folder)?;
     let component = engine.load(&std::fs::read(host::plugin("threshold")?)?)?;
     let id = PluginId { stream, name: "threshold".parse()? };
-    let trial = Trial::new(component, id, &json!({"high": 90.0}), Limits::default(), &events.columns()?)?;
+    let columns = events.columns()?;
+    let trial = Trial::new(component, id, &json!({"high": 90.0}), Limits::default(), &columns)?;
     Ok(events.replay(trial, None, 0..i64::MAX).await?)
 }
 

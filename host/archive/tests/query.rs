@@ -12,6 +12,7 @@
 #[path = "query/archive.rs"]
 mod archive;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use archive::{Filled, all};
@@ -85,7 +86,7 @@ async fn older_states_are_read_by_snapshot_and_by_time() {
     let filled = Filled::new().await;
     filled.fill(EVENTS, 0..10).await;
     let first = filled.archive.catalog().load(EVENTS).await.unwrap().unwrap();
-    let first = first.metadata().current_snapshot().unwrap().clone();
+    let first = Arc::clone(first.metadata().current_snapshot().unwrap());
     filled.fill_with(EVENTS, 10..15, true).await;
     let engine = filled.engine(|_| {});
     let count = async |from: &str| ask(&engine, &format!("SELECT count(*) AS n FROM {from}")).await;

@@ -11,7 +11,7 @@ use crate::load::Producer;
 use crate::plugins::plugin;
 
 /// Commits as often as may be, so that each step is passed many times.
-pub const CONFIG: &str = "[archive]\nenabled = true\ncommit_every = \"1s\"\nlate_after = \"1m\"\n[streams.sensors]\n";
+const CONFIG: &str = "[archive]\nenabled = true\ncommit_every = \"1s\"\nlate_after = \"1m\"\n[streams.sensors]\n";
 
 /// Commits of three tables that pass before the one that is cut.
 const PASSES: u64 = 5;

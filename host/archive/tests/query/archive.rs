@@ -102,7 +102,7 @@ fn rows(offsets: std::ops::Range<i64>, has_note: bool) -> RecordBatch {
         ("phronis_offset", Arc::new(Int64Array::from_iter_values(offsets.clone())), true),
         ("phronis_event_time", Arc::new(times), false),
         ("phronis_key", Arc::new(StringArray::from_iter_values(offsets.clone().map(|o| format!("k{}", o % 10)))), true),
-        ("value", Arc::new(Float64Array::from_iter_values(offsets.clone().map(|o| o as f64))), true),
+        ("value", Arc::new(Float64Array::from_iter_values(offsets.map(|o| o as f64))), true),
     ];
     if has_note {
         columns.push(("note", Arc::new(StringArray::from(vec!["new"; count])), true));

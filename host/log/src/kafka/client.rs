@@ -175,7 +175,11 @@ impl Clients {
     /// A client that asks: metadata, offsets, topics, groups. It joins no group and has the name of one all the same:
     /// without it, librdkafka 2.12 crashes when it asks where a group stands while coordinators move.
     pub(super) fn asker(&self) -> Result<Consumer> {
-        self.make(&self.consumer_config(&format!("phronis.{}.asks", self.options.node_id)), None)
+        let mut config = self.consumer_config(&format!("phronis.{}.asks", self.options.node_id));
+        // A partition ends behind all that was written. Kafka answers a commit before it lets readers see what it holds:
+        // who reads to the end has then read what was committed before.
+        config.set("isolation.level", "read_uncommitted");
+        self.make(&config, None)
     }
 
     /// A client that makes and changes topics.

@@ -13,7 +13,7 @@ use phronis_core::contract::Contract;
 use phronis_core::delivery::Commit;
 use phronis_core::plugin::Added;
 use phronis_core::records::TopicName;
-use phronis_core::{Code, StreamId, code};
+use phronis_core::{Code, StreamId};
 use phronis_log::{Error as LogError, Log};
 
 use super::ask::{Asked, Shared};

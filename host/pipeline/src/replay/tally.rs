@@ -63,7 +63,8 @@ impl Tally {
             match which {
                 Ordering::Equal => {
                     sides.both += 1;
-                    (ours.next(), theirs.next());
+                    ours.next();
+                    theirs.next();
                 }
                 Ordering::Less => {
                     sides.only_new += 1;

@@ -88,7 +88,8 @@ impl Place {
         let events = Events::of(self.archive.clone(), room::sensors()).await?;
         let component = engine.load(&room::guest("detector.wasm")).unwrap();
         let id = PluginId { stream: room::sensors(), name: "hot".parse().unwrap() };
-        Trial::new(component, id, &params, Limits::default(), &events.columns()?)
+        let columns = events.columns()?;
+        Trial::new(component, id, &params, Limits::default(), &columns)
     }
 
     async fn replay(&self, params: Value, against: Option<&str>, days: std::ops::Range<i64>) -> Result<Report, Error> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use phronis_archive::{Archive, Plan, Report, TableName, Upkeep};
+use phronis_archive::{Archive, Plan, Report, TableName};
 use serde_json::Value;
 
 use super::tables::{json, unknown};
@@ -16,7 +16,7 @@ use crate::output::{self, Column, Format, cell};
 ///
 /// Writers and readers go on meanwhile. A running host does the same by its schedule.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// The tables, as `phronis archive tables` shows them; all without it
     #[arg(value_name = "TABLE")]
     tables: Vec<TableName>,
@@ -34,7 +34,7 @@ pub struct Args {
 }
 
 /// Does it, table by table.
-pub async fn run(args: Args) -> Outcome {
+pub(super) async fn run(args: Args) -> Outcome {
     let config = args.config.load()?;
     let archive = archive::open(&config).await?;
     let mut upkeep = config.archive.as_ref().map(wiring::upkeep).unwrap_or_default();

@@ -19,7 +19,7 @@ use crate::output::table;
 /// `FROM t FOR TIMESTAMP AS OF '2026-11-22T10:00:00Z'` and `FROM t FOR VERSION AS OF 123` read older states;
 /// SHOW TABLES and DESCRIBE t say what there is.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// The statement; `-` reads it from standard input
     #[arg(value_name = "SQL")]
     sql: String,
@@ -60,7 +60,7 @@ enum Output {
 const TABLE_ROWS: usize = 10_000;
 
 /// Asks, and prints as rows come.
-pub async fn run(args: Args) -> Outcome {
+pub(super) async fn run(args: Args) -> Outcome {
     let sql = match args.sql.as_str() {
         "-" => io::read_to_string(io::stdin())?,
         _ => args.sql,

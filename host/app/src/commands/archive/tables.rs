@@ -10,7 +10,7 @@ use crate::output::{self, Column, Format, cell};
 
 /// List the tables of the archive
 #[derive(Debug, clap::Args)]
-pub struct TablesArgs {
+pub(super) struct TablesArgs {
     /// How to print the list
     #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
     output: Format,
@@ -22,7 +22,7 @@ pub struct TablesArgs {
 ///
 /// Each can be asked: `FROM t FOR VERSION AS OF 123`.
 #[derive(Debug, clap::Args)]
-pub struct SnapshotsArgs {
+pub(super) struct SnapshotsArgs {
     /// The table, as `phronis archive tables` shows it
     table: TableName,
     /// Most snapshots; all without it
@@ -36,7 +36,7 @@ pub struct SnapshotsArgs {
 }
 
 /// Prints the tables.
-pub async fn tables(args: TablesArgs) -> Outcome {
+pub(super) async fn tables(args: TablesArgs) -> Outcome {
     let archive = archive::open(&args.config.load()?).await?;
     let mut items = Vec::new();
     for name in archive.catalog().list().await? {
@@ -59,7 +59,7 @@ pub async fn tables(args: TablesArgs) -> Outcome {
 }
 
 /// Prints the snapshots of a table.
-pub async fn snapshots(args: SnapshotsArgs) -> Outcome {
+pub(super) async fn snapshots(args: SnapshotsArgs) -> Outcome {
     let archive = archive::open(&args.config.load()?).await?;
     let name = args.table.to_string();
     let table = archive.catalog().load(&name).await?.ok_or_else(|| unknown(&name))?;

@@ -11,7 +11,6 @@ use phronis_log::{Error as LogError, Position, Result};
 
 use super::{CATCH_UP, Failure, Lane, Trouble};
 use crate::archive::ask::Asked;
-use crate::archive::owned::Owned;
 use crate::archive::{BACKOFF, READ};
 use crate::clock::now_us;
 

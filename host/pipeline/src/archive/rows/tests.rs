@@ -1,7 +1,5 @@
 //! Rows of records that the host wrote, and of records that others did.
 
-use std::sync::Arc;
-
 use arrow_array::RecordBatch;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float64Type, Int64Type, TimestampMicrosecondType};
@@ -30,7 +28,9 @@ fn records(rows: &[(Option<&str>, &str, HeadersBuilder)]) -> Records {
 
 fn headers(pairs: &[(&str, &str)]) -> HeadersBuilder {
     let mut headers = HeadersBuilder::default();
-    pairs.iter().for_each(|(name, value)| drop(headers.push(name, value.as_bytes())));
+    for (name, value) in pairs {
+        headers.push(name, value.as_bytes());
+    }
     headers
 }
 
