@@ -37,4 +37,13 @@ killed_at! {
     killed_after_the_metadata_of_the_archive_is_written = "archive-metadata-written",
     killed_after_the_archive_is_swapped = "archive-swapped",
     killed_after_the_archive_is_committed = "archive-committed",
+    killed_after_snapshots_expired = "archive-expired",
+    killed_before_orphans_are_deleted = "archive-orphans-found",
+    killed_after_a_file_of_compaction_is_written = "upkeep-archive-file-written",
+    killed_after_all_files_of_compaction_are_written = "upkeep-archive-files-written",
+    killed_after_a_manifest_of_compaction_is_written = "upkeep-archive-manifest-written",
+    killed_after_the_manifest_list_of_compaction_is_written = "upkeep-archive-list-written",
+    killed_after_the_metadata_of_upkeep_is_written = "upkeep-archive-metadata-written",
+    killed_after_upkeep_is_swapped = "upkeep-archive-swapped",
+    killed_after_compaction_is_committed = "upkeep-archive-committed",
 }

@@ -46,6 +46,15 @@ pub const PLACES: &[(&str, Scene)] = &[
     ("archive-metadata-written", archive::scene),
     ("archive-swapped", archive::scene),
     ("archive-committed", archive::scene),
+    ("archive-expired", archive::upkeep),
+    ("archive-orphans-found", archive::upkeep),
+    ("upkeep-archive-file-written", archive::upkeep),
+    ("upkeep-archive-files-written", archive::upkeep),
+    ("upkeep-archive-manifest-written", archive::upkeep),
+    ("upkeep-archive-list-written", archive::upkeep),
+    ("upkeep-archive-metadata-written", archive::upkeep),
+    ("upkeep-archive-swapped", archive::upkeep),
+    ("upkeep-archive-committed", archive::upkeep),
 ];
 
 /// Kills at one place, with a seed of the environment's or a random one.

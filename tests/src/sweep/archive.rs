@@ -1,8 +1,11 @@
-//! Kills a host between two steps of a commit of the archive, while events come in; what others read must be what the topics hold.
+//! Kills a host between two steps of a commit of the archive, while events come in or while it looks after its tables;
+//! what others read must be what the topics hold.
 
-use std::time::Duration;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
+use serde_json::Value;
 
 use super::{THRESHOLD, dies};
 use crate::checker::{Place, Tables, check_archive};
@@ -32,4 +35,69 @@ pub(super) fn scene(place: &str, seed: u64) -> anyhow::Result<String> {
     ensure!(host.stop()?.success(), "the host did not end well");
     let archived = check_archive(Place::Folder(&room.log()), "sensors", &Tables::local(room.data()))?;
     Ok(format!("killed at the {nth}th pass: {:?} rows", archived.rows))
+}
+
+/// What upkeep leaves behind when it is killed: looks after tables each second, keeps one snapshot, and takes what is a day old for an orphan.
+const UPKEEP: &str =
+    "[archive.upkeep]\nevery = \"1s\"\nkeep_snapshots = \"1s\"\nkeep_at_least = 1\norphans_after = \"1d\"\n";
+
+/// What [`PLACES`](super::PLACES) calls a step of a commit that upkeep makes.
+const OF_UPKEEP: &str = "upkeep-";
+
+/// Commits of events before upkeep: more small files than it leaves alone.
+const FILES: usize = 5;
+
+/// Kills a host while it looks after its tables. The steps of a commit are those of upkeep where nothing else is to be committed.
+pub(super) fn upkeep(place: &str, seed: u64) -> anyhow::Result<String> {
+    let never = UPKEEP.replace("every = \"1s\"", "every = \"never\"");
+    let config = |upkeep: &str| CONFIG.replace("[streams", &format!("{upkeep}[streams"));
+    let room = Room::with(&config(&never))?;
+    room.install(THRESHOLD, &plugin("threshold")?, "[params]\nhigh = 90.0\n")?;
+    let mut producer = Producer::new(seed);
+    let host = Host::start(&room)?;
+    for _ in 0..FILES {
+        ensure!(producer.post(&host, 200)?, "no room");
+        archived(&host, producer.sent)?;
+    }
+    ensure!(host.stop()?.success(), "the host did not end well");
+    let orphan = orphan(&room)?;
+    room.configure(&config(UPKEEP))?;
+    let step = place.strip_prefix(OF_UPKEEP);
+    dies(&room, step.unwrap_or(place), |_| Ok(()))?;
+    let host = Host::start(&room)?;
+    ensure!(producer.post(&host, 100)?, "no room");
+    archived(&host, producer.sent)?;
+    host.until("upkeep goes on", |_| Ok(!orphan.exists()))?;
+    host.until("small files were joined", |host| {
+        let files = host.get(&format!("/v1/archive/tables/{EVENTS}"))?.json.get("files").and_then(Value::as_u64);
+        Ok(files.is_some_and(|files| files < FILES as u64))
+    })?;
+    ensure!(host.stop()?.success(), "the host did not end well");
+    let archived = check_archive(Place::Folder(&room.log()), "sensors", &Tables::local(room.data()))?;
+    Ok(format!("{:?} rows", archived.rows))
+}
+
+const EVENTS: &str = "default_sensors_events";
+
+/// Waits until each event that was posted is archived: as an event, or as the letter of one that was refused.
+fn archived(host: &Host, posted: u64) -> anyhow::Result<()> {
+    host.until("all is archived", |host| {
+        let rows = |name: &str| -> anyhow::Result<u64> {
+            let answer = host.get(&format!("/v1/archive/tables/{name}"))?;
+            Ok(answer.json.get("rows").and_then(Value::as_u64).unwrap_or_default())
+        };
+        Ok(rows(EVENTS)? + rows("default_sensors_letters")? == posted)
+    })
+}
+
+/// A file that no snapshot knows, which is old enough to be removed.
+fn orphan(room: &Room) -> anyhow::Result<PathBuf> {
+    let tables = std::fs::read_dir(room.data().join("archive/phronis"))?.collect::<Result<Vec<_>, _>>()?;
+    let is_events = |table: &&std::fs::DirEntry| table.file_name().to_string_lossy().starts_with(EVENTS);
+    let table = tables.iter().find(is_events).context("the table of events has a folder")?;
+    let path = table.path().join("data/left-behind.parquet");
+    let file = std::fs::File::create(&path)?;
+    let days_ago = SystemTime::now().checked_sub(Duration::from_secs(2 * 86_400)).context("the clock is right")?;
+    file.set_modified(days_ago)?;
+    Ok(path)
 }
