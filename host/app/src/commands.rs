@@ -37,8 +37,10 @@ use crate::output::Format;
 /// Which configuration a command means.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct ConfigArgs {
-    /// Configuration files (TOML); later ones override earlier ones, PHRONIS__SECTION__KEY overrides them all
-    #[arg(short = 'c', long = "config", value_name = "FILE", num_args = 1..)]
+    /// Configuration (TOML); may be given more than once, later ones override earlier ones, PHRONIS__SECTION__KEY
+    /// overrides them all
+    // One file each: what comes after it may be the command's own, a statement or a plugin.
+    #[arg(short = 'c', long = "config", value_name = "FILE")]
     pub files: Vec<PathBuf>,
     /// Folder for the log, the cache and the state
     #[arg(long, value_name = "DIR")]
