@@ -325,6 +325,10 @@ impl Alerts {
             let text =
                 |at: usize, row: usize| column(at).filter(|texts| texts.is_valid(row)).map(|texts| texts.value(row));
             for row in 0..stretch.offsets.len() {
+                // Of an open breaker, say: it bears the plugin's name and is about no event.
+                if stretch.offsets.value(row) < 0 {
+                    continue;
+                }
                 *self.versions.entry(text(3, row).unwrap_or("?").to_owned()).or_default() += 1;
                 hits.push(Hit {
                     partition: stretch.partition,

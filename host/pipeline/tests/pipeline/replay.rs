@@ -198,12 +198,15 @@ async fn what_was_found_then_is_compared_with_what_would_be_found() {
     place.alerts("other", &hot[..10]).await;
     // An alert about an event that is not archived.
     place.alerts("hot", &[(7, 1, BEGIN + 5)]).await;
+    // One about its open breaker, and so about no event.
+    place.alerts("hot", &[(0, -1, BEGIN + 5)]).await;
     let result = place.replay(json!({"high": 89.5}), Some("hot"), 0..3).await.unwrap().result;
     let alerts = result.alerts;
     assert_eq!((alerts.old, alerts.both, alerts.only_old, alerts.unmatched), (in_range, in_range, 0, 1));
     assert_eq!(alerts.only_new, alerts.new - in_range);
     let against = serde_json::to_value(&result.against).unwrap();
     assert_eq!((&against["from"], &against["versions"][0]["version"]), (&json!("archive"), &json!("hot@1.0.0#abc")));
+    assert_eq!(against["versions"][0]["alerts"], json!(in_range + alerts.unmatched));
     let stricter = place.replay(json!({"high": 97.5}), Some("hot"), 0..3).await.unwrap().result.alerts;
     assert_eq!((stricter.only_new, stricter.only_old), (0, in_range - stricter.new));
     let unknown = place.replay(json!({}), Some("cold"), 0..3).await.unwrap_err();

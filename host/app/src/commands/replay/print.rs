@@ -66,8 +66,8 @@ fn told(report: &Report) -> String {
     out.push_str(&samples("only new", &result.only_new));
     out.push_str(&samples("only old", &result.only_old));
     if result.alerts.unmatched > 0 {
-        let told = "archived alerts are about events that the table does not have";
-        out.push_str(&format!("\n{} {told}\n", result.alerts.unmatched));
+        let told = "archived alerts about events that the table does not have";
+        out.push_str(&format!("\n{told}: {}\n", result.alerts.unmatched));
     }
     let against = cost.against_nanos_per_event.map(|nanos| format!(", old {nanos:.0} ns")).unwrap_or_default();
     out.push_str(&format!(
