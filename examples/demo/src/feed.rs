@@ -41,10 +41,13 @@ struct State {
 impl Feed {
     pub(crate) fn new() -> Self {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        // The burst is minutes of readings in a moment, and silent sensors take time too: nothing is in the future.
+        let ahead = Duration::from_secs_f64(1.2 * crate::BURST as f64 / crate::RATE);
+        let start = now.saturating_sub(ahead);
         let settings = Settings {
             seed: 7,
             per_second: crate::RATE,
-            start_ms: i64::try_from(now.as_millis()).unwrap_or_default(),
+            start_ms: i64::try_from(start.as_millis()).unwrap_or_default(),
             fault_every: Some(250),
             malformed: 0.002,
             day: Duration::from_secs(60),

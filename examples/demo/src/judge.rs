@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use anyhow::Context as _;
 use phronis_load::simulate::Fault;
 use phronis_tests::checker::{Alert, Seen, Verdict};
 use serde_json::Value;
 
+use crate::archive::TRIED;
 use crate::feed::PROBE;
 
 /// What each reading is, and which faults were found.
@@ -18,6 +20,17 @@ pub(crate) struct Truth {
     lower: f64,
     /// Partitions whose readings are judged by the lower limit from here on.
     lowered: HashSet<i32>,
+    /// Offsets of delivered events, by partition, in the order of their delivery.
+    delivered: HashMap<i32, Vec<i64>>,
+    backtest: Backtest,
+}
+
+/// Alerts about events above the limit that is tried, beside those that there were.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Backtest {
+    pub(crate) both: u64,
+    pub(crate) only_new: u64,
+    pub(crate) only_old: u64,
 }
 
 /// Faults as a person counts them.
@@ -34,7 +47,8 @@ impl Truth {
         for fault in stories.iter().filter(|fault| fault.over > 0) {
             by_sensor.entry(fault.key.as_ref().to_owned()).or_default().insert(fault.from_seq, (fault.to_seq, 0));
         }
-        Self { faults, stories: by_sensor, probes, high, lower, lowered: HashSet::new() }
+        let (lowered, delivered) = (HashSet::new(), HashMap::new());
+        Self { faults, stories: by_sensor, probes, high, lower, lowered, delivered, backtest: Backtest::default() }
     }
 
     /// Judges one event: what must have an alert, and what must not.
@@ -42,6 +56,8 @@ impl Truth {
         let sensor = seen.event.get("sensor_id").and_then(Value::as_str).unwrap_or_default();
         let seq = seen.event.get("seq").and_then(Value::as_u64).unwrap_or_default();
         let celsius = celsius(seen.event);
+        self.delivered.entry(seen.partition).or_default().push(seen.offset);
+        self.backtest.add(celsius > TRIED, !seen.alerts.is_empty());
         let limit = seen.alerts.first().and_then(limit);
         if limit == Some(self.lower) {
             self.lowered.insert(seen.partition);
@@ -62,6 +78,17 @@ impl Truth {
         }
     }
 
+    /// How many events of a partition were delivered, up to an offset.
+    pub(crate) fn delivered(&self, partition: i32, last: i64) -> u64 {
+        let offsets = self.delivered.get(&partition).into_iter().flatten();
+        offsets.filter(|offset| **offset <= last).count() as u64
+    }
+
+    /// What a replay must find.
+    pub(crate) fn backtest(&self) -> Backtest {
+        self.backtest
+    }
+
     fn found(&mut self, sensor: &str, seq: u64) {
         let story = self.stories.get_mut(sensor).and_then(|stories| stories.range_mut(..=seq).next_back());
         if let Some((_, (to, found))) = story
@@ -76,6 +103,24 @@ impl Truth {
         let all = self.stories.values().flat_map(BTreeMap::values);
         let (found, missed) = all.fold((0, 0), |(f, m), (_, n)| if *n > 0 { (f + 1, m) } else { (f, m + 1) });
         Faults { found, missed, probes: self.probes }
+    }
+}
+
+impl Backtest {
+    /// What a replay says of its alerts.
+    pub(crate) fn of(alerts: &Value) -> anyhow::Result<Self> {
+        let count =
+            |name: &str| alerts.get(name).and_then(Value::as_u64).with_context(|| format!("{name} in {alerts}"));
+        Ok(Self { both: count("both")?, only_new: count("only_new")?, only_old: count("only_old")? })
+    }
+
+    fn add(&mut self, is_new: bool, is_old: bool) {
+        match (is_new, is_old) {
+            (true, true) => self.both += 1,
+            (true, false) => self.only_new += 1,
+            (false, true) => self.only_old += 1,
+            (false, false) => {}
+        }
     }
 }
 

@@ -2,8 +2,10 @@
 //!
 //! With `--kafka` it starts an Apache Kafka of its own and runs on that; otherwise events are in the embedded log.
 //! The host is the real process; its plugins are the files that ship; the summary is the independent checker's, read from the topics.
-//! This file is the script; the scenes are told in `say`, fed by `feed`, watched by `watch` and judged by `judge`; `trouble` has two of its own.
+//! This file is the script; the scenes are told in `say`, fed by `feed`, watched by `watch` and judged by `judge`.
+//! `trouble` has two of its own, and `archive` the last: what is left when the host is gone.
 
+mod archive;
 mod feed;
 mod judge;
 mod say;
@@ -13,9 +15,10 @@ mod watch;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context as _;
+use phronis_core::time::Time;
 use phronis_tests::checker::{self, Expect};
 use phronis_tests::host::{Host, Room};
 use phronis_tests::kafka::Broker;
@@ -90,11 +93,16 @@ fn run(say: &Say, on_kafka: bool) -> anyhow::Result<bool> {
     let mut watch = Watch::new(host.listen("?kind=alert").or_else(|_| host.listen(""))?);
     let play = play(say, &host, &room, &next, &feed, &mut watch);
     feed.should_stop.store(true, Ordering::Relaxed);
-    let play = play?;
+    let mut play = play?;
     let drained = Instant::now();
     let end = host.stop()?;
     say.fact("stopped", &format!("the host judged what was left and ended in {}", say::time(drained.elapsed())));
     anyhow::ensure!(end.success(), "the host ended with {end}");
+    if let Some(before) = &play.before_burst
+        && !say::was_interrupted()
+    {
+        play.archived = Some(archive::tell(say, &room, before)?);
+    }
 
     let mut truth = feed.truth(HIGH, LOWER);
     let expect = Expect {
@@ -107,7 +115,8 @@ fn run(say: &Say, on_kafka: bool) -> anyhow::Result<bool> {
         Some(broker) => checker::check_kafka(&broker.bootstrap(), "sensors", expect)?,
         None => checker::check_folder(&room.log(), "sensors", expect)?,
     };
-    let holds = say.summary(&report, &truth.faults(), &watch.latencies(), &play);
+    let wrong = play.archived.as_ref().map(|archived| archived.wrong(&report, &truth)).unwrap_or_default();
+    let holds = say.summary(&report, &truth.faults(), &wrong, &watch.latencies(), &play);
     if holds && !say::was_interrupted() {
         say.next_steps();
     }
@@ -122,6 +131,13 @@ fn start_kafka(say: &Say) -> anyhow::Result<Broker> {
     Ok(broker)
 }
 
+/// The time by the clock on the wall, in whole seconds.
+fn now() -> String {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let second = Time::from_millis(i64::try_from(since.as_secs()).unwrap_or_default().saturating_mul(1000));
+    second.to_string().replace(".000000", "")
+}
+
 /// What the scenes took.
 #[derive(Debug, Default)]
 struct Play {
@@ -129,6 +145,8 @@ struct Play {
     broken: Option<trouble::Broken>,
     halted: Option<trouble::Halted>,
     burst: Option<(usize, Duration)>,
+    before_burst: Option<String>,
+    archived: Option<archive::Archived>,
 }
 
 /// Makes the room and puts the plugins into it; the second version of the detector waits outside.
@@ -136,7 +154,8 @@ fn prepare(broker: Option<&Broker>) -> anyhow::Result<(Room, PathBuf)> {
     let log = broker.map_or_else(String::new, |broker| {
         format!("[log]\nkind = \"kafka\"\nbootstrap = \"{}\"\nauto_create = true\n", broker.bootstrap())
     });
-    let config = format!("{log}[streams.sensors]\n[streams.agents.plugins.threshold]\nmay_halt = true\n");
+    let archive = archive::CONFIG;
+    let config = format!("{log}{archive}[streams.sensors]\n[streams.agents.plugins.threshold]\nmay_halt = true\n");
     let room = match std::env::var_os("PHRONIS_DEMO_DIR") {
         Some(folder) => Room::kept(&PathBuf::from(folder), &config)?,
         None => Room::with(&config)?,
@@ -214,6 +233,7 @@ fn play(
     ));
     watch.is_quiet = true;
     let bodies = feed.bodies(BURST);
+    play.before_burst = Some(now());
     let begun = Instant::now();
     feed.burst(host, bodies)?;
     host.drained("sensors")?;

@@ -9,10 +9,17 @@ use phronis_tests::plugins::target;
 use serde_json::Value;
 
 use crate::Play;
+use crate::archive::Archived;
 use crate::judge::Faults;
 use crate::watch::short;
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// Characters of a line, where commands are broken, and what they print is cut.
+const WIDTH: usize = 112;
+
+/// Lines of a table that are shown: the archive's list of tables is one.
+const BLOCK: usize = 7;
 
 /// Whether someone pressed Ctrl-C.
 pub(crate) fn was_interrupted() -> bool {
@@ -92,14 +99,60 @@ impl Say {
         self.line(&format!("  {when}  {:<6} {hot}   {who}   {after:>7}", text("/key")));
     }
 
+    /// A command as it is typed into a shell.
+    pub(crate) fn command(&self, words: &[&str]) {
+        let mut lines = vec!["$".to_owned()];
+        let mut words = words.iter().peekable();
+        while let Some(word) = words.next() {
+            let mut part = quoted(word);
+            // An option stays on the line of its value.
+            if word.starts_with('-')
+                && let Some(value) = words.next()
+            {
+                part = format!("{part} {}", quoted(value));
+            }
+            let length = |text: &str| text.lines().next().map_or(0, |line| line.chars().count());
+            match lines.last_mut() {
+                Some(line) if length(line) + length(&part) < WIDTH => *line = format!("{line} {part}"),
+                _ => lines.push(format!("  {part}")),
+            }
+        }
+        self.line(&format!("  {}", self.painted("36", &lines.join(" \\\n  "))));
+    }
+
+    /// What a command printed; long lines are cut, and of each block the first lines are shown.
+    pub(crate) fn output(&self, text: &str) {
+        for (nth, block) in text.trim_end().split("\n\n").enumerate() {
+            if nth > 0 {
+                self.line("");
+            }
+            for line in block.lines().take(BLOCK) {
+                let cut: String = line.chars().take(WIDTH).collect();
+                let more = if cut.len() < line.len() { "…" } else { "" };
+                self.line(&format!("  {cut}{more}"));
+            }
+            let left = block.lines().count().saturating_sub(BLOCK);
+            if left > 0 {
+                self.line(&self.painted("2", &format!("  … and {left} more lines")));
+            }
+        }
+    }
+
     /// Alerts that were not told one by one.
     pub(crate) fn more(&self, sensors: u64) {
         let ending = if sensors == 1 { "sensor" } else { "sensors" };
         self.line(&self.painted("2", &format!("  … and {sensors} more {ending} in between")));
     }
 
-    /// The checker's word. Gives whether everything held.
-    pub(crate) fn summary(&self, report: &Report, faults: &Faults, latencies: &[Duration], play: &Play) -> bool {
+    /// The checker's word, and what it found wrong in the archive. Gives whether everything held.
+    pub(crate) fn summary(
+        &self,
+        report: &Report,
+        faults: &Faults,
+        wrong: &[String],
+        latencies: &[Duration],
+        play: &Play,
+    ) -> bool {
         self.scene("Checked by an independent reader of the topics");
         let Report { received, delivered, gate_letters, enrich_letters, dropped, .. } = report;
         let n = |count: &u64| number(*count);
@@ -182,8 +235,10 @@ impl Say {
                 ),
             );
         }
-        let holds = report.holds() && faults.missed == 0;
-        for violation in &report.violations {
+        let facts = play.archived.as_ref().map(Archived::facts);
+        facts.into_iter().flatten().for_each(|(name, text)| self.fact(name, &text));
+        let holds = report.holds() && faults.missed == 0 && wrong.is_empty();
+        for violation in report.violations.iter().chain(wrong) {
             self.fact("VIOLATION", violation);
         }
         let (colour, word) = if holds { ("32", "all checks hold") } else { ("31", "CHECKS FAILED") };
@@ -207,6 +262,16 @@ impl Say {
         self.fact("an event", r#"curl -d '{"sensor_id":"S01","value":98.6}' localhost:8000/ingest"#);
         self.fact("its alert", &format!("{} tail alerts --from earliest", host.display()));
         self.fact("your own", "docs/plugins.md: twenty lines of Rust, five minutes");
+    }
+}
+
+/// A word as a shell takes it.
+fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:".contains(c);
+    match word {
+        _ if word.chars().all(is_plain) => word.to_owned(),
+        _ if word.contains('\'') => format!("\"{word}\""),
+        _ => format!("'{word}'"),
     }
 }
 
