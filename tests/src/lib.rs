@@ -5,6 +5,7 @@
 
 pub mod checker;
 pub mod faults;
+pub mod flaky;
 pub mod fleet;
 pub mod host;
 pub mod kafka;
