@@ -15,9 +15,11 @@ import importlib.util
 import json
 import os
 import sys
+import urllib.parse
 
 import duckdb
 import pyarrow as pa
+import pyarrow.fs
 from pyiceberg.catalog import load_catalog
 
 
@@ -72,6 +74,25 @@ def quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
+def known(table) -> set:
+    """The data files of all snapshots."""
+    manifests = {}
+    for snapshot in table.snapshots():
+        for manifest in snapshot.manifests(table.io):
+            manifests[manifest.manifest_path] = manifest
+    entries = (entry for manifest in manifests.values() for entry in manifest.fetch_manifest_entry(table.io))
+    return {entry.data_file.file_path for entry in entries}
+
+
+def there(table) -> list:
+    """The data files that are in the table's folder."""
+    place = urllib.parse.urlparse(table.location())
+    folder = place.netloc + place.path.rstrip("/") + "/data"
+    selector = pyarrow.fs.FileSelector(folder, allow_not_found=True, recursive=True)
+    found = table.io.fs_by_scheme(place.scheme or "file", place.netloc).get_file_info(selector)
+    return [file.path for file in found if file.is_file]
+
+
 def main() -> None:
     address, namespace, out, *given = sys.argv[1:]
     properties = dict(pair.split("=", 1) for pair in given)
@@ -98,6 +119,8 @@ def main() -> None:
         if table.snapshots():
             first = table.snapshots()[0].snapshot_id
             seen["first_snapshot_rows"] = table.scan(snapshot_id=first).to_arrow().num_rows
+        seen["files_known"] = len(known(table))
+        seen["files_there"] = len(there(table))
         seen["columns"] = [field.name for field in table.schema().fields]
         seen["partition"] = str(table.spec())
         told[name] = seen
