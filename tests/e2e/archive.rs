@@ -1,13 +1,26 @@
 //! The archive from end to end: what others read of it is what the topics hold, each once.
 
+#[path = "archive/ask.rs"]
+mod ask;
+#[path = "archive/faults.rs"]
+mod faults;
+#[path = "archive/kafka.rs"]
+mod kafka;
+#[path = "archive/others.rs"]
+mod others;
+#[path = "archive/replay.rs"]
+mod replay;
+#[path = "archive/upkeep.rs"]
+mod upkeep;
+
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use phronis_tests::checker::{Place, Tables, check_archive};
+use phronis_tests::checker::{Archived, Place, Tables, check_archive};
 use phronis_tests::host::{Host, Room, run};
 use phronis_tests::kafka::Broker;
 use phronis_tests::load::{Producer, survive};
-use phronis_tests::mount::Mount;
 use phronis_tests::plugins::plugin;
 use phronis_tests::postgres::Server;
 use phronis_tests::s3;
@@ -24,7 +37,7 @@ fn what_passed_through_is_archived_once_and_others_read_it() -> anyhow::Result<(
     room.install("default/sensors/unit-normaliser", &plugin("unit-normaliser")?, "")?;
     let host = Host::start(&room)?;
     let mut producer = Producer::new(3);
-    producer.run(&host, 200, Duration::from_secs(3));
+    producer.run(&host, 100, Duration::from_secs(3));
     host.drained("sensors")?;
     ensure!(host.stop()?.success());
     // What was not committed is archived by the end of the host.
@@ -110,6 +123,81 @@ fn a_new_field_is_a_new_column_and_another_type_is_refused() -> anyhow::Result<(
     Ok(())
 }
 
+/// A room whose tables are in an S3 server, with these settings for it.
+fn room_on_s3(settings: &BTreeMap<String, String>, more: &str) -> anyhow::Result<Room> {
+    let config = format!("{ARCHIVE}warehouse = \"s3://{}/warehouse\"\nstorage_file = \"s3\"\n{more}", s3::BUCKET);
+    let room = Room::with(&config)?;
+    let lines: String = settings.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
+    std::fs::write(room.folder().join("s3"), lines)?;
+    Ok(room)
+}
+
+/// What others need to read tables that are in an S3 server.
+fn tables_on_s3(room: &Room, store: &s3::Server) -> Tables {
+    Tables { properties: store.settings().into_iter().collect(), ..Tables::local(room.data()) }
+}
+
+/// What a command prints as JSON, which ends well.
+fn told(room: &Room, args: &[&str]) -> anyhow::Result<Value> {
+    let (code, told, said) = run(room.command(args)?)?;
+    ensure!(code == Some(0), "{args:?} ended with {code:?}: {told}{said}");
+    serde_json::from_str(&told).with_context(|| format!("{args:?}: {told}{said}"))
+}
+
+/// What a command says that ends with this exit code, and prints nothing.
+fn refused(room: &Room, args: &[&str], exit: i32) -> anyhow::Result<String> {
+    let (code, told, said) = run(room.command(args)?)?;
+    ensure!(code == Some(exit) && told.is_empty(), "{args:?} ended with {code:?}: {told}{said}");
+    Ok(said)
+}
+
+/// The number that a query counts as `n`.
+fn count(room: &Room, sql: &str) -> anyhow::Result<u64> {
+    let answer = told(room, &["archive", "query", "-o", "json", sql])?;
+    answer.pointer("/rows/0/n").and_then(Value::as_u64).with_context(|| format!("{sql}: {answer}"))
+}
+
+/// What the host says of a table.
+fn table(host: &Host, name: &str) -> anyhow::Result<Value> {
+    let answer = host.get(&format!("/v1/archive/tables/{name}"))?;
+    ensure!(answer.status == 200, "{}: {}", answer.status, answer.text);
+    Ok(answer.json)
+}
+
+fn number(of: &Value, key: &str) -> u64 {
+    of.get(key).and_then(Value::as_u64).unwrap_or_default()
+}
+
+/// Waits until each event that was posted is archived: as an event, or as the letter of one that was refused.
+fn archived(host: &Host, posted: u64) -> anyhow::Result<()> {
+    host.until("all is archived", |host| {
+        let rows = |name| table(host, name).map(|table| number(&table, "rows"));
+        Ok(rows("default_sensors_events")? + rows("default_sensors_letters")? == posted)
+    })
+}
+
+/// Lets the archive commit events so many times.
+fn commits(host: &Host, producer: &mut Producer, times: usize) -> anyhow::Result<()> {
+    for _ in 0..times {
+        ensure!(producer.post(host, 200)?, "no room");
+        archived(host, producer.sent)?;
+    }
+    Ok(())
+}
+
+/// Waits until nothing is wrong with the archive any more.
+fn goes_well(host: &Host) -> anyhow::Result<()> {
+    host.until("the archive goes on", |host| {
+        Ok(host.get("/readyz")?.json.get("warnings").and_then(Value::as_array).is_some_and(Vec::is_empty))
+    })
+}
+
+/// Ends a host, and compares what it archived with what it had.
+fn ends_well(host: Host, room: &Room, tables: &Tables) -> anyhow::Result<Archived> {
+    ensure!(host.stop()?.success(), "the host did not end well");
+    check_archive(Place::Folder(&room.log()), "sensors", tables)
+}
+
 /// Lets a host archive some events, to its orderly end.
 fn archive_some(room: &Room, seed: u64) -> anyhow::Result<Producer> {
     let host = Host::start(room)?;
@@ -118,114 +206,4 @@ fn archive_some(room: &Room, seed: u64) -> anyhow::Result<Producer> {
     host.drained("sensors")?;
     ensure!(host.stop()?.success(), "the host did not end well");
     Ok(producer)
-}
-
-/// A full disk under the warehouse: the archive waits and says so, the host goes on, nothing is lost.
-#[test]
-fn a_full_warehouse_makes_the_archive_late_and_nothing_else() -> anyhow::Result<()> {
-    let Some(mount) = Mount::new("24m")? else {
-        println!("skipped: mounting a small file system needs root");
-        return Ok(());
-    };
-    let ballast = mount.path().join("ballast");
-    let warehouse = mount.path().join("warehouse");
-    let config = ARCHIVE.replace("late_after = \"10s\"", "late_after = \"2s\"");
-    let room = Room::with(&format!("{config}warehouse = \"file://{}\"\n", warehouse.display()))?;
-    room.install(THRESHOLD, &plugin("threshold")?, SETTINGS)?;
-    let host = Host::start(&room)?;
-    let mut producer = Producer::new(7);
-    ensure!(producer.post(&host, 500)?, "no room");
-    let listener = host.listen("?kind=alert")?;
-    // Writes until nothing fits any more.
-    drop(std::fs::write(&ballast, vec![0; 32 << 20]));
-    while listener.next("alert")?.data.get("rule") != Some(&"archive-late".into()) {
-        ensure!(producer.post(&host, 200)?, "the host takes no events because its archive is full");
-    }
-    let answer = host.get("/readyz")?;
-    ensure!(answer.status == 200 && answer.text.contains("\"archive\""), "{}: {}", answer.status, answer.text);
-    std::fs::remove_file(&ballast)?;
-    host.until("the archive goes on", |host| {
-        Ok(host.get("/readyz")?.json.get("warnings").and_then(Value::as_array).is_some_and(Vec::is_empty))
-    })?;
-    host.drained("sensors")?;
-    ensure!(host.stop()?.success());
-    let archived = check_archive(Place::Folder(&room.log()), "sensors", &Tables::local(room.data()))?;
-    println!("{archived:?}");
-    Ok(())
-}
-
-/// The catalog is away: as with storage.
-#[test]
-fn a_catalog_that_is_away_loses_nothing() -> anyhow::Result<()> {
-    let server = Server::start()?;
-    let room = Room::with(&format!("[store]\nkind = \"postgres\"\nurl_file = \"store.url\"\n{ARCHIVE}"))?;
-    std::fs::write(room.folder().join("store.url"), server.url())?;
-    room.install(THRESHOLD, &plugin("threshold")?, SETTINGS)?;
-    let host = Host::start(&room)?;
-    let mut producer = Producer::new(9);
-    for _ in 0..3 {
-        producer.run(&host, 100, Duration::from_secs(1));
-        server.kill()?;
-        producer.run(&host, 100, Duration::from_secs(2));
-        host.drained("sensors")?;
-        server.launch()?;
-    }
-    host.until("the archive goes on", |host| {
-        Ok(host.get("/readyz")?.json.get("warnings").and_then(Value::as_array).is_some_and(Vec::is_empty))
-    })?;
-    ensure!(host.stop()?.success());
-    let tables = Tables { catalog: catalog_of(&server), ..Tables::local(room.data()) };
-    println!("{:?}", check_archive(Place::Folder(&room.log()), "sensors", &tables)?);
-    Ok(())
-}
-
-/// An S3 server that is killed, paused and slow: the archive waits, and has everything once in the end.
-#[test]
-fn an_object_store_that_comes_and_goes_loses_nothing() -> anyhow::Result<()> {
-    let mut store = s3::Server::start()?;
-    let room = Room::with(&format!("{ARCHIVE}warehouse = \"s3://{}/warehouse\"\nstorage_file = \"s3\"\n", s3::BUCKET))?;
-    let settings = store.settings();
-    let lines: String = settings.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
-    std::fs::write(room.folder().join("s3"), lines)?;
-    room.install(THRESHOLD, &plugin("threshold")?, SETTINGS)?;
-    let (code, told, said) = run(room.command(&["check", "--online"])?)?;
-    ensure!(code == Some(0) && told.contains("default_sensors_events will be made"), "{told}{said}");
-    let host = Host::start(&room)?;
-    let mut producer = Producer::new(13);
-    producer.run(&host, 100, Duration::from_secs(3));
-    store.pause()?;
-    producer.run(&host, 100, Duration::from_secs(3));
-    store.resume()?;
-    producer.run(&host, 100, Duration::from_secs(1));
-    store.kill()?;
-    producer.run(&host, 100, Duration::from_secs(3));
-    host.drained("sensors")?;
-    ensure!(host.get("/readyz")?.status == 200, "a host whose object store is away is ready");
-    store.restart()?;
-    host.until("the archive goes on", |host| {
-        Ok(host.get("/readyz")?.json.get("warnings").and_then(Value::as_array).is_some_and(Vec::is_empty))
-    })?;
-    ensure!(host.stop()?.success());
-    let tables = Tables { properties: settings.into_iter().collect(), ..Tables::local(room.data()) };
-    println!("{:?}", check_archive(Place::Folder(&room.log()), "sensors", &tables)?);
-    Ok(())
-}
-
-/// Wrong credentials are told before a host starts, and by one that runs.
-#[test]
-fn wrong_credentials_are_told() -> anyhow::Result<()> {
-    let store = s3::Server::start()?;
-    let room = Room::with(&format!("{ARCHIVE}warehouse = \"s3://{}/warehouse\"\nstorage_file = \"s3\"\n", s3::BUCKET))?;
-    let mut settings = store.settings();
-    settings.insert("s3.secret-access-key".to_owned(), "this-is-wrong".to_owned());
-    let lines: String = settings.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
-    std::fs::write(room.folder().join("s3"), lines)?;
-    let (code, told, said) = run(room.command(&["check", "--online"])?)?;
-    ensure!(code != Some(0) && said.contains("PH6002"), "{code:?} {told}{said}");
-    ensure!(!said.contains("this-is-wrong") && !told.contains("this-is-wrong"), "a secret is told: {told}{said}");
-    let host = Host::start(&room)?;
-    host.until("it is told", |host| Ok(host.get("/readyz")?.text.contains("PH6002")))?;
-    ensure!(!host.said().contains("this-is-wrong"), "a secret is told: {}", host.said());
-    ensure!(host.stop()?.success());
-    Ok(())
 }

@@ -1,0 +1,156 @@
+//! Others have their hands in: tables that someone else changes, a topic that is another one, times that nobody expects.
+
+use std::process::Command;
+
+use anyhow::{Context as _, ensure};
+use phronis_tests::checker::Tables;
+use phronis_tests::host::{Host, Room};
+use phronis_tests::load::Producer;
+use phronis_tests::plugins::{plugin, root};
+use phronis_tests::s3::python;
+use serde_json::{Value, json};
+
+use super::{ARCHIVE, SETTINGS, THRESHOLD, archived, commits, count, ends_well, goes_well, told};
+
+const EVENTS: &str = "default_sensors_events";
+
+/// Changes the table of events with pyiceberg.
+fn change(tables: &Tables, work: &str) -> anyhow::Result<()> {
+    let mut command = Command::new(python().join("bin/python"));
+    command.arg(root().join("tests/archive/change.py")).args([&tables.catalog, &tables.namespace, EVENTS, work]);
+    command.args(tables.properties.iter().map(|(name, value)| format!("{name}={value}")));
+    let output = command.output().context("starting python: scripts/bootstrap.sh makes its folder")?;
+    ensure!(output.status.success(), "{work}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}
+
+#[test]
+fn a_table_that_someone_else_changes_goes_on_or_says_what_to_bring_back() -> anyhow::Result<()> {
+    let room = Room::with(ARCHIVE)?;
+    room.install(THRESHOLD, &plugin("threshold")?, SETTINGS)?;
+    let tables = Tables::local(room.data());
+    let host = Host::start(&room)?;
+    let mut producer = Producer::new(51);
+    commits(&host, &mut producer, 1)?;
+    // What is nobody's column stays, and is null.
+    change(&tables, "add-column")?;
+    commits(&host, &mut producer, 2)?;
+    ensure!(
+        count(&room, &format!("SELECT count(*) AS n FROM {EVENTS} WHERE note IS NULL"))? > 0,
+        "the column is there"
+    );
+    // What is ours has to be there.
+    for (work, back, words) in [
+        ("drop-column", "former-schema", "column `unit` was dropped or renamed"),
+        ("rename-column", "former-schema", "column `unit` was dropped or renamed"),
+        ("add-partition", "drop-partition", "the table is partitioned by"),
+    ] {
+        change(&tables, work)?;
+        ensure!(producer.post(&host, 200)?, "no room");
+        host.until(&format!("it says that {work} was done"), |host| {
+            let answer = host.get("/readyz")?;
+            Ok(answer.status == 200 && answer.text.contains("PH6020") && answer.text.contains(words))
+        })?;
+        host.drained("sensors")?;
+        change(&tables, back)?;
+        goes_well(&host)?;
+        archived(&host, producer.sent)?;
+    }
+    println!("{:?}", ends_well(host, &room, &tables)?.rows);
+    Ok(())
+}
+
+/// Rows that someone else deletes stay deleted: the archive knows what it had, and compaction brings nothing back.
+#[test]
+fn rows_that_someone_else_deletes_stay_deleted() -> anyhow::Result<()> {
+    let room = Room::with(&format!("{ARCHIVE}[archive.upkeep]\nevery = \"never\"\n"))?;
+    let host = Host::start(&room)?;
+    let mut producer = Producer::new(54);
+    commits(&host, &mut producer, 1)?;
+    let all = format!("SELECT count(*) AS n FROM {EVENTS}");
+    let deleted = count(&room, &all)?;
+    change(&Tables::local(room.data()), "delete-rows")?;
+    ensure!(deleted > 0 && count(&room, &all)? == 0, "they are gone");
+    for _ in 0..4 {
+        ensure!(producer.post(&host, 200)?, "no room");
+        archived(&host, producer.sent - deleted)?;
+    }
+    let came = count(&room, &all)?;
+    host.kill()?;
+    drop(host);
+    told(&room, &["archive", "maintain", "-o", "json"])?;
+    let host = Host::start(&room)?;
+    ensure!(producer.post(&host, 200)?, "no room");
+    archived(&host, producer.sent - deleted)?;
+    ensure!(count(&room, &all)? > came, "new ones came");
+    ensure!(host.stop()?.success(), "the host did not end well");
+    Ok(())
+}
+
+/// The log was deleted and begins anew: what comes is not taken for what was there, nor passed over.
+#[test]
+fn a_topic_made_anew_is_noticed() -> anyhow::Result<()> {
+    let room = Room::with(ARCHIVE)?;
+    room.install(THRESHOLD, &plugin("threshold")?, SETTINGS)?;
+    let tables = Tables::local(room.data());
+    let host = Host::start(&room)?;
+    let mut producer = Producer::new(52);
+    commits(&host, &mut producer, 1)?;
+    let before = ends_well(host, &room, &tables)?;
+    std::fs::remove_dir_all(room.log())?;
+
+    let host = Host::start(&room)?;
+    let mut producer = Producer::new(53);
+    ensure!(producer.post(&host, 300)?, "no room");
+    host.drained("sensors")?;
+    host.until("it is told", |host| {
+        let answer = host.get("/readyz")?;
+        Ok(answer.status == 200 && answer.text.contains("PH6021") && answer.text.contains(EVENTS))
+    })?;
+    ensure!(host.stop()?.success(), "the host did not end well");
+    let rows = count(&room, &format!("SELECT count(*) AS n FROM {EVENTS}"))?;
+    ensure!(before.rows.get("events") == Some(&rows), "{rows} rows are there, and {before:?} were");
+
+    // The way out that the message says: other tables, and what the new topic holds is in them from its beginning.
+    room.configure(&format!("{ARCHIVE}namespace = \"again\"\n"))?;
+    let host = Host::start(&room)?;
+    archived(&host, producer.sent)?;
+    let tables = Tables { namespace: "again".to_owned(), ..tables };
+    println!("{:?}", ends_well(host, &room, &tables)?.rows);
+    Ok(())
+}
+
+/// Events of long ago and of times to come have days of their own, for every reader.
+#[test]
+fn event_times_far_in_the_past_and_the_future_are_archived() -> anyhow::Result<()> {
+    let room = Room::with(ARCHIVE)?;
+    let host = Host::start(&room)?;
+    let times: Vec<Value> = vec![
+        json!("0001-01-01T00:00:00Z"),
+        json!("1582-10-10T12:00:00Z"),
+        json!("1969-12-31T23:59:59.999999Z"),
+        json!("1970-01-01T00:00:00Z"),
+        json!("2026-01-01T00:00:00+14:00"),
+        json!("9999-12-31T23:59:59.999Z"),
+        json!(-62_135_596_800_000_i64),
+        json!(253_402_300_799_999_i64),
+        json!(0),
+        json!(i64::MAX),
+        json!(i64::MIN),
+        json!(1e300),
+    ];
+    let line =
+        |(seq, ts): (usize, &Value)| json!({"sensor_id": "S1", "value": 1.0, "seq": seq, "ts": ts}).to_string() + "\n";
+    ensure!(host.post("sensors", times.iter().enumerate().map(line).collect::<String>())?.is_taken());
+    archived(&host, times.len() as u64)?;
+    println!(
+        "{:?}",
+        told(
+            &room,
+            &["archive", "query", "-o", "json", &format!("SELECT seq, phronis_event_time FROM {EVENTS} ORDER BY 2")]
+        )?
+    );
+    let archived = ends_well(host, &room, &Tables::local(room.data()))?;
+    ensure!(archived.rows.get("events").is_some_and(|rows| *rows >= 9), "{:?}", archived.rows);
+    Ok(())
+}
