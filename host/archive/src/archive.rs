@@ -7,6 +7,7 @@ use crate::hook::Hook;
 use crate::snapshot::Known;
 use crate::storage;
 use crate::{CatalogSettings, Error, Result, Settings};
+use futures::future::BoxFuture;
 
 /// A handle of the archive. Clones share it.
 #[derive(Debug, Clone)]
@@ -28,25 +29,27 @@ impl Archive {
     ///
     /// # Errors
     /// Settings that cannot be used; storage or a catalog that is away or does not let us in.
-    pub async fn open(settings: &Settings, pointers: Option<Arc<dyn Pointers>>) -> Result<Self> {
-        settings.check()?;
-        let files = storage::files(&settings.storage);
-        let hook = Hook::default();
-        let catalog: Box<dyn Catalog> = match &settings.catalog {
-            CatalogSettings::Sql { name } => {
-                let pointers = pointers.ok_or_else(|| Error::Settings {
-                    key: "catalog",
-                    reason: "a SQL catalog needs a store".to_owned(),
-                })?;
-                Box::new(Sql::new(name, settings, pointers, files, hook.clone()))
+    pub fn open<'a>(settings: &'a Settings, pointers: Option<Arc<dyn Pointers>>) -> BoxFuture<'a, Result<Self>> {
+        Box::pin(async move {
+            settings.check()?;
+            let files = storage::files(&settings.storage);
+            let hook = Hook::default();
+            let catalog: Box<dyn Catalog> = match &settings.catalog {
+                CatalogSettings::Sql { name } => {
+                    let pointers = pointers.ok_or_else(|| Error::Settings {
+                        key: "catalog",
+                        reason: "a SQL catalog needs a store".to_owned(),
+                    })?;
+                    Box::new(Sql::new(name, settings, pointers, files, hook.clone()))
+                }
+                CatalogSettings::Rest { .. } => Box::new(Rest::open(settings, hook.clone()).await?),
+            };
+            if !settings.warehouse.is_empty() {
+                storage::prove(&settings.warehouse, &settings.storage).await?;
             }
-            CatalogSettings::Rest { .. } => Box::new(Rest::open(settings, hook.clone()).await?),
-        };
-        if !settings.warehouse.is_empty() {
-            storage::prove(&settings.warehouse, &settings.storage).await?;
-        }
-        catalog.list().await?;
-        Ok(Self(Arc::new(Inner { catalog, settings: settings.clone(), hook, retention: Known::default() })))
+            catalog.list().await?;
+            Ok(Self(Arc::new(Inner { catalog, settings: settings.clone(), hook, retention: Known::default() })))
+        })
     }
 
     /// An archive on files and pointers of a test.

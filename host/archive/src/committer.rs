@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use arrow_array::RecordBatch;
 use arrow_schema::Schema;
 use arrow_select::filter::filter_record_batch;
+use futures::future::BoxFuture;
 use iceberg::spec::DataFile;
 use iceberg::table::Table;
 
@@ -138,28 +139,30 @@ impl Committer {
     ///
     /// # Cancel safety
     /// Either all was taken or nothing: [`Committer::resume`] says which.
-    pub async fn append(&mut self, partition: i32, from: i64, next: i64, rows: RecordBatch) -> Result<()> {
-        self.check(&rows)?;
-        if self.plan.waiting_bytes >= self.options.buffer_bytes / 2 {
-            self.roll().await?;
-        }
-        // Only now: the table may have been looked at.
-        let expected = self.resume(partition);
-        let is_range = from < next || from == next && rows.num_rows() == 0;
-        if expected.is_some_and(|expected| expected != from) || !is_range {
-            return Err(Error::Moved { table: self.spec.name.to_string(), partition, from, next, expected });
-        }
-        let archived = self.progress.partitions.get(&partition).and_then(|reached| reached.high);
-        let sifted = self.plan.held.sift(partition, archived, &self.keys.of(&rows).map_err(Error::Rows)?);
-        let rows = match sifted.keep {
-            Some(keep) => filter_record_batch(&rows, &keep),
-            None => Ok(rows),
-        };
-        let rows = rows.and_then(times::readable).map_err(|error| Error::Rows(error.to_string()))?;
-        self.plan.wait(rows, sifted.doubts);
-        self.plan.ranges.entry(partition).or_insert((from, from)).1 = next;
-        self.plan.since.get_or_insert_with(Instant::now);
-        Ok(())
+    pub fn append(&mut self, partition: i32, from: i64, next: i64, rows: RecordBatch) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            self.check(&rows)?;
+            if self.plan.waiting_bytes >= self.options.buffer_bytes / 2 {
+                self.roll().await?;
+            }
+            // Only now: the table may have been looked at.
+            let expected = self.resume(partition);
+            let is_range = from < next || from == next && rows.num_rows() == 0;
+            if expected.is_some_and(|expected| expected != from) || !is_range {
+                return Err(Error::Moved { table: self.spec.name.to_string(), partition, from, next, expected });
+            }
+            let archived = self.progress.partitions.get(&partition).and_then(|reached| reached.high);
+            let sifted = self.plan.held.sift(partition, archived, &self.keys.of(&rows).map_err(Error::Rows)?);
+            let rows = match sifted.keep {
+                Some(keep) => filter_record_batch(&rows, &keep),
+                None => Ok(rows),
+            };
+            let rows = rows.and_then(times::readable).map_err(|error| Error::Rows(error.to_string()))?;
+            self.plan.wait(rows, sifted.doubts);
+            self.plan.ranges.entry(partition).or_insert((from, from)).1 = next;
+            self.plan.since.get_or_insert_with(Instant::now);
+            Ok(())
+        })
     }
 
     /// Writes all rows that wait to data files, which are not in the table yet.
@@ -170,9 +173,11 @@ impl Committer {
     ///
     /// # Cancel safety
     /// Nothing is lost or doubled: what was begun goes on.
-    pub async fn flush(&mut self) -> Result<()> {
-        self.refresh().await?;
-        self.write_out().await
+    pub fn flush(&mut self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            self.refresh().await?;
+            self.write_out().await
+        })
     }
 
     /// Makes all that was appended part of the table, in one step.
@@ -182,48 +187,52 @@ impl Committer {
     ///
     /// # Cancel safety
     /// As for an error.
-    pub async fn commit(&mut self) -> Result<Outcome> {
-        let begun = Instant::now();
-        if (self.plan.is_unsure || self.is_stale)
-            && let Some(outcome) = self.look(begun).await?
-        {
-            return Ok(outcome);
-        }
-        self.write_out().await?;
-        if self.plan.ranges.is_empty() {
-            return Ok(Outcome::Nothing);
-        }
-        for attempt in 1..=ATTEMPTS {
-            match self.attempt().await {
-                Ok(table) => {
-                    self.archive.pass("archive-committed");
-                    return Ok(self.committed(table, begun));
-                }
-                Err(CommitError::Failed(Error::Changed { .. })) => return self.begin_anew().await,
-                Err(CommitError::Failed(error)) => return Err(error),
-                Err(CommitError::Unknown(error)) => {
-                    tracing::warn!(table = %self.spec.name, %error, "it is not known how a commit ended: the table is asked");
-                }
-                Err(CommitError::Conflict) => {}
-            }
-            if let Some(outcome) = self.look(begun).await? {
+    pub fn commit(&mut self) -> BoxFuture<'_, Result<Outcome>> {
+        Box::pin(async move {
+            let begun = Instant::now();
+            if (self.plan.is_unsure || self.is_stale)
+                && let Some(outcome) = self.look(begun).await?
+            {
                 return Ok(outcome);
             }
-            tokio::time::sleep(PAUSE * attempt).await;
-        }
-        Err(Error::Busy { table: self.spec.name.to_string(), attempts: ATTEMPTS })
+            self.write_out().await?;
+            if self.plan.ranges.is_empty() {
+                return Ok(Outcome::Nothing);
+            }
+            for attempt in 1..=ATTEMPTS {
+                match self.attempt().await {
+                    Ok(table) => {
+                        self.archive.pass("archive-committed");
+                        return Ok(self.committed(table, begun));
+                    }
+                    Err(CommitError::Failed(Error::Changed { .. })) => return self.begin_anew().await,
+                    Err(CommitError::Failed(error)) => return Err(error),
+                    Err(CommitError::Unknown(error)) => {
+                        tracing::warn!(table = %self.spec.name, %error, "it is not known how a commit ended: the table is asked");
+                    }
+                    Err(CommitError::Conflict) => {}
+                }
+                if let Some(outcome) = self.look(begun).await? {
+                    return Ok(outcome);
+                }
+                tokio::time::sleep(PAUSE * attempt).await;
+            }
+            Err(Error::Busy { table: self.spec.name.to_string(), attempts: ATTEMPTS })
+        })
     }
 
     /// Drops all that was appended and not committed, and looks at the table anew: [`Committer::resume`] is the table's again.
     ///
     /// # Errors
     /// When the table cannot be read. What was appended is dropped all the same.
-    pub async fn discard(&mut self) -> Result<()> {
-        let doomed = self.end_plan();
-        self.is_stale = true;
-        self.target.delete(&doomed).await;
-        self.look(Instant::now()).await?;
-        Ok(())
+    pub fn discard(&mut self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            let doomed = self.end_plan();
+            self.is_stale = true;
+            self.target.delete(&doomed).await;
+            self.look(Instant::now()).await?;
+            Ok(())
+        })
     }
 
     /// Drops the plan, and makes the table such that the next one fits.

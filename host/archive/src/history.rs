@@ -15,6 +15,7 @@ use std::sync::Arc;
 use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
 use futures::TryStreamExt;
+use futures::future::BoxFuture;
 use iceberg::arrow::schema_to_arrow_schema;
 use iceberg::expr::Reference;
 use iceberg::scan::FileScanTask;
@@ -71,34 +72,37 @@ impl History {
     ///
     /// # Errors
     /// A column or the snapshot is not there, or storage does not answer.
-    pub async fn open(table: Table, wanted: Wanted) -> Result<Self> {
-        let metadata = table.metadata();
-        let (snapshot, fields) = match wanted.snapshot {
-            Some(id) => {
-                let snapshot =
-                    metadata.snapshot_by_id(id).ok_or_else(|| unusable(&table, format!("it has no snapshot {id}")))?;
-                (Some(id), snapshot.schema(metadata).map_err(|error| reading(&table, error))?)
-            }
-            None => (metadata.current_snapshot_id(), Arc::clone(metadata.current_schema())),
-        };
-        let all = schema_to_arrow_schema(&fields).map_err(|error| reading(&table, error))?;
-        let names = names(&wanted, &all);
-        let indices: std::result::Result<Vec<usize>, _> = names.iter().map(|name| all.index_of(name)).collect();
-        let indices = indices.map_err(|error| unusable(&table, error.to_string()))?;
-        let schema = Arc::new(all.project(&indices).map_err(|error| unusable(&table, error.to_string()))?);
-        let mut history = Self {
-            table,
-            snapshot,
-            schema,
-            wanted,
-            files: 0,
-            bytes: 0,
-            left: Vec::new(),
-            under_way: None,
-            ready: std::collections::VecDeque::new(),
-        };
-        history.plan(&names).await?;
-        Ok(history)
+    pub fn open(table: Table, wanted: Wanted) -> BoxFuture<'static, Result<Self>> {
+        Box::pin(async move {
+            let metadata = table.metadata();
+            let (snapshot, fields) = match wanted.snapshot {
+                Some(id) => {
+                    let snapshot = metadata
+                        .snapshot_by_id(id)
+                        .ok_or_else(|| unusable(&table, format!("it has no snapshot {id}")))?;
+                    (Some(id), snapshot.schema(metadata).map_err(|error| reading(&table, error))?)
+                }
+                None => (metadata.current_snapshot_id(), Arc::clone(metadata.current_schema())),
+            };
+            let all = schema_to_arrow_schema(&fields).map_err(|error| reading(&table, error))?;
+            let names = names(&wanted, &all);
+            let indices: std::result::Result<Vec<usize>, _> = names.iter().map(|name| all.index_of(name)).collect();
+            let indices = indices.map_err(|error| unusable(&table, error.to_string()))?;
+            let schema = Arc::new(all.project(&indices).map_err(|error| unusable(&table, error.to_string()))?);
+            let mut history = Self {
+                table,
+                snapshot,
+                schema,
+                wanted,
+                files: 0,
+                bytes: 0,
+                left: Vec::new(),
+                under_way: None,
+                ready: std::collections::VecDeque::new(),
+            };
+            history.plan(&names).await?;
+            Ok(history)
+        })
     }
 
     /// The columns of a table's snapshot, or of its newest state, by name.
@@ -128,25 +132,27 @@ impl History {
     ///
     /// # Errors
     /// A file cannot be read.
-    pub async fn next(&mut self) -> Result<Option<Day>> {
-        loop {
-            if let Some(day) = self.ready.pop_front() {
-                return Ok(Some(day));
-            }
-            if self.under_way.is_none() {
+    pub fn next_day(&mut self) -> BoxFuture<'_, Result<Option<Day>>> {
+        Box::pin(async move {
+            loop {
+                if let Some(day) = self.ready.pop_front() {
+                    return Ok(Some(day));
+                }
+                if self.under_way.is_none() {
+                    self.read_ahead();
+                }
+                let Some(reading) = self.under_way.take() else { return Ok(None) };
+                let batches = reading.await.map_err(|error| Error::failed("reading the archive", error))??;
                 self.read_ahead();
+                let (schema, range) = (Arc::clone(&self.schema), self.wanted.range.clone());
+                let (columns, only) = (self.wanted.columns.clone(), self.wanted.only.clone());
+                let ordering = move || order::days(&schema, batches, &columns, &range, only.as_ref());
+                let days = tokio::task::spawn_blocking(ordering)
+                    .await
+                    .map_err(|error| Error::failed("sorting the archive", error))?;
+                self.ready = days.map_err(|error| Error::failed("sorting the archive", error))?.into();
             }
-            let Some(reading) = self.under_way.take() else { return Ok(None) };
-            let batches = reading.await.map_err(|error| Error::failed("reading the archive", error))??;
-            self.read_ahead();
-            let (schema, range) = (Arc::clone(&self.schema), self.wanted.range.clone());
-            let (columns, only) = (self.wanted.columns.clone(), self.wanted.only.clone());
-            let ordering = move || order::days(&schema, batches, &columns, &range, only.as_ref());
-            let days = tokio::task::spawn_blocking(ordering)
-                .await
-                .map_err(|error| Error::failed("sorting the archive", error))?;
-            self.ready = days.map_err(|error| Error::failed("sorting the archive", error))?.into();
-        }
+        })
     }
 
     async fn plan(&mut self, names: &[String]) -> Result<()> {

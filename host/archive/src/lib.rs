@@ -3,6 +3,9 @@
 //! [`Archive`] is a handle of a catalog and of storage. `catalog.rs` says who knows the newest metadata of a table and what a
 //! commit is, `snapshot.rs` writes what a commit adds, `storage.rs` puts files where they survive a crash.
 //! Nothing here knows the log, the store or the pipeline: what is needed of the store is the trait [`Pointers`].
+//!
+//! Futures of the API are boxed: what stands behind them, queries above all, is compiled once, here, and not again in each
+//! crate that waits for them.
 
 mod archive;
 mod bounds;

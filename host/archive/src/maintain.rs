@@ -13,6 +13,7 @@ mod reach;
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use futures::future::LocalBoxFuture;
 use iceberg::table::Table;
 use iceberg::{TableRequirement, TableUpdate};
 use serde::Serialize;
@@ -127,22 +128,24 @@ impl Archive {
     ///
     /// # Errors
     /// When the table is not there, or it or storage cannot be read.
-    pub async fn plan_upkeep(&self, table: &str, upkeep: &Upkeep) -> Result<Plan> {
-        self.plan_of(&self.loaded(table).await?, upkeep).await
+    pub fn plan_upkeep<'a>(&'a self, table: &'a str, upkeep: &'a Upkeep) -> LocalBoxFuture<'a, Result<Plan>> {
+        Box::pin(async move { self.plan_of(&self.loaded(table).await?, upkeep).await })
     }
 
     /// Does upkeep of a table. What cannot be done this time is told, and found again by the next run.
     ///
     /// # Errors
     /// When the table is not there, or it or storage cannot be read or written.
-    pub async fn maintain(&self, table: &str, upkeep: &Upkeep) -> Result<Report> {
-        let base = self.loaded(table).await?;
-        let mut report = Report { plan: self.plan_of(&base, upkeep).await?, ..Report::default() };
-        expire::run(self, &base, upkeep, &mut report).await?;
-        orphans::run(self, &base, &mut report).await?;
-        merge::run(self, table, &mut report).await?;
-        compact::run(self, table, upkeep, &mut report).await?;
-        Ok(report)
+    pub fn maintain<'a>(&'a self, table: &'a str, upkeep: &'a Upkeep) -> LocalBoxFuture<'a, Result<Report>> {
+        Box::pin(async move {
+            let base = self.loaded(table).await?;
+            let mut report = Report { plan: self.plan_of(&base, upkeep).await?, ..Report::default() };
+            expire::run(self, &base, upkeep, &mut report).await?;
+            orphans::run(self, &base, &mut report).await?;
+            merge::run(self, table, &mut report).await?;
+            compact::run(self, table, upkeep, &mut report).await?;
+            Ok(report)
+        })
     }
 
     async fn plan_of(&self, base: &Table, upkeep: &Upkeep) -> Result<Plan> {

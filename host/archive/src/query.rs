@@ -26,6 +26,7 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::Statement;
+use futures::future::BoxFuture;
 use phronis_core::Name;
 use phronis_core::text::nearest;
 use tokio::runtime::Runtime;
@@ -155,8 +156,8 @@ impl Engine {
     ///
     /// # Errors
     /// As [`Engine::ask`].
-    pub async fn run(&self, sql: &str, tenant: Option<&Name>) -> Result<Answer, Error> {
-        self.ask(Question { sql, as_of: None, tenant }).await
+    pub fn run<'a>(&'a self, sql: &'a str, tenant: Option<&'a Name>) -> BoxFuture<'a, Result<Answer, Error>> {
+        Box::pin(async move { self.ask(Question { sql, as_of: None, tenant }).await })
     }
 
     /// Answers a question. When this returns, the first rows are there: most of what goes wrong has gone wrong before.
@@ -166,19 +167,21 @@ impl Engine {
     ///
     /// # Cancel safety
     /// Dropping the future stops the query.
-    pub async fn ask(&self, question: Question<'_>) -> Result<Answer, Error> {
-        let place = Arc::clone(&self.places).try_acquire_owned();
-        let place = place.map_err(|_| Error::Busy { most: self.limits.queries })?;
-        let until = Instant::now() + self.limits.time;
-        let parsed = sql::parse(question.sql)?;
-        let Task::Plan(statement) = parsed.task else {
-            return self.begin(self.names(question).await?, until, place).await;
-        };
-        let parsed = Parsed { task: Task::ShowTables, ..parsed };
-        let tables = tokio::time::timeout_at(until, self.load(&parsed, question)).await;
-        let tables = tables.map_err(|_| Error::TooLong { most: self.limits.time })??;
-        let work = Work::Plan { statement, tables, namespace: self.archive.settings().namespace.clone() };
-        self.begin((work, question.sql.to_owned()), until, place).await
+    pub fn ask<'a>(&'a self, question: Question<'a>) -> BoxFuture<'a, Result<Answer, Error>> {
+        Box::pin(async move {
+            let place = Arc::clone(&self.places).try_acquire_owned();
+            let place = place.map_err(|_| Error::Busy { most: self.limits.queries })?;
+            let until = Instant::now() + self.limits.time;
+            let parsed = sql::parse(question.sql)?;
+            let Task::Plan(statement) = parsed.task else {
+                return self.begin(self.names(question).await?, until, place).await;
+            };
+            let parsed = Parsed { task: Task::ShowTables, ..parsed };
+            let tables = tokio::time::timeout_at(until, self.load(&parsed, question)).await;
+            let tables = tables.map_err(|_| Error::TooLong { most: self.limits.time })??;
+            let work = Work::Plan { statement, tables, namespace: self.archive.settings().namespace.clone() };
+            self.begin((work, question.sql.to_owned()), until, place).await
+        })
     }
 
     /// Starts the work on the engine's threads, and waits for its first piece.

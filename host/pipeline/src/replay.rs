@@ -145,7 +145,7 @@ impl Events {
         let wanted = Wanted { columns: wanted, range: range.clone(), only: None, snapshot };
         let mut history = History::open(self.table.clone(), wanted).await?;
         let mut bench = Bench { new, old, alerts, places, tally: Tally::default(), events: 0, left_out: 0 };
-        while let Some(day) = history.next().await? {
+        while let Some(day) = history.next_day().await? {
             let archived = match &mut bench.alerts {
                 Some(alerts) => Some(alerts.of_day(day.day).await?),
                 None => None,
@@ -299,7 +299,7 @@ impl Alerts {
         let mut hits = Vec::new();
         loop {
             if self.ahead.is_none() {
-                self.ahead = self.history.next().await?;
+                self.ahead = self.history.next_day().await?;
             }
             match self.ahead.take() {
                 Some(next) if next.day > day => {

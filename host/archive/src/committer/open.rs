@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use arrow_array::RecordBatch;
 use arrow_schema::{DataType, SchemaRef, TimeUnit};
+use futures::future::BoxFuture;
 use iceberg::table::Table;
 use iceberg::{TableRequirement, TableUpdate};
 
@@ -24,30 +25,32 @@ impl Committer {
     /// # Errors
     /// [`Error::Incompatible`] when the table cannot take such rows, [`Error::TopicChanged`] when another topic filled it,
     /// [`Error::NotOurs`] when nothing says how far it was filled.
-    pub async fn open(archive: &Archive, spec: TableSpec, options: &WriteOptions) -> Result<Self> {
-        spec.check()?;
-        let name = spec.name.to_string();
-        let table = match archive.catalog().load(&name).await? {
-            Some(table) => table,
-            None => archive.catalog().create(&name, new_table(&spec, options)?).await?,
-        };
-        let progress = spec.progress(&table)?;
-        let target = Arc::new(Target::new(&table, &spec.schema, options));
-        let mut committer = Self {
-            archive: archive.clone(),
-            keys: Arc::new(Keys::new(spec.key.clone())),
-            options: options.clone(),
-            table,
-            target,
-            progress,
-            plan: Plan::new(),
-            under_way: None,
-            is_stale: false,
-            spec,
-        };
-        let schema = Arc::clone(&committer.spec.schema);
-        committer.become_like(schema).await?;
-        Ok(committer)
+    pub fn open<'a>(archive: &'a Archive, spec: TableSpec, options: &'a WriteOptions) -> BoxFuture<'a, Result<Self>> {
+        Box::pin(async move {
+            spec.check()?;
+            let name = spec.name.to_string();
+            let table = match archive.catalog().load(&name).await? {
+                Some(table) => table,
+                None => archive.catalog().create(&name, new_table(&spec, options)?).await?,
+            };
+            let progress = spec.progress(&table)?;
+            let target = Arc::new(Target::new(&table, &spec.schema, options));
+            let mut committer = Self {
+                archive: archive.clone(),
+                keys: Arc::new(Keys::new(spec.key.clone())),
+                options: options.clone(),
+                table,
+                target,
+                progress,
+                plan: Plan::new(),
+                under_way: None,
+                is_stale: false,
+                spec,
+            };
+            let schema = Arc::clone(&committer.spec.schema);
+            committer.become_like(schema).await?;
+            Ok(committer)
+        })
     }
 
     /// Goes on with rows of another schema: adds columns to the table in a commit of its own.
@@ -55,14 +58,16 @@ impl Committer {
     /// # Errors
     /// [`Error::Incompatible`] when the table cannot take such rows: then it goes on with those of before.
     /// [`Error::Fenced`] as for [`Committer::flush`].
-    pub async fn evolve(&mut self, schema: SchemaRef) -> Result<()> {
-        if schema == self.spec.schema {
-            return Ok(());
-        }
-        TableSpec { schema: Arc::clone(&schema), ..self.spec.clone() }.check()?;
-        // What waits has the old columns.
-        self.flush().await?;
-        self.become_like(schema).await
+    pub fn evolve(&mut self, schema: SchemaRef) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            if schema == self.spec.schema {
+                return Ok(());
+            }
+            TableSpec { schema: Arc::clone(&schema), ..self.spec.clone() }.check()?;
+            // What waits has the old columns.
+            self.flush().await?;
+            self.become_like(schema).await
+        })
     }
 
     pub(super) async fn become_like(&mut self, schema: SchemaRef) -> Result<()> {
