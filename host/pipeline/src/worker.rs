@@ -15,6 +15,7 @@ mod recovery;
 #[cfg(test)]
 mod tests;
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -93,6 +94,8 @@ pub(crate) struct Worker {
     said: Option<(StreamState, Option<String>)>,
     meters: Meters,
     should_stop: Arc<AtomicBool>,
+    /// What was read last of raw for letters that come back.
+    read_last: RefCell<Option<Records>>,
 }
 
 impl Worker {
@@ -131,6 +134,7 @@ impl Worker {
             board,
             log,
             should_stop,
+            read_last: RefCell::default(),
         })
     }
 
@@ -231,7 +235,11 @@ impl Worker {
                     outcome => outcome?,
                 }
             }
-            Polled::Assigned(partitions) => self.take_over(&partitions),
+            Polled::Assigned(partitions) => {
+                // Another topic may have the name by now.
+                self.read_last.take();
+                self.take_over(&partitions);
+            }
             Polled::Revoked(partitions) => self.hand_over(&partitions)?,
             Polled::Lost(partitions) => self.lose(&partitions),
             Polled::Idle => {}

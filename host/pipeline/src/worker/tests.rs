@@ -673,3 +673,17 @@ fn what_cannot_run_is_parked_with_the_reason_and_what_is_no_letter_is_passed_ove
     assert_eq!(script.lock().committed, BTreeMap::from([((true, 0), 11)]));
     assert_eq!(script.stream.condition(), (StreamState::Stopped, None));
 }
+
+#[test]
+fn what_was_read_before_stands_for_offsets_that_it_reaches_over() {
+    let mut body = phronis_core::records::RecordsBuilder::default();
+    (0..3).for_each(|_| body.push(0, None, Some(b"{}"), &[]));
+    let offsets = vec![10_i64, 12, 19].into();
+    let last = phronis_core::records::Records { topic: "raw".into(), partition: 2, offsets, body: body.finish() };
+    let holds = |partition, offsets: &[i64]| {
+        let offsets = phronis_core::letter::Offsets::of(offsets.iter().copied()).unwrap();
+        super::again::holds(&last, partition, &offsets)
+    };
+    assert!(holds(2, &[10]) && holds(2, &[11, 12]) && holds(2, &[10, 14, 19]));
+    assert!(!holds(1, &[10]) && !holds(2, &[9, 10]) && !holds(2, &[19, 20]) && !holds(2, &[25]));
+}
