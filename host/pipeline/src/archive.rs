@@ -43,8 +43,9 @@ use crate::plugins::Board;
 use crate::stream::Stream;
 use crate::whole::settled;
 
-/// Bounds of one read: some milliseconds of decoding.
-const READ: PollLimits = PollLimits { records: 8192, bytes: 4 << 20 };
+/// Bounds of one read: some milliseconds of decoding. Most events are under 128 bytes, so that their number decides;
+/// of alerts and letters a mebibyte is two thousand, and more at once would only hold memory.
+const READ: PollLimits = PollLimits { records: 8192, bytes: 1 << 20 };
 
 /// With room for nothing, a member only keeps its place.
 const NOTHING: PollLimits = PollLimits { records: 0, bytes: 0 };

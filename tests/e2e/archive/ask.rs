@@ -76,12 +76,13 @@ fn formats(room: &Room) -> anyhow::Result<()> {
     let sql = format!("SELECT sensor_id, seq FROM {EVENTS} ORDER BY sensor_id, seq LIMIT 3");
     let of = |format| printed(&["archive", "query", "-o", format, &sql]);
     let (table, csv, lines) = (of("table")?, of("csv")?, of("jsonl")?);
-    ensure!(csv.len() == 4 && csv[0] == "sensor_id,seq", "{csv:?}");
+    ensure!(csv.len() == 4 && csv.first().is_some_and(|head| head == "sensor_id,seq"), "{csv:?}");
     ensure!(lines.len() == 3 && table.len() == 4, "{lines:?} {table:?}");
-    ensure!(table[0].split_whitespace().eq(["sensor_id", "seq"]), "{table:?}");
+    ensure!(table.first().is_some_and(|head| head.split_whitespace().eq(["sensor_id", "seq"])), "{table:?}");
     for (row, line) in csv.iter().skip(1).zip(&lines) {
         let line: Value = serde_json::from_str(line)?;
-        let told = format!("{},{}", line["sensor_id"].as_str().unwrap_or_default(), line["seq"]);
+        let sensor = line.get("sensor_id").and_then(Value::as_str).unwrap_or_default();
+        let told = format!("{sensor},{}", line.get("seq").unwrap_or(&Value::Null));
         ensure!(*row == told, "{row} and {line}");
     }
     let head = |args: &[&str]| printed(args).map(|lines| lines.into_iter().next().unwrap_or_default());
