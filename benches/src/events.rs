@@ -2,7 +2,11 @@
 
 /// One event; `nth` decides its key and whether it is hot.
 pub(crate) fn event(nth: u64) -> String {
-    let value = if nth.is_multiple_of(100) { "98.50" } else { "71.25" };
+    event_of(nth, if nth.is_multiple_of(100) { "98.50" } else { "71.25" })
+}
+
+/// One event with this value.
+pub(crate) fn event_of(nth: u64, value: &str) -> String {
     format!(
         r#"{{"sensor_id":"S{:04}","value":{value},"unit":"C","ts":{},"seq":{}}}"#,
         nth % 1000,

@@ -40,7 +40,7 @@ pub(crate) fn run(report: &mut Report) -> Result<()> {
         std::thread::sleep(Duration::from_millis(5));
     }
     let (posted, halting) = channel();
-    let url = host.url.clone();
+    let url = host.url;
     let poster = std::thread::spawn(move || -> Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(post_all(&url, &posted))

@@ -6,7 +6,11 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::process;
 
 /// The contract of the built-in stream `sensors`.
 pub(crate) const SENSORS_CONTRACT: &str = include_str!("../../host/app/contracts/sensors.yaml");
@@ -14,12 +18,36 @@ pub(crate) const SENSORS_CONTRACT: &str = include_str!("../../host/app/contracts
 /// How long a host may take for what should take a moment.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A running host; ended when dropped.
+/// How long it may take to end after SIGTERM: an archive commits what it has read.
+const GRACE: Duration = Duration::from_secs(60);
+
+/// A running host; killed when dropped.
 #[derive(Debug)]
 pub(crate) struct Host {
-    child: Child,
+    process: Process,
     pub(crate) url: String,
-    pub(crate) dir: tempfile::TempDir,
+    dir: TempDir,
+}
+
+/// What a host leaves that ended in order.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    /// Its folder.
+    pub(crate) dir: TempDir,
+    /// Seconds of CPU that it used in all.
+    pub(crate) cpu: f64,
+    /// The most resident memory that it had, in bytes.
+    pub(crate) peak: u64,
+}
+
+#[derive(Debug)]
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
 }
 
 impl Host {
@@ -34,6 +62,11 @@ impl Host {
         let folder = dir.path().join("data/plugins/default").join(stream);
         std::fs::create_dir_all(&folder)?;
         fill(&folder)?;
+        Self::open(dir, settings)
+    }
+
+    /// Starts `phronis run` in the folder of an earlier host, or in one like it.
+    pub(crate) fn open(dir: TempDir, settings: &str) -> Result<Self> {
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let config = dir.path().join("phronis.toml");
         let http = format!("data_dir = \"data\"\n[http]\nlisten = \"127.0.0.1:{port}\"\n");
@@ -46,15 +79,34 @@ impl Host {
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()?;
-        let host = Self { child, url: format!("http://127.0.0.1:{port}"), dir };
+        let mut host = Self { process: Process(child), url: format!("http://127.0.0.1:{port}"), dir };
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
             if reqwest_get(&format!("{}/readyz", host.url)).is_ok() {
                 return Ok(host);
             }
+            ensure!(host.process.0.try_wait()?.is_none(), "the host ended: {}", host.log());
             std::thread::sleep(Duration::from_millis(20));
         }
         bail!("the host is not ready: {}", host.log())
+    }
+
+    /// Ends it in order, and says what it took.
+    pub(crate) fn stop(mut self) -> Result<Ended> {
+        let pid = self.pid();
+        let mut peak = process::peak(pid)?;
+        kill_process(Pid::from_child(&self.process.0), Signal::TERM)?;
+        let deadline = Instant::now() + GRACE;
+        // One that has ended and is not waited for shows its CPU time still, and no memory any more.
+        while !process::has_ended(pid)? {
+            ensure!(Instant::now() < deadline, "the host did not end within {GRACE:?} after SIGTERM: {}", self.log());
+            peak = peak.max(process::peak(pid).unwrap_or_default());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let cpu = process::cpu(pid)?;
+        let status = self.process.0.wait()?;
+        ensure!(status.success(), "the host ended with {status}: {}", self.log());
+        Ok(Ended { dir: self.dir, cpu, peak })
     }
 
     /// What it logged.
@@ -69,7 +121,7 @@ impl Host {
 
     /// Its process.
     pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
+        self.process.0.id()
     }
 
     /// Waits until this many plugins are active.
@@ -89,6 +141,11 @@ impl Host {
 
     /// Records that a topic has been given so far.
     pub(crate) fn records(&self, topic: &str) -> Result<u64> {
+        Ok(self.ends(topic)?.iter().sum())
+    }
+
+    /// The same, by partition.
+    pub(crate) fn ends(&self, topic: &str) -> Result<Vec<u64>> {
         let topics = reqwest_get(&format!("{}/v1/topics", self.url))?;
         let items = topics.get("items").and_then(Value::as_array).context("no items")?;
         let topic = items
@@ -96,21 +153,25 @@ impl Host {
             .find(|item| item.get("name").and_then(Value::as_str) == Some(topic))
             .context("no such topic")?;
         let partitions = topic.get("partitions").and_then(Value::as_array).context("no partitions")?;
-        Ok(partitions.iter().filter_map(|p| p.get("latest").and_then(Value::as_u64)).sum())
+        Ok(partitions.iter().filter_map(|p| p.get("latest").and_then(Value::as_u64)).collect())
     }
-}
 
-impl Drop for Host {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
+    /// What a metric says, over all its labels.
+    pub(crate) fn metric(&self, name: &str) -> Result<f64> {
+        let text = get(&format!("{}/metrics", self.url), |answer| answer.text())?;
+        let own = text.lines().filter_map(|line| line.strip_prefix(name)).filter(|rest| rest.starts_with(['{', ' ']));
+        Ok(own.filter_map(|rest| rest.rsplit(' ').next()?.parse::<f64>().ok()).sum())
     }
 }
 
 /// A blocking GET of JSON.
 pub(crate) fn reqwest_get(url: &str) -> Result<Value> {
+    get(url, |answer| answer.json())
+}
+
+fn get<T, F: Future<Output = reqwest::Result<T>>>(url: &str, read: impl FnOnce(reqwest::Response) -> F) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async { Ok(reqwest::get(url).await?.error_for_status()?.json().await?) })
+    runtime.block_on(async { Ok(read(reqwest::get(url).await?.error_for_status()?).await?) })
 }
 
 /// Puts a shipped plugin into a folder, with the settings that it needs.

@@ -17,25 +17,8 @@ pub(crate) fn run(report: &mut Report) -> Result<()> {
     let host = Host::start(&["threshold"])?;
     let bodies: Vec<String> = (0..100).map(|n| events::lines(n * ROWS, ROWS)).collect();
     let posts = usize::try_from(POSTS)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let url = format!("{}/v1/streams/sensors/events", host.url);
     let started = Instant::now();
-    runtime.block_on(async {
-        let clients = (0..CLIENTS).map(|client| {
-            let (url, bodies) = (&url, &bodies);
-            async move {
-                let http = reqwest::Client::new();
-                for body in bodies.iter().cycle().take(posts).skip(client).step_by(CLIENTS) {
-                    let body = body.clone();
-                    let request = http.post(url).header("content-type", "application/x-ndjson").body(body);
-                    let answer = request.send().await?;
-                    ensure!(answer.status() == 202, "{}: {}", answer.status(), answer.text().await?);
-                }
-                Ok(())
-            }
-        });
-        futures::future::try_join_all(clients).await
-    })?;
+    post(&host, posts, |nth| bodies.get(nth % bodies.len()).cloned().unwrap_or_default())?;
     let posted = started.elapsed();
     let deadline = Instant::now() + Duration::from_secs(60);
     while host.records("phronis.processed")? < POSTS * ROWS {
@@ -61,4 +44,25 @@ pub(crate) fn run(report: &mut Report) -> Result<()> {
         METHOD,
     );
     Ok(())
+}
+
+/// Posts NDJSON to the stream `sensors` by two clients, so many bodies, each by its number.
+pub(crate) fn post(host: &Host, posts: usize, body: impl Fn(usize) -> String) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let url = format!("{}/v1/streams/sensors/events", host.url);
+    runtime.block_on(async {
+        let clients = (0..CLIENTS).map(|client| {
+            let (url, body) = (&url, &body);
+            async move {
+                let http = reqwest::Client::new();
+                for nth in (client..posts).step_by(CLIENTS) {
+                    let request = http.post(url).header("content-type", "application/x-ndjson").body(body(nth));
+                    let answer = request.send().await?;
+                    ensure!(answer.status() == 202, "{}: {}", answer.status(), answer.text().await?);
+                }
+                Ok(())
+            }
+        });
+        futures::future::try_join_all(clients).await.map(drop)
+    })
 }

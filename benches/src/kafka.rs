@@ -2,22 +2,22 @@
 //!
 //! Each bench starts a broker of its own in a temporary folder, so that none inherits what another left behind.
 
-mod broker;
+pub(crate) mod broker;
 mod engine;
-mod input;
+pub(crate) mod input;
 pub(crate) mod latency;
 pub(crate) mod memory;
 pub(crate) mod peers;
 mod reader;
 pub(crate) mod throughput;
-mod topics;
+pub(crate) mod topics;
 mod verify;
 
 /// A mebibyte.
-const MIB: f64 = (1 << 20) as f64;
+pub(crate) const MIB: f64 = (1 << 20) as f64;
 
 /// A whole number from the environment.
-fn setting(name: &str, default: u64) -> anyhow::Result<u64> {
+pub(crate) fn setting(name: &str, default: u64) -> anyhow::Result<u64> {
     match std::env::var(name) {
         Ok(text) => text.parse().map_err(|_| anyhow::anyhow!("{name} must be a whole number, not `{text}`")),
         Err(_) => Ok(default),
@@ -25,7 +25,7 @@ fn setting(name: &str, default: u64) -> anyhow::Result<u64> {
 }
 
 /// The value in the middle; of an even number of values, between the two.
-fn median(mut values: Vec<f64>) -> f64 {
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     let at = |index: usize| values.get(index).copied().unwrap_or(f64::NAN);
     let half = values.len() / 2;

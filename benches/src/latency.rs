@@ -19,9 +19,7 @@ const WARM_UP: u64 = 2000;
 
 pub(crate) fn run(report: &mut Report) -> Result<()> {
     let host = Host::start(&["threshold"])?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (histogram, missing) = runtime.block_on(measure(&host.url))?;
-    ensure!(missing == 0, "{missing} alerts never came");
+    let histogram = posts_to_alerts(&host.url, SECONDS)?;
     let millis = |quantile: f64| histogram.value_at_quantile(quantile) as f64 / 1000.0;
     const METHOD: &str = "1 000 posts/s of one event for 20 s after 2 s of warm-up, every event an alert, one SSE client in the same process as the poster";
     report.add("POST → alert on SSE, p50", millis(0.5), "ms", "–", METHOD);
@@ -30,12 +28,19 @@ pub(crate) fn run(report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-async fn measure(url: &str) -> Result<(Histogram<u64>, usize)> {
+/// Microseconds from the post of an event to its alert, at [`RATE`] for so many seconds after a warm-up.
+pub(crate) fn posts_to_alerts(url: &str, seconds: u64) -> Result<Histogram<u64>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (histogram, missing) = runtime.block_on(measure(url, WARM_UP + RATE * seconds))?;
+    ensure!(missing == 0, "{missing} alerts never came");
+    Ok(histogram)
+}
+
+async fn measure(url: &str, total: u64) -> Result<(Histogram<u64>, usize)> {
     let sent: Arc<Mutex<HashMap<u64, Instant>>> = Arc::default();
     let mut histogram = Histogram::<u64>::new(3)?;
     let http = reqwest::Client::new();
     let mut live = http.get(format!("{url}/v1/events?kind=alert")).send().await?.bytes_stream();
-    let total = WARM_UP + RATE * SECONDS;
     let poster = tokio::spawn(post_all(url.to_owned(), Arc::clone(&sent), total));
     let mut buffer = String::new();
     let mut seen = 0;

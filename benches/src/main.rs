@@ -1,8 +1,9 @@
 //! Measures what the project promises: speed and memory, each figure counted at the sink.
 //!
-//! `cargo run --release -p phronis-benches [NAME…]` runs those named, else the suite `latest`, prints a table a suite
+//! `cargo run --release -p phronis-benches [NAME…]` runs those named, else the suites `latest` and `archive`, prints a table a suite
 //! and writes `benches/results/<suite>.json` with the machine and the method beside the figures.
 
+mod archive;
 mod chain;
 mod events;
 mod halt;
@@ -27,7 +28,7 @@ type Bench = fn(&mut report::Report) -> Result<()>;
 /// Benches by what they need: a suite is a file of results.
 const SUITES: &[(&str, &[(&str, Bench)])] = &[
     (
-        DEFAULT,
+        "latest",
         &[
             ("chain", chain::run),
             ("http", http::run),
@@ -47,24 +48,34 @@ const SUITES: &[(&str, &[(&str, Bench)])] = &[
             ("kafka-peers", kafka::peers::run),
         ],
     ),
-    ("archive", &[("replay", replay::run)]),
+    (
+        "archive",
+        &[
+            ("archive-log", archive::run),
+            ("archive-kafka", archive::kafka::run),
+            ("archive-commits", archive::commits::run),
+            ("replay", replay::run),
+        ],
+    ),
 ];
-/// What runs when nothing is named: it needs this machine and nothing else.
-const DEFAULT: &str = "latest";
+/// What runs when nothing is named: what ends within minutes.
+const DEFAULT: [&str; 2] = ["latest", "archive"];
 
 /// What Kafka's client calls an error is the end of a topic, or is an error of ours as well.
 const LOGGED: &str = "warn,rdkafka=off,librdkafka=error";
 
-/// A file of the repository: around the package that cargo runs, else here.
+/// A file of the repository: around the package that cargo runs, else here. Hosts run elsewhere, so the path is absolute.
 fn repository(path: &str) -> PathBuf {
-    std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(PathBuf::new, |here| Path::new(&here).join("..")).join(path)
+    let package = std::env::var_os("CARGO_MANIFEST_DIR");
+    let path = package.map_or_else(PathBuf::new, |here| Path::new(&here).join("..")).join(path);
+    std::path::absolute(&path).unwrap_or(path)
 }
 
 fn main() -> Result<()> {
     tracing_subscriber::fmt().with_env_filter(LOGGED).with_writer(std::io::stderr).init();
     let mut wanted: Vec<String> = std::env::args().skip(1).collect();
     if wanted.is_empty() {
-        wanted.push(DEFAULT.to_owned());
+        wanted.extend(DEFAULT.map(str::to_owned));
     }
     let known: Vec<&str> = SUITES
         .iter()

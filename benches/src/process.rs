@@ -5,11 +5,22 @@ use anyhow::{Context, Result};
 /// Linux counts CPU time in these towards programs, whatever the kernel's own clock.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// Seconds of CPU that a process has used, user and system; ended children are not in it.
-pub(crate) fn cpu(pid: u32) -> Result<f64> {
+/// What stands after the name in proc(5)'s `stat`.
+fn stat(pid: u32) -> Result<String> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
     // The name before the last bracket may hold anything.
     let (_, fields) = stat.rsplit_once(')').context("no name in /proc/…/stat")?;
+    Ok(fields.to_owned())
+}
+
+/// Whether a process has ended and nobody has waited for it yet.
+pub(crate) fn has_ended(pid: u32) -> Result<bool> {
+    Ok(stat(pid)?.trim_start().starts_with('Z'))
+}
+
+/// Seconds of CPU that a process has used, user and system; ended children are not in it.
+pub(crate) fn cpu(pid: u32) -> Result<f64> {
+    let fields = stat(pid)?;
     // utime and stime are the fields 14 and 15 of proc(5), counted from the name's 2.
     let ticks: Vec<u64> =
         fields.split_whitespace().skip(11).take(2).map(str::parse).collect::<Result<_, std::num::ParseIntError>>()?;

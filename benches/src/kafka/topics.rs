@@ -87,6 +87,11 @@ impl Topics {
         Ok(topics.iter().map(|topic| end(topic)).collect())
     }
 
+    /// How far a partition reaches.
+    pub(crate) fn end(&self, topic: &str, partition: i32) -> Result<i64> {
+        Ok(self.watcher.fetch_watermarks(topic, partition, PATIENCE)?.1)
+    }
+
     /// Waits until the broker shows a topic with this many partitions, each with a leader; 0: no topic.
     fn until(&self, topic: &str, partitions: usize) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
