@@ -206,7 +206,15 @@ impl Committer {
                         return Ok(self.committed(table, begun));
                     }
                     Err(CommitError::Failed(Error::Changed { .. })) => return self.begin_anew().await,
-                    Err(CommitError::Failed(error)) => return Err(error),
+                    Err(CommitError::Failed(error)) => {
+                        // Upkeep of others may have removed files of the state that this one began with.
+                        let began_with = self.table.metadata_location().map(str::to_owned);
+                        let outcome = self.look(begun).await?;
+                        if outcome.is_some() || self.table.metadata_location() == began_with.as_deref() {
+                            return outcome.ok_or(error);
+                        }
+                        continue;
+                    }
                     Err(CommitError::Unknown(error)) => {
                         tracing::warn!(table = %self.spec.name, %error, "it is not known how a commit ended: the table is asked");
                     }

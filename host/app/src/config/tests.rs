@@ -246,7 +246,8 @@ fn what_is_shown_reads_back_the_same_and_the_example_is_the_default() {
     let settings = |text: &str| {
         let mut lines: Vec<_> = text
             .lines()
-            .filter(|line| !line.contains("_dir = ") && !line.starts_with("path = "))
+            .filter(|line| !["path = ", "warehouse = "].iter().any(|start| line.starts_with(start)))
+            .filter(|line| !line.contains("_dir = "))
             .map(str::to_owned)
             .collect();
         lines.sort();

@@ -214,13 +214,15 @@ async fn what_was_found_then_is_compared_with_what_would_be_found() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_plugin_fails_at_is_told_and_the_rest_is_judged() {
+async fn what_a_plugin_fails_at_is_told_and_so_is_what_was_not_run() {
     let place = three_days().await;
     let params = json!({"behaviour": "trap", "mark": 33.0, "high": 89.5});
     let result = place.replay(params, None, 0..3).await.unwrap().result;
-    let [failed] = result.plugin.failed.as_slice() else { panic!("{:?}", result.plugin.failed) };
-    assert_eq!(failed.code, "PH2003");
-    assert_eq!(result.plugin.judged + result.plugin.skipped + failed.events, result.events);
+    // Looking for guilty events has its budget here as in a worker.
+    let codes: Vec<&str> = result.plugin.failed.iter().map(|failed| failed.code.as_str()).collect();
+    assert_eq!(codes, ["PH2003", "PH2007"]);
+    let failed: u64 = result.plugin.failed.iter().map(|failed| failed.events).sum();
+    assert_eq!(result.plugin.judged + result.plugin.skipped + failed, result.events);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
