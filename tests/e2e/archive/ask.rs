@@ -139,7 +139,14 @@ fn limits(room: &Room) -> anyhow::Result<()> {
     for (args, code) in [
         (["--max-rows", "5", &format!("SELECT * FROM {EVENTS}")], "PH6066"),
         (["--memory", "1MiB", &format!("SELECT DISTINCT a.value + b.value + c.seq {product}")], "PH6068"),
-        (["--timeout", "1s", &format!("SELECT count(*) {product} WHERE a.value + b.value > c.value * 100")], "PH6069"),
+        (
+            [
+                "--timeout",
+                "1s",
+                &format!("SELECT count(*) {product}, {EVENTS} d WHERE a.value + b.value < -c.value - d.value"),
+            ],
+            "PH6069",
+        ),
     ] {
         let (exit, _, said) = run(room.command(&["archive", "query", "-o", "csv", args[0], args[1], args[2]])?)?;
         ensure!(exit == Some(1) && said.contains(code), "{args:?} ended with {exit:?}: {said}");

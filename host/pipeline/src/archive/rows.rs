@@ -1,7 +1,7 @@
 //! Rows of the archive: what stands in `processed`, `alerts` and `dlq`, as the columns of its tables.
 //!
 //! Every record becomes a row, also one that somebody else wrote or that cannot be read: its bytes are kept then
-//! ([`UNDECODED`]), and it is counted. The origin in raw says which rows are the same event ([`System`]).
+//! (`phronis_undecoded`), and it is counted. The origin in raw says which rows are the same event (`system.rs`).
 
 mod alerts;
 mod events;
