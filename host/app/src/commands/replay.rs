@@ -35,7 +35,7 @@ pub struct Args {
     /// To this event time, not included; now unless said
     #[arg(long, value_name = "TIME", value_parser = super::parse_moment)]
     until: Option<i64>,
-    /// Its parameters: JSON, or a file of JSON or TOML; unless said, `[params]` of <plugin>.toml beside it
+    /// Its parameters: JSON, or a file of JSON or TOML; unless said, `[params]` of the `.toml` file beside it
     #[arg(long, value_name = "PARAMS")]
     params: Option<String>,
     /// What it is called in the stream; unless said, as its file
