@@ -1,7 +1,10 @@
 //! How far a group is, asked of the broker by a client of the tests' own.
 
+use std::time::{Duration, Instant};
+
 use anyhow::Context as _;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use crate::host::PATIENCE;
@@ -48,11 +51,20 @@ pub(super) fn places(bootstrap: &str, group: &str, topic: &str) -> anyhow::Resul
     committed.elements().into_iter().map(place).collect()
 }
 
-/// Moves a group that has no members, as an operator does.
+/// Moves a group that no host uses any more, as an operator does: the broker refuses until it has missed the last of
+/// its static members.
 pub(super) fn reset(bootstrap: &str, group: &str, topic: &str, partition: i32, to: i64) -> anyhow::Result<()> {
     let mut list = TopicPartitionList::new();
     list.add_partition_offset(topic, partition, Offset::Offset(to))?;
-    Ok(consumer(bootstrap, group)?.commit(&list, CommitMode::Sync)?)
+    let since = Instant::now();
+    loop {
+        match consumer(bootstrap, group)?.commit(&list, CommitMode::Sync) {
+            Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::UnknownMemberId)) if since.elapsed() < PATIENCE => {
+                std::thread::sleep(Duration::from_millis(200));
+            }
+            done => return Ok(done?),
+        }
+    }
 }
 
 /// A client that names the group and does not join it.
