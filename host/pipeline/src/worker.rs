@@ -147,7 +147,7 @@ impl Worker {
             let stepped = if self.may_work() {
                 self.step(POLL_WAIT)
             } else {
-                self.stay().and_then(|()| self.settle(self.most_in_flight)).map(|()| false)
+                self.stay().and_then(|()| self.settle()).map(|()| false)
             };
             if let Err(error) = stepped {
                 if matches!(error, Error::Log(LogError::ShutOut { .. })) {
@@ -244,7 +244,7 @@ impl Worker {
             Polled::Lost(partitions) => self.lose(&partitions),
             Polled::Idle => {}
         }
-        self.settle(self.most_in_flight)?;
+        self.settle()?;
         if is_idle && self.in_flight.is_empty() {
             self.is_recovering = false;
         }
@@ -408,6 +408,7 @@ impl Worker {
         (first, newest): (i64, i64),
     ) -> Result<()> {
         let Some(state) = self.partitions.get_mut(&lane) else { return Ok(()) };
+        let records = usize::try_from(next - state.next).unwrap_or(0);
         delivery.commits.push(Commit {
             group: Arc::clone(&self.stream.group),
             topic: Arc::clone(lane.topic(&self.stream.options.topics)),
@@ -424,13 +425,13 @@ impl Worker {
         if let Some(state) = self.partitions.get_mut(&lane) {
             state.next = next;
         }
-        self.in_flight.push(Delivered { ticket, lane, next, tally, first, newest });
+        self.in_flight.push(Delivered { ticket, lane, next, records, tally, first, newest });
         Ok(())
     }
 
-    /// Takes the receipts that are there, and waits for them while more than `most` are missing.
-    fn settle(&mut self, most: usize) -> Result<()> {
-        while let Some(settled) = self.in_flight.settle(most) {
+    /// Takes the receipts that are there, and waits for them while too many are missing.
+    fn settle(&mut self) -> Result<()> {
+        while let Some(settled) = self.in_flight.settle(self.in_flight.is_full(self.most_in_flight)) {
             self.settled(settled)?;
         }
         Ok(())
@@ -439,7 +440,7 @@ impl Worker {
     /// Waits for all receipts, also for those after a failure; the first failure is the answer.
     fn settle_all(&mut self) -> Result<()> {
         let mut first = Ok(());
-        while let Some(settled) = self.in_flight.settle(0) {
+        while let Some(settled) = self.in_flight.settle(true) {
             let outcome = self.settled(settled);
             first = first.and(outcome);
         }

@@ -303,6 +303,8 @@ impl Clients {
                 config.set("transactional.id", id);
                 // librdkafka wants it below the transaction's own timeout.
                 config.set("socket.timeout.ms", "10000");
+                // Kafka sends away whoever asks while the last transaction is being finished, which takes it a moment only.
+                self.set_defaults(&mut config, &[("retry.backoff.ms", "5"), ("retry.backoff.max.ms", "1000")]);
                 config.set("transaction.timeout.ms", TRANSACTION_TIMEOUT.as_millis().to_string());
                 config
                     .set("message.timeout.ms", (TRANSACTION_TIMEOUT - Duration::from_secs(3)).as_millis().to_string());

@@ -1,7 +1,7 @@
 //! Transactions: what a member's deliveries leave behind, and the offsets that they step to, become visible together.
 //!
-//! A transaction takes deliveries for as long as more are there, up to a time; then the writer waits for all records, adds the offsets,
-//! and commits. While it does, the next deliveries gather: under load transactions grow by themselves, without it they are as short as can be.
+//! A transaction takes deliveries for as long as more are there, up to a time; then the writer adds the offsets while the records
+//! are on their way, waits for all of them, and commits. While it does, the next deliveries gather: under load transactions grow by themselves, without it they are as short as can be.
 //! Any error aborts; an error that leaves the outcome open begins anew with another producer, whose start ends the old one's transaction.
 
 use std::sync::Arc;
@@ -26,6 +26,9 @@ const BREATH: Duration = Duration::from_millis(4);
 
 /// Deliveries of one transaction: fewer than a worker may have under way, so that it can go on while this one is committed.
 const MOST_DELIVERIES: usize = 4;
+
+/// With fewer records than this, deliveries are not counted: single events that gathered go together.
+const FEW_RECORDS: usize = 512;
 
 /// The member's transactions.
 pub(super) struct Transactions {
@@ -56,7 +59,8 @@ impl Transactions {
             return self.undo(writer, sent, failed("beginning a transaction", error));
         }
         let until = Instant::now() + self.most;
-        while Instant::now() < until && sent.len() < MOST_DELIVERIES {
+        let is_small = |sent: &[Sent]| sent.iter().map(Sent::records).sum::<usize>() < FEW_RECORDS;
+        while Instant::now() < until && (sent.len() < MOST_DELIVERIES || is_small(&sent)) {
             let Some(job) = writer.next_job() else { break };
             sent.push(writer.send(job));
             writer.outlet.serve();
@@ -97,14 +101,6 @@ impl Transactions {
         if let Some(error) = sent.iter().find_map(Sent::failure) {
             return Err(error);
         }
-        if !writer.await_all(sent, Instant::now() + TRANSACTION_TIMEOUT) {
-            return Err(Error::Unreachable {
-                reason: "records of a transaction were not acknowledged in time".to_owned(),
-            });
-        }
-        if let Some(error) = sent.iter().find_map(Sent::failure) {
-            return Err(error);
-        }
         let producer = &writer.outlet.producer;
         let places = steps(sent);
         if let Some(member) = writer.member.as_ref().filter(|_| !places.is_empty()) {
@@ -112,6 +108,14 @@ impl Transactions {
             producer
                 .send_offsets_to_transaction(&list(&places)?, &metadata, CALL)
                 .map_err(|error| failed("adding offsets to a transaction", error))?;
+        }
+        if !writer.await_all(sent, Instant::now() + TRANSACTION_TIMEOUT) {
+            return Err(Error::Unreachable {
+                reason: "records of a transaction were not acknowledged in time".to_owned(),
+            });
+        }
+        if let Some(error) = sent.iter().find_map(Sent::failure) {
+            return Err(error);
         }
         producer.commit_transaction(CALL).map_err(|error| failed("committing a transaction", error))
     }

@@ -263,6 +263,11 @@ impl Sent {
         self.tallies.iter().all(|tally| tally.is_done())
     }
 
+    /// Records that it leaves behind.
+    pub(super) fn records(&self) -> usize {
+        self.job.delivery.appends.iter().map(|append| append.records.len()).sum()
+    }
+
     pub(super) fn steps(&self) -> &[Step] {
         &self.job.steps
     }

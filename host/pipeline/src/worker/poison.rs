@@ -286,7 +286,7 @@ impl Worker {
             } else if !self.marked(lane, &part, (first, next), how)? {
                 return Ok(());
             }
-            self.settle(self.most_in_flight)?;
+            self.settle()?;
         }
         if let Some(next) = records.next_offset() {
             self.watch.passed(lane, next);
