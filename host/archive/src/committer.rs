@@ -34,6 +34,9 @@ use crate::{Archive, Error, Result, schema, times};
 /// Compare-and-sets that may be lost to other committers before a commit gives up for now.
 const ATTEMPTS: u32 = 12;
 
+/// Keys of rows that a plan remembers, about 32 bytes each, before it should be committed.
+const MOST_KEYS: usize = 1 << 18;
+
 /// Wait after the first lost one; it grows by as much each time.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -116,7 +119,7 @@ impl Committer {
     /// What is not committed yet.
     pub fn buffered(&self) -> Buffered {
         let moving = self.under_way.as_ref().map(|under_way| under_way.pieces.as_slice()).unwrap_or_default();
-        let waiting = || self.plan.waiting.iter().chain(moving);
+        let waiting = || self.plan.waiting().chain(moving);
         Buffered {
             rows: waiting().map(|piece| piece.rows.num_rows()).sum(),
             bytes: waiting().map(|piece| piece.bytes).sum(),
@@ -124,6 +127,11 @@ impl Committer {
             file_rows: self.plan.files.iter().map(DataFile::record_count).sum(),
             since: self.plan.since,
         }
+    }
+
+    /// Whether it remembers so much of what was appended that it is better committed now.
+    pub fn is_full(&self) -> bool {
+        self.plan.held.keys() >= MOST_KEYS
     }
 
     /// Takes rows that cover `from..next` of a partition of the source; there may be fewer of them, or none.

@@ -11,8 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use arrow_array::cast::AsArray;
 use arrow_array::{Array, ArrayRef, ListArray, RecordBatch, new_null_array};
-use arrow_schema::{ArrowError, DataType, Schema as ArrowSchema, SchemaRef};
-use arrow_select::concat::concat_batches;
+use arrow_schema::{DataType, Schema as ArrowSchema, SchemaRef};
 use bytes::Bytes;
 use iceberg::io::FileIO;
 use iceberg::spec::{DataContentType, DataFile, DataFileBuilder, DataFileFormat, Literal, Struct, TableMetadata};
@@ -32,9 +31,6 @@ use crate::{Archive, Error, Result, encoding, schema};
 
 /// Rows handed to the encoder at once: enough that the cost of a call vanishes, few enough to stay in the cache.
 const CHUNK: usize = 8192;
-
-/// Rows below which batches are joined: that copies them, but each batch costs something for each chunk that is picked from all.
-const SMALL: usize = 2048;
 
 /// Files on their way to storage at once. Object stores answer in tens of milliseconds whatever the size;
 /// a flush that spans 200 days writes 200 small files.
@@ -142,7 +138,6 @@ impl Target {
         let target = Arc::clone(self);
         let begin = move || -> Result<_> {
             let rows = rows.iter().map(|rows| target.project(rows)).collect::<Result<Vec<_>>>()?;
-            let rows = joined(&target.columns, rows).map_err(|error| Error::Rows(error.to_string()))?;
             let properties = encoding::properties(&rows, target.zstd_level).map_err(unencoded)?;
             Ok((Sorted::new(rows, target.span).map_err(Error::Rows)?, properties))
         };
@@ -254,29 +249,6 @@ async fn arrived(
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(stopped)
-}
-
-/// Small batches together: each costs as much as a large one where rows are picked from all.
-fn joined(schema: &SchemaRef, batches: Vec<RecordBatch>) -> std::result::Result<Vec<RecordBatch>, ArrowError> {
-    let mut groups: Vec<Vec<RecordBatch>> = Vec::new();
-    let mut count = SMALL;
-    for batch in batches {
-        count += batch.num_rows();
-        match groups.last_mut() {
-            Some(group) if count <= SMALL => group.push(batch),
-            _ => {
-                count = batch.num_rows();
-                groups.push(vec![batch]);
-            }
-        }
-    }
-    groups
-        .into_iter()
-        .map(|group| match group.as_slice() {
-            [one] => Ok(one.clone()),
-            several => concat_batches(schema, several),
-        })
-        .collect()
 }
 
 fn unencoded(error: ParquetError) -> Error {

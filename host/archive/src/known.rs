@@ -202,6 +202,11 @@ impl Held {
         Sifted { keep: (!is_all).then(|| BooleanArray::from(keep)), doubts }
     }
 
+    /// How many keys it remembers one by one.
+    pub(crate) fn keys(&self) -> usize {
+        self.keys.len()
+    }
+
     /// The greatest origin offset of a partition that the plan holds.
     pub(crate) fn high(&self, partition: i32) -> Option<i64> {
         self.high.get(&partition).copied()

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use arrow_array::{Array, RecordBatch};
+use arrow_select::concat::concat_batches;
 use arrow_select::filter::filter_record_batch;
 use iceberg::spec::DataFile;
 use iceberg::table::Table;
@@ -16,6 +17,10 @@ use crate::files::{Names, Target};
 use crate::known::{Doubt, Held, Keys};
 use crate::lookup::look_up;
 use crate::{Archive, Error, Result};
+
+/// Rows of batches that are put together as they come. Each array that was built row by row has room to spare, up to as much again;
+/// and where rows are picked from all batches of a flush, each costs something.
+const WHOLE: usize = 8192;
 
 /// Memory of an array beside its values; it counts where batches are small.
 const OVERHEAD: usize = 160;
@@ -27,7 +32,9 @@ pub(crate) struct Plan {
     /// From and next, by partition of the source.
     pub(crate) ranges: BTreeMap<i32, (i64, i64)>,
     pub(crate) held: Held,
-    pub(crate) waiting: Vec<Piece>,
+    waiting: Vec<Piece>,
+    /// The newest, which are not put together yet.
+    loose: Vec<Piece>,
     pub(crate) waiting_bytes: usize,
     pub(crate) files: Vec<DataFile>,
     pub(crate) names: Names,
@@ -55,6 +62,7 @@ impl Plan {
             ranges: BTreeMap::new(),
             held: Held::default(),
             waiting: Vec::new(),
+            loose: Vec::new(),
             waiting_bytes: 0,
             files: Vec::new(),
             names: Names::new(id),
@@ -65,15 +73,33 @@ impl Plan {
 
     /// Adds rows.
     pub(crate) fn wait(&mut self, rows: RecordBatch, doubts: Vec<Doubt>) {
-        if rows.num_rows() > 0 {
-            let piece = Piece::new(rows, doubts);
-            self.waiting_bytes += piece.bytes;
-            self.waiting.push(piece);
+        if rows.num_rows() == 0 {
+            return;
         }
+        let piece = Piece::new(rows, doubts);
+        self.waiting_bytes += piece.bytes;
+        self.loose.push(piece);
+        if self.loose.iter().map(|piece| piece.rows.num_rows()).sum::<usize>() >= WHOLE {
+            self.put_together();
+        }
+    }
+
+    fn put_together(&mut self) {
+        let loose = std::mem::take(&mut self.loose);
+        self.waiting_bytes -= loose.iter().map(|piece| piece.bytes).sum::<usize>();
+        let pieces = Piece::together(loose);
+        self.waiting_bytes += pieces.iter().map(|piece| piece.bytes).sum::<usize>();
+        self.waiting.extend(pieces);
+    }
+
+    /// All rows that wait.
+    pub(crate) fn waiting(&self) -> impl Iterator<Item = &Piece> {
+        self.waiting.iter().chain(&self.loose)
     }
 
     /// Takes all rows that wait.
     pub(crate) fn take(&mut self) -> Vec<Piece> {
+        self.put_together();
         self.waiting_bytes = 0;
         std::mem::take(&mut self.waiting)
     }
@@ -95,6 +121,20 @@ impl Piece {
         };
         let bytes = rows.columns().iter().map(|array| size(array) + OVERHEAD).sum();
         Self { rows, doubts, bytes }
+    }
+
+    /// Pieces as one; as they are where that would be more than arrays can hold.
+    fn together(pieces: Vec<Self>) -> Vec<Self> {
+        let [first, _, ..] = pieces.as_slice() else { return pieces };
+        let Ok(rows) = concat_batches(&first.rows.schema(), pieces.iter().map(|piece| &piece.rows)) else {
+            return pieces;
+        };
+        let (mut doubts, mut before) = (Vec::new(), 0);
+        for piece in pieces {
+            doubts.extend(piece.doubts.iter().map(|doubt| Doubt { row: before + doubt.row, ..*doubt }));
+            before += u32::try_from(piece.rows.num_rows()).unwrap_or(u32::MAX);
+        }
+        vec![Self::new(rows, doubts)]
     }
 }
 

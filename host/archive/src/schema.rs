@@ -302,6 +302,7 @@ fn data_type(field: &Field) -> Result<Type, Incompatible> {
             DataType::Float32 => PrimitiveType::Float,
             DataType::Float64 => PrimitiveType::Double,
             DataType::Utf8 => PrimitiveType::String,
+            DataType::Dictionary(_, of) if **of == DataType::Utf8 => PrimitiveType::String,
             DataType::Binary => PrimitiveType::Binary,
             DataType::Date32 => PrimitiveType::Date,
             DataType::Timestamp(TimeUnit::Microsecond, None) => PrimitiveType::Timestamp,

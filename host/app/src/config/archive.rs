@@ -197,7 +197,7 @@ pub(super) fn read(reader: &mut Reader, root: &mut Section<'_>, data_dir: &Path)
         storage: read_storage(reader, &mut section),
         commit_every: section.or(reader, "commit_every", Duration::from_secs(60)),
         file_size: section.or(reader, "file_size", Bytes(128 << 20)),
-        memory: section.or(reader, "memory", Bytes(128 << 20)),
+        memory: section.or(reader, "memory", Bytes(64 << 20)),
         partition_by: section.or(reader, "partition_by", PartitionBy::Day),
         late_after: section.or(reader, "late_after", Duration::from_secs(600)),
         on_gap: section.or(reader, "on_gap", OnGap::Stop),

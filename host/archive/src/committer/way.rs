@@ -20,7 +20,7 @@ pub(super) struct UnderWay {
 impl Committer {
     pub(super) async fn write_out(&mut self) -> Result<()> {
         self.arrive().await?;
-        if !self.plan.waiting.is_empty() {
+        if self.plan.waiting_bytes > 0 {
             self.depart();
             self.arrive().await?;
         }

@@ -9,7 +9,7 @@ use phronis_core::alert::Alert;
 use phronis_core::records::Records;
 
 use super::Made;
-use super::system::{ID, Row, System, field, fields, time};
+use super::system::{ID, Repeated, Row, System, field, fields, repeated, time};
 use crate::plugins::label;
 
 /// Findings about one event are told apart by their id.
@@ -21,14 +21,16 @@ pub(crate) struct AlertRows {
     schema: SchemaRef,
 }
 
-const TEXTS: [&str; 9] =
-    ["plugin", "plugin_version", "plugin_digest", "rule", "severity", "message", "agent", "attributes", "event"];
+const NAMES: [&str; 5] = ["plugin", "plugin_version", "plugin_digest", "rule", "severity"];
+
+const TEXTS: [&str; 4] = ["message", "agent", "attributes", "event"];
 
 impl AlertRows {
     pub(crate) fn new() -> Self {
-        let own = TEXTS.iter().map(|name| field(name, DataType::Utf8));
+        let names = NAMES.iter().map(|name| field(name, repeated()));
+        let texts = TEXTS.iter().map(|name| field(name, DataType::Utf8));
         let more = [field("detected_at", time()), field("delivered_at", time()), field("halt", DataType::Boolean)];
-        let all: Vec<_> = fields(true).into_iter().chain(own).chain(more).collect();
+        let all: Vec<_> = fields(true).into_iter().chain(names).chain(texts).chain(more).collect();
         Self { schema: Arc::new(Schema::new(all)) }
     }
 
@@ -86,6 +88,7 @@ impl AlertRows {
 /// The columns of alerts alone, under construction.
 #[derive(Default)]
 struct Own {
+    names: [Repeated; NAMES.len()],
     texts: [StringBuilder; TEXTS.len()],
     detected_at: Vec<Option<i64>>,
     delivered_at: Vec<Option<i64>>,
@@ -97,17 +100,9 @@ impl Own {
         let Alert { plugin, rule, severity, message, agent, attributes, event, .. } = alert;
         let json = |map: &serde_json::Map<_, _>| serde_json::to_string(map).unwrap_or_default();
         let (severity, attributes, event) = (severity.to_string(), json(attributes), json(event));
-        let texts = [
-            Some(plugin.name.as_str()),
-            Some(&plugin.version),
-            Some(&plugin.digest),
-            Some(rule),
-            Some(&severity),
-            Some(message),
-            agent.as_deref(),
-            Some(&attributes),
-            Some(&event),
-        ];
+        let names = [plugin.name.as_str(), &plugin.version, &plugin.digest, rule, &severity];
+        self.names.iter_mut().zip(names).for_each(|(builder, name)| builder.append_value(name));
+        let texts = [Some(message.as_str()), agent.as_deref(), Some(&attributes), Some(&event)];
         self.texts.iter_mut().zip(texts).for_each(|(builder, text)| builder.append_option(text));
         self.detected_at.push(Some(alert.detected_at.0));
         self.delivered_at.push(Some(alert.stages.delivered.0));
@@ -115,6 +110,7 @@ impl Own {
     }
 
     fn push_none(&mut self) {
+        self.names.iter_mut().for_each(Repeated::append_null);
         self.texts.iter_mut().for_each(StringBuilder::append_null);
         self.detected_at.push(None);
         self.delivered_at.push(None);
@@ -126,7 +122,8 @@ impl Own {
             Arc::new(TimestampMicrosecondArray::from(times).with_timezone("UTC"))
         };
         let mut columns: Vec<ArrayRef> =
-            self.texts.iter_mut().map(|builder| Arc::new(builder.finish()) as ArrayRef).collect();
+            self.names.iter_mut().map(|builder| Arc::new(builder.finish()) as ArrayRef).collect();
+        columns.extend(self.texts.iter_mut().map(|builder| Arc::new(builder.finish()) as ArrayRef));
         columns.extend([times(self.detected_at), times(self.delivered_at), Arc::new(self.halt.finish()) as ArrayRef]);
         columns
     }

@@ -14,7 +14,7 @@ use phronis_core::letter::{
 use phronis_core::records::{Headers, HeadersBuilder, Records};
 
 use super::Made;
-use super::system::{ID, Row, System, field, fields, time};
+use super::system::{ID, Repeated, Row, System, field, fields, repeated, time};
 use crate::plugins::label;
 
 /// A letter, its further attempts and its end have one id.
@@ -26,19 +26,9 @@ pub(crate) struct LetterRows {
     schema: SchemaRef,
 }
 
-const TEXTS: [&str; 11] = [
-    "kind",
-    "stage",
-    "code",
-    "message",
-    "plugin",
-    "plugin_version",
-    "plugin_digest",
-    "outcome",
-    "redrive",
-    "trace_id",
-    "headers",
-];
+const NAMES: [&str; 7] = ["stage", "code", "plugin", "plugin_version", "plugin_digest", "outcome", "redrive"];
+
+const TEXTS: [&str; 4] = ["kind", "message", "trace_id", "headers"];
 
 const TIMES: [&str; 3] = ["first_failed_at", "written_at", "due_at"];
 
@@ -46,12 +36,14 @@ const NUMBERS: [&str; 3] = ["letter_offset", "previous", "records"];
 
 impl LetterRows {
     pub(crate) fn new() -> Self {
-        let own = TEXTS.iter().map(|name| field(name, DataType::Utf8));
+        let names = NAMES.iter().map(|name| field(name, repeated()));
+        let texts = TEXTS.iter().map(|name| field(name, DataType::Utf8));
         let times = TIMES.iter().map(|name| field(name, time()));
         let numbers = NUMBERS.iter().map(|name| field(name, DataType::Int64));
         let more =
             [field("attempt", DataType::Int32), field("key", DataType::Binary), field("value", DataType::Binary)];
-        let all: Vec<_> = fields(true).into_iter().chain(own).chain(times).chain(numbers).chain(more).collect();
+        let own = names.chain(texts).chain(times).chain(numbers).chain(more);
+        let all: Vec<_> = fields(true).into_iter().chain(own).collect();
         Self { schema: Arc::new(Schema::new(all)) }
     }
 
@@ -165,6 +157,7 @@ impl Said {
 /// The columns of letters alone, under construction.
 #[derive(Default)]
 struct Own {
+    names: [Repeated; NAMES.len()],
     texts: [StringBuilder; TEXTS.len()],
     times: [Vec<Option<i64>>; TIMES.len()],
     numbers: [Vec<Option<i64>>; NUMBERS.len()],
@@ -178,16 +171,19 @@ impl Own {
         let letter = said.letter.as_ref();
         let code = said.code.map(|code| code.to_string());
         let headers = own_headers(records.body.headers(row), said.kind);
-        let texts = [
-            Some(said.kind),
+        let names = [
             said.stage.map(Stage::as_str),
             code.as_deref(),
-            letter.map(|letter| letter.message.as_str()),
             said.plugin.as_ref().map(|plugin| plugin.name.as_str()),
             said.plugin.as_ref().map(|plugin| plugin.version.as_str()),
             said.plugin.as_ref().map(|plugin| plugin.digest.as_str()),
             said.outcome.map(Outcome::as_str),
             said.redrive.as_deref(),
+        ];
+        self.names.iter_mut().zip(names).for_each(|(builder, name)| builder.append_option(name));
+        let texts = [
+            Some(said.kind),
+            letter.map(|letter| letter.message.as_str()),
             letter.and_then(|letter| letter.trace_id.as_deref()),
             headers.as_deref(),
         ];
@@ -205,7 +201,8 @@ impl Own {
 
     fn finish(mut self) -> Vec<ArrayRef> {
         let mut columns: Vec<ArrayRef> =
-            self.texts.iter_mut().map(|builder| Arc::new(builder.finish()) as ArrayRef).collect();
+            self.names.iter_mut().map(|builder| Arc::new(builder.finish()) as ArrayRef).collect();
+        columns.extend(self.texts.iter_mut().map(|builder| Arc::new(builder.finish()) as ArrayRef));
         for times in self.times {
             columns.push(Arc::new(TimestampMicrosecondArray::from(times).with_timezone("UTC")));
         }

@@ -5,7 +5,8 @@
 
 use std::sync::Arc;
 
-use arrow_array::builder::{BinaryBuilder, StringBuilder};
+use arrow_array::builder::{BinaryBuilder, StringBuilder, StringDictionaryBuilder};
+use arrow_array::types::Int32Type;
 use arrow_array::{ArrayRef, Int32Array, Int64Array, TimestampMicrosecondArray};
 use arrow_schema::{DataType, Field, TimeUnit};
 
@@ -37,18 +38,25 @@ pub(super) struct Row<'a> {
 }
 
 /// Columns under construction.
-#[derive(Debug)]
 pub(super) struct System {
     /// Events have none: their place in raw is their identity.
     id: Option<StringBuilder>,
-    topic: StringBuilder,
+    topic: Repeated,
     partition: Vec<i32>,
     offset: Vec<Option<i64>>,
     event_time: Vec<i64>,
     record_time: Vec<i64>,
     key: StringBuilder,
-    plugins: StringBuilder,
+    plugins: Repeated,
     undecoded: BinaryBuilder,
+}
+
+/// Makes a column of texts of which few are different: each is in memory once a batch.
+pub(super) type Repeated = StringDictionaryBuilder<Int32Type>;
+
+/// The type of such a column; in the table it is a text like others.
+pub(super) fn repeated() -> DataType {
+    DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8))
 }
 
 /// The type of times.
@@ -65,14 +73,14 @@ pub(super) fn field(name: &str, of: DataType) -> Field {
 pub(super) fn fields(has_id: bool) -> Vec<Field> {
     let id = has_id.then(|| field(ID, DataType::Utf8));
     let rest = [
-        field("phronis_topic", DataType::Utf8),
+        field("phronis_topic", repeated()),
         Field::new("phronis_partition", DataType::Int32, false),
         field("phronis_offset", DataType::Int64),
         Field::new("phronis_event_time", time(), false),
         field("phronis_record_time", time()),
         field("phronis_ingest_time", time()),
         field("phronis_key", DataType::Utf8),
-        field("phronis_plugins", DataType::Utf8),
+        field("phronis_plugins", repeated()),
         field(UNDECODED, DataType::Binary),
     ];
     id.into_iter().chain(rest).collect()
@@ -82,13 +90,13 @@ impl System {
     pub(super) fn new(has_id: bool, rows: usize) -> Self {
         Self {
             id: has_id.then(StringBuilder::new),
-            topic: StringBuilder::with_capacity(rows, rows * 20),
+            topic: Repeated::with_capacity(rows, 1, 32),
             partition: Vec::with_capacity(rows),
             offset: Vec::with_capacity(rows),
             event_time: Vec::with_capacity(rows),
             record_time: Vec::with_capacity(rows),
             key: StringBuilder::with_capacity(rows, rows * 8),
-            plugins: StringBuilder::with_capacity(rows, rows * 32),
+            plugins: Repeated::with_capacity(rows, 1, 64),
             undecoded: BinaryBuilder::new(),
         }
     }

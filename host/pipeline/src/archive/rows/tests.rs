@@ -2,7 +2,7 @@
 
 use arrow_array::RecordBatch;
 use arrow_array::cast::AsArray;
-use arrow_array::types::{Float64Type, Int64Type, TimestampMicrosecondType};
+use arrow_array::types::{Float64Type, Int32Type, Int64Type, TimestampMicrosecondType};
 use phronis_core::alert::{self, Alert};
 use phronis_core::letter::{Letter, Offsets, Origin, Outcome, Plugin, Range, Settlement, Stage};
 use phronis_core::plugin::{Added, FieldType, Severity};
@@ -35,8 +35,12 @@ fn headers(pairs: &[(&str, &str)]) -> HeadersBuilder {
 }
 
 fn text<'a>(rows: &'a RecordBatch, name: &str, row: usize) -> Option<&'a str> {
-    let column = rows.column_by_name(name).unwrap().as_string::<i32>();
-    arrow_array::Array::is_valid(column, row).then(|| column.value(row))
+    let column = rows.column_by_name(name).unwrap();
+    let (texts, row) = match column.as_dictionary_opt::<Int32Type>() {
+        Some(repeated) => (repeated.values().as_string::<i32>(), repeated.key(row)?),
+        None => (column.as_string::<i32>(), row),
+    };
+    arrow_array::Array::is_valid(texts, row).then(|| texts.value(row))
 }
 
 fn number(rows: &RecordBatch, name: &str, row: usize) -> Option<i64> {
