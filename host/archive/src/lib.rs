@@ -49,3 +49,12 @@ pub use spec::{Source, Span, TableSpec, WriteOptions, column};
 
 /// A result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// How much a thread of the archive steps back behind those that move events, as in nice(1).
+const NICENESS: i32 = 10;
+
+/// Lets the thread that calls it step back behind those that move events.
+pub fn step_back() {
+    // On Linux this is the thread's own; where it is refused, the thread just runs at the usual priority.
+    rustix::process::setpriority_process(None, NICENESS).ok();
+}

@@ -113,9 +113,6 @@ const THREADS: usize = 2;
 /// What the names of DataFusion's folders begin with.
 const SPILLED: &str = "datafusion-";
 
-/// How much a query's thread steps back behind those that move events, as in nice(1).
-const NICENESS: i32 = 10;
-
 impl Engine {
     /// An engine with threads of its own. What queries of a process that was killed left in the spill folder is removed:
     /// the folder belongs to one engine.
@@ -132,10 +129,7 @@ impl Engine {
         let threads = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(THREADS)
             .thread_name("phronis-query")
-            .on_thread_start(|| {
-                // On Linux this is the thread's own; where it is refused, queries just run at the usual priority.
-                rustix::process::nice(NICENESS).ok();
-            })
+            .on_thread_start(crate::step_back)
             .enable_all()
             .build()?;
         let places = Arc::new(Semaphore::new(limits.queries));

@@ -382,7 +382,8 @@ impl Running {
         store: &Store,
     ) -> Result<Arc<archive::Shared>> {
         let mut builder = tokio::runtime::Builder::new_multi_thread();
-        let runtime = builder.worker_threads(2).thread_name("archive").enable_all().build().map_err(Error::Thread)?;
+        builder.worker_threads(2).thread_name("archive").on_thread_start(phronis_archive::step_back).enable_all();
+        let runtime = builder.build().map_err(Error::Thread)?;
         let pointers = archive::StorePointers(store.clone());
         let shared = archive::Shared::new(options, streams, Some(Arc::new(pointers)), runtime.handle().clone());
         let shared = Arc::new(shared);
@@ -413,6 +414,7 @@ impl Running {
             };
             let gate = Arc::clone(gate);
             archiving.threads.push(spawn(&format!("{id}-archive"), move || {
+                phronis_archive::step_back();
                 if gate.wait(&parts.should_stop) {
                     archive::keep(&parts);
                 }
