@@ -50,6 +50,11 @@ def delete_rows(table) -> None:
     table.delete("phronis_offset >= 0")
 
 
+def drop_table(table) -> None:
+    """Its files stay."""
+    table.catalog.drop_table(table.name())
+
+
 def main() -> None:
     address, namespace, name, work, *given = sys.argv[1:]
     properties = dict(pair.split("=", 1) for pair in given)

@@ -15,6 +15,7 @@ mod options;
 mod owned;
 mod pointers;
 mod rows;
+mod table;
 mod upkeep;
 
 use std::collections::VecDeque;
@@ -24,9 +25,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arrow_schema::SchemaRef;
-use phronis_archive::Kind;
 use phronis_core::delivery::{Commit, Delivery};
-use phronis_core::records::{Records, TopicName};
+use phronis_core::records::Records;
 use phronis_core::{Contract, code};
 use phronis_log::{Error as LogError, Log, Member, PollLimits, Polled, Result, Sink, Source, Start, Subscription};
 
@@ -37,6 +37,7 @@ use self::late::Teller;
 pub use self::options::Options;
 pub use self::pointers::StorePointers;
 use self::rows::EventRows;
+use self::table::Table;
 use self::upkeep::Schedule;
 use crate::clock::rest;
 use crate::plugins::Board;
@@ -81,12 +82,21 @@ pub fn schema(contract: &Contract) -> SchemaRef {
     EventRows::new(contract, "".into(), &[]).schema()
 }
 
-/// Archives a stream until told to stop; begins anew when it fails.
+/// Archives a stream until told to stop, and tells when it is late.
 pub(crate) fn keep(parts: &Parts) {
+    let tables = Table::all(parts).map(Arc::new);
+    std::thread::scope(|threads| {
+        threads.spawn(|| Teller::new(parts, &tables).keep(&parts.should_stop));
+        archive(parts, &tables);
+    });
+}
+
+/// Archives a stream until told to stop; begins anew when it fails.
+fn archive(parts: &Parts, tables: &[Arc<Table>]) {
     let mut pause = BACKOFF.0;
     while !parts.should_stop.load(Ordering::Relaxed) {
         let begun = Instant::now();
-        let outcome = catch_unwind(AssertUnwindSafe(|| Branch::join(parts).and_then(Branch::run)));
+        let outcome = catch_unwind(AssertUnwindSafe(|| Branch::join(parts, tables).and_then(Branch::run)));
         let detail = match outcome {
             Ok(Ok(())) => return,
             Ok(Err(error)) => format!("{error} ({})", error.code()),
@@ -109,13 +119,12 @@ struct Branch<'a> {
     lanes: Vec<Lane>,
     /// What the group said while something else was under way.
     news: VecDeque<Polled>,
-    teller: Teller,
     upkeep: Schedule,
     measured_at: Instant,
 }
 
 impl<'a> Branch<'a> {
-    fn join(parts: &'a Parts) -> Result<Self> {
+    fn join(parts: &'a Parts, tables: &[Arc<Table>]) -> Result<Self> {
         let options = &parts.stream.options;
         let topics = &options.topics;
         let group: Arc<str> = format!("phronis.{}.{}.archive", options.id.tenant, options.id.stream).into();
@@ -128,12 +137,7 @@ impl<'a> Branch<'a> {
             start: Start::Earliest,
             exactly_once: false,
         })?;
-        let lane = |kind, topic: &TopicName| Lane::new(parts, kind, Arc::clone(topic));
-        let lanes = vec![
-            lane(Kind::Events, &topics.processed),
-            lane(Kind::Alerts, &topics.alerts),
-            lane(Kind::Letters, &topics.dlq),
-        ];
+        let lanes = tables.iter().map(|table| Lane::new(parts, table)).collect();
         Ok(Self {
             parts,
             group,
@@ -141,7 +145,6 @@ impl<'a> Branch<'a> {
             sink,
             lanes,
             news: VecDeque::new(),
-            teller: Teller::new(parts),
             upkeep: Schedule::new(&parts.shared),
             measured_at: Instant::now(),
         })
@@ -190,7 +193,6 @@ impl<'a> Branch<'a> {
         if self.measured_at.elapsed() >= MEASURE_EVERY {
             self.measured_at = Instant::now();
             self.lanes.iter_mut().for_each(Lane::measure);
-            self.teller.look(&self.lanes);
             self.upkeep.look(&self.lanes);
         }
         Ok(is_idle)
@@ -213,7 +215,7 @@ impl<'a> Branch<'a> {
                     self.lane(&topic).into_iter().for_each(|lane| lane.let_go(partition));
                 }
                 // What could not be committed is the next owner's to read.
-                self.lanes.iter_mut().filter(|lane| lane.trouble().is_some()).for_each(Lane::close);
+                self.lanes.iter_mut().filter(|lane| lane.is_in_trouble()).for_each(Lane::close);
             }
             Polled::Lost(partitions) => {
                 for (topic, partition) in partitions {
@@ -234,12 +236,12 @@ impl<'a> Branch<'a> {
     }
 
     fn lane(&mut self, topic: &str) -> Option<&mut Lane> {
-        self.lanes.iter_mut().find(|lane| &*lane.topic == topic)
+        self.lanes.iter_mut().find(|lane| &*lane.table.topic == topic)
     }
 
     fn read(&mut self, records: Records) {
         let Self { parts, lanes, source, news, .. } = self;
-        let Some(lane) = lanes.iter_mut().find(|lane| lane.topic == records.topic) else { return };
+        let Some(lane) = lanes.iter_mut().find(|lane| lane.table.topic == records.topic) else { return };
         let mut asked = Asked { shared: &parts.shared, source: source.as_mut(), news, should_stop: &parts.should_stop };
         lane.take(records, &mut asked);
     }
@@ -296,7 +298,7 @@ impl<'a> Branch<'a> {
         );
         lane.fell_into(partition, earliest);
         if skips && let Some(from) = from.filter(|from| *from < earliest) {
-            let commit = Commit { group, topic: Arc::clone(&lane.topic), partition, from, next: earliest };
+            let commit = Commit { group, topic: Arc::clone(&lane.table.topic), partition, from, next: earliest };
             let delivery = Delivery { appends: Vec::new(), commits: vec![commit] };
             let ticket = self.sink.submit(delivery)?;
             settled(ticket, &self.parts.should_stop)?;

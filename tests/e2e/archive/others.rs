@@ -60,6 +60,29 @@ fn a_table_that_someone_else_changes_goes_on_or_says_what_to_bring_back() -> any
     Ok(())
 }
 
+/// A table that someone else drops is not made anew behind their back; the next start makes it, from what the log has.
+#[test]
+fn a_table_that_someone_else_drops_is_missed_and_made_anew_by_the_next_start() -> anyhow::Result<()> {
+    let room = Room::with(ARCHIVE)?;
+    room.install(THRESHOLD, &plugin("threshold")?, SETTINGS)?;
+    let tables = Tables::local(room.data());
+    let host = Host::start(&room)?;
+    let mut producer = Producer::new(57);
+    commits(&host, &mut producer, 1)?;
+    change(&tables, "drop-table")?;
+    ensure!(producer.post(&host, 200)?, "no room");
+    host.until("it says that the table is gone", |host| {
+        let answer = host.get("/readyz")?;
+        Ok(answer.status == 200 && answer.text.contains("PH6023"))
+    })?;
+    ensure!(host.stop()?.success(), "the host did not end well");
+    let host = Host::start(&room)?;
+    goes_well(&host)?;
+    archived(&host, producer.sent)?;
+    println!("{:?}", ends_well(host, &room, &tables)?.rows);
+    Ok(())
+}
+
 /// Rows that someone else deletes stay deleted: the archive knows what it had, and compaction brings nothing back.
 #[test]
 fn rows_that_someone_else_deletes_stay_deleted() -> anyhow::Result<()> {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use metrics::{counter, gauge, histogram};
-use phronis_archive::{Buffered, Committer, Error, Kind, Outcome, TableName};
+use phronis_archive::{Buffered, Committer, Error, Outcome};
 use phronis_core::contract::Contract;
 use phronis_core::delivery::Commit;
 use phronis_core::plugin::Added;
@@ -19,6 +19,7 @@ use phronis_log::{Error as LogError, Log};
 use super::ask::{Asked, Shared};
 use super::owned::Owned;
 use super::rows::Rows;
+use super::table::Table;
 use super::{BACKOFF, Parts};
 use crate::plugins::Board;
 
@@ -30,9 +31,7 @@ const CATCH_UP: Duration = Duration::from_millis(200);
 
 /// One table.
 pub(super) struct Lane {
-    pub(super) topic: TopicName,
-    pub(super) name: TableName,
-    kind: Kind,
+    pub(super) table: Arc<Table>,
     stream: StreamId,
     raw: TopicName,
     contract: Arc<Contract>,
@@ -45,17 +44,14 @@ pub(super) struct Lane {
     open: Option<(Committer, Rows)>,
     owned: BTreeMap<i32, Owned>,
     committed_at: Instant,
-    /// When everything that had been read was in the table.
-    pub(super) up_to_date_at: Instant,
     trouble: Option<Trouble>,
     /// Records of the log that are not in the table, when that was last asked.
     lag: i64,
 }
 
 /// Why nothing is written.
-pub(super) struct Trouble {
-    pub(super) code: Code,
-    pub(super) detail: String,
+struct Trouble {
+    detail: String,
     until: Instant,
     pause: Duration,
     /// The log has lost what comes next in a partition: that does not go away by trying.
@@ -63,13 +59,10 @@ pub(super) struct Trouble {
 }
 
 impl Lane {
-    pub(super) fn new(parts: &Parts, kind: Kind, topic: TopicName) -> Self {
+    pub(super) fn new(parts: &Parts, table: &Arc<Table>) -> Self {
         let options = &parts.stream.options;
-        let name = TableName::new(&options.id, kind);
         Self {
-            topic,
-            name,
-            kind,
+            table: Arc::clone(table),
             stream: options.id.clone(),
             raw: Arc::clone(&options.topics.raw),
             contract: Arc::clone(&options.contract),
@@ -81,7 +74,6 @@ impl Lane {
             open: None,
             owned: BTreeMap::new(),
             committed_at: Instant::now(),
-            up_to_date_at: Instant::now(),
             trouble: None,
             lag: 0,
         }
@@ -90,10 +82,12 @@ impl Lane {
     /// A partition is this host's now; the table is to be asked where to go on in it.
     pub(super) fn take_over(&mut self, partition: i32, next: i64) {
         self.owned.insert(partition, Owned::new(next));
+        self.table.owns(true);
     }
 
     pub(super) fn let_go(&mut self, partition: i32) {
         self.owned.remove(&partition);
+        self.table.owns(!self.owned.is_empty());
     }
 
     /// Forgets what is not committed: it is read again.
@@ -117,12 +111,14 @@ impl Lane {
 
     /// Whether it is time to commit.
     pub(super) fn is_due(&self) -> bool {
+        let Some((committer, _)) = &self.open else { return false };
         let failed = self.trouble.as_ref().is_some_and(|trouble| !trouble.is_gap);
-        self.open.is_some() && (failed || self.committed_at.elapsed() >= self.commit_every) && !self.is_resting()
+        let is_time = failed || committer.is_full() || self.committed_at.elapsed() >= self.commit_every;
+        is_time && !self.is_resting()
     }
 
-    pub(super) fn trouble(&self) -> Option<&Trouble> {
-        self.trouble.as_ref()
+    pub(super) fn is_in_trouble(&self) -> bool {
+        self.trouble.is_some()
     }
 
     pub(super) fn group_position(&self, partition: i32) -> Option<i64> {
@@ -150,7 +146,7 @@ impl Lane {
         let labels = self.labels();
         match outcome {
             Ok(Outcome::Fenced) => {
-                tracing::warn!(stream = %self.stream, table = %self.name, "another host has moved the table on: going on from there");
+                tracing::warn!(stream = %self.stream, table = %self.table.name, "another host has moved the table on: going on from there");
                 counter!("phronis_archive_fenced_total", &labels).increment(1);
                 self.close();
             }
@@ -166,7 +162,7 @@ impl Lane {
                     owned.archived = owned.next;
                 }
                 if self.owned.values().all(|owned| owned.gap.is_none() && !owned.is_behind()) {
-                    self.up_to_date_at = Instant::now();
+                    self.table.is_up_to_date();
                 }
             }
             Err(error) => self.failed(&error.into()),
@@ -177,7 +173,7 @@ impl Lane {
     pub(super) fn commits(&self, group: &Arc<str>) -> Vec<Commit> {
         let commit = |(partition, owned): (&i32, &Owned)| {
             let next = owned.may_follow()?;
-            let (group, topic) = (Arc::clone(group), Arc::clone(&self.topic));
+            let (group, topic) = (Arc::clone(group), Arc::clone(&self.table.topic));
             Some(Commit { group, topic, partition: *partition, from: owned.group, next })
         };
         self.owned.iter().filter_map(commit).collect()
@@ -201,10 +197,13 @@ impl Lane {
         let is_news = self.trouble.as_ref().is_none_or(|trouble| trouble.detail != failure.detail);
         if is_news {
             let Failure { code, detail, .. } = failure;
-            tracing::error!(stream = %self.stream, table = %self.name, %code, "nothing is archived into the table for now: {detail}");
+            tracing::error!(stream = %self.stream, table = %self.table.name, %code, "nothing is archived into the table for now: {detail}");
         }
-        let labels =
-            [("stream", self.stream.to_string()), ("table", self.kind_name()), ("code", failure.code.to_string())];
+        let labels = [
+            ("stream", self.stream.to_string()),
+            ("table", self.table.kind.to_string()),
+            ("code", failure.code.to_string()),
+        ];
         counter!("phronis_archive_failures_total", &labels).increment(1);
         if failure.is_final {
             self.close();
@@ -213,8 +212,15 @@ impl Lane {
     }
 
     fn rests(&mut self, code: Code, detail: String, pause: Duration) {
-        self.shared.note(&self.name, Some(format!("{detail} ({code})")));
-        self.trouble = Some(Trouble { code, detail, until: Instant::now() + pause, pause, is_gap: false });
+        self.note(Some((code, detail.clone())));
+        self.trouble = Some(Trouble { detail, until: Instant::now() + pause, pause, is_gap: false });
+    }
+
+    /// Lets others know what is wrong, or that nothing is.
+    fn note(&self, trouble: Option<(Code, String)>) {
+        let words = trouble.as_ref().map(|(code, detail)| format!("{detail} ({code})"));
+        self.shared.note(&self.table.name, words);
+        self.table.note(trouble);
     }
 
     fn goes_well(&mut self) {
@@ -222,8 +228,8 @@ impl Lane {
             return;
         }
         if self.trouble.take().is_some() {
-            self.shared.note(&self.name, None);
-            tracing::info!(stream = %self.stream, table = %self.name, "the table takes rows again");
+            self.note(None);
+            tracing::info!(stream = %self.stream, table = %self.table.name, "the table takes rows again");
         }
     }
 
@@ -233,7 +239,7 @@ impl Lane {
         let buffered = self.open.as_ref().map(|(committer, _)| committer.buffered()).unwrap_or_default();
         let Buffered { rows, bytes, files, .. } = buffered;
         // A log that is away leaves the gauge as it was.
-        if let Ok(info) = self.log.topic(&self.topic) {
+        if let Ok(info) = self.log.topic(&self.table.topic) {
             let behind = |(partition, owned): (&i32, &Owned)| {
                 let info = info.partitions.get(usize_of(*partition))?;
                 Some(info.latest - owned.archived.unwrap_or(info.earliest).clamp(info.earliest, info.latest))
@@ -250,20 +256,10 @@ impl Lane {
         ] {
             gauge!(name, &labels).set(value);
         }
-        gauge!("phronis_archive_age_seconds", &labels).set(self.age().as_secs_f64());
-    }
-
-    /// How long ago the table had everything that had been read.
-    pub(super) fn age(&self) -> Duration {
-        if self.owned.is_empty() { Duration::ZERO } else { self.up_to_date_at.elapsed() }
     }
 
     fn labels(&self) -> [(&'static str, String); 2] {
-        [("stream", self.stream.to_string()), ("table", self.kind_name())]
-    }
-
-    fn kind_name(&self) -> String {
-        self.kind.to_string()
+        [("stream", self.stream.to_string()), ("table", self.table.kind.to_string())]
     }
 }
 

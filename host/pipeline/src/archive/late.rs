@@ -1,12 +1,15 @@
 //! Tells that the archive is behind: an alert on the stream, beside those of its detectors.
 //!
+//! A thread of its own looks: the branch may be waiting for storage that does not answer.
 //! Twice a time of trouble at most for each table: when it is late, and, in louder words, when half of the time is over
 //! after which the log deletes what is not archived.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use metrics::gauge;
 use phronis_core::alert::{self, Alert};
 use phronis_core::delivery::{Append, Delivery};
 use phronis_core::id::{Id, Position};
@@ -17,9 +20,9 @@ use phronis_core::{Name, code};
 use phronis_log::{Log, Sink, Ticket};
 use serde_json::{Map, json};
 
-use super::Parts;
-use super::lane::Lane;
-use crate::clock::now_us;
+use super::table::{State, Table};
+use super::{MEASURE_EVERY, Parts};
+use crate::clock::{now_us, rest};
 use crate::stream::Stream;
 
 /// The rule of the alert.
@@ -38,7 +41,8 @@ enum Said {
 }
 
 /// What tells.
-pub(super) struct Teller {
+pub(super) struct Teller<'a> {
+    tables: &'a [Arc<Table>],
     stream: Arc<Stream>,
     log: Arc<dyn Log>,
     node_id: String,
@@ -49,9 +53,10 @@ pub(super) struct Teller {
     under_way: Option<Ticket>,
 }
 
-impl Teller {
-    pub(super) fn new(parts: &Parts) -> Self {
+impl<'a> Teller<'a> {
+    pub(super) fn new(parts: &Parts, tables: &'a [Arc<Table>]) -> Self {
         Self {
+            tables,
             stream: Arc::clone(&parts.stream),
             log: Arc::clone(&parts.log),
             node_id: parts.node_id.clone(),
@@ -63,11 +68,22 @@ impl Teller {
         }
     }
 
+    /// Looks now and then until told to stop.
+    pub(super) fn keep(mut self, should_stop: &AtomicBool) {
+        while !should_stop.load(Ordering::Relaxed) {
+            self.look();
+            rest(MEASURE_EVERY, should_stop);
+        }
+    }
+
     /// Looks at all tables, and tells what is new.
-    pub(super) fn look(&mut self, lanes: &[Lane]) {
-        for lane in lanes {
-            let (name, age) = (lane.name.to_string(), lane.age());
-            let kept = self.stream.options.retention.age.filter(|_| lane.topic != self.stream.options.topics.dlq);
+    fn look(&mut self) {
+        for table in self.tables {
+            let (name, state) = (table.name.to_string(), table.state());
+            let age = state.age();
+            let labels = [("stream", self.stream.options.id.to_string()), ("table", table.kind.to_string())];
+            gauge!("phronis_archive_age_seconds", &labels).set(age.as_secs_f64());
+            let kept = self.stream.options.retention.age.filter(|_| table.topic != self.stream.options.topics.dlq);
             let now = match kept {
                 Some(kept) if age >= kept / 2 && age >= self.late_after => Said::AlmostLost,
                 _ if age >= self.late_after => Said::Late,
@@ -75,7 +91,7 @@ impl Teller {
             };
             let before = self.said.insert(name.clone(), now).unwrap_or_default();
             if now > before {
-                self.tell(lane, &name, age, kept, now);
+                self.tell(&state, &name, kept, now);
             } else if now == Said::Nothing && before != Said::Nothing {
                 tracing::info!(stream = %self.stream.options.id, table = name, "the archive is not late any more");
             }
@@ -83,12 +99,13 @@ impl Teller {
         self.write();
     }
 
-    fn tell(&mut self, lane: &Lane, table: &str, age: Duration, kept: Option<Duration>, said: Said) {
+    fn tell(&mut self, state: &State, table: &str, kept: Option<Duration>, said: Said) {
+        let age = state.age();
         let Ok(name) = WHO.parse::<Name>() else { return };
         let (id, topics) = (&self.stream.options.id, &self.stream.options.topics);
-        let why = lane.trouble().map_or_else(
-            || "it is still reading what there is".to_owned(),
-            |trouble| format!("{} ({})", trouble.detail, trouble.code),
+        let why = state.trouble.as_ref().map_or_else(
+            || "it is still reading what there is, or waits for storage".to_owned(),
+            |(code, detail)| format!("{detail} ({code})"),
         );
         let minutes = |time: Duration| time.as_secs() / 60;
         let message = match (said, kept) {
@@ -107,8 +124,8 @@ impl Teller {
         attributes.insert("table".into(), table.into());
         attributes.insert("node_id".into(), self.node_id.clone().into());
         attributes.insert("since".into(), json!(since));
-        if let Some(trouble) = lane.trouble() {
-            attributes.insert("code".into(), trouble.code.to_string().into());
+        if let Some((code, _)) = &state.trouble {
+            attributes.insert("code".into(), code.to_string().into());
         }
         let place = Position { topic: table, partition: -1, offset: now };
         // It comes of no record: the offset is none that exists.

@@ -43,7 +43,7 @@ impl Schedule {
             return;
         }
         self.next = Instant::now() + every;
-        let tables: Vec<TableName> = lanes.iter().map(|lane| lane.name.clone()).collect();
+        let tables: Vec<TableName> = lanes.iter().map(|lane| lane.table.name.clone()).collect();
         let (shared, should_stop) = (Arc::clone(&self.shared), Arc::clone(&self.should_stop));
         let round = move || {
             let all = async {

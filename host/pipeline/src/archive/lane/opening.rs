@@ -25,7 +25,7 @@ impl Lane {
         if self.open.is_some() || self.owned.is_empty() || self.is_resting() {
             return;
         }
-        if self.kind == Kind::Events {
+        if self.table.kind == Kind::Events {
             let lineup = self.board.lineup(&self.stream);
             self.learn(&lineup.added);
         }
@@ -43,11 +43,11 @@ impl Lane {
     fn try_open(&mut self, asked: &mut Asked<'_>) -> std::result::Result<Option<(Committer, Rows)>, Failure> {
         let mut rows = self.rows();
         let source = Source {
-            topic: self.topic.to_string(),
-            identity: self.log.topic_identity(&self.topic)?,
+            topic: self.table.topic.to_string(),
+            identity: self.log.topic_identity(&self.table.topic)?,
             origin: Some(self.log.topic_identity(&self.raw)?),
         };
-        let spec = TableSpec { name: self.name.clone(), schema: rows.schema(), key: rows.key(), source };
+        let spec = TableSpec { name: self.table.name.clone(), schema: rows.schema(), key: rows.key(), source };
         let shared = asked.shared;
         let mut options = shared.options.write.clone();
         options.buffer_bytes = options.buffer_bytes.min(self.share(shared.options.memory / shared.streams));
@@ -56,7 +56,7 @@ impl Lane {
             Committer::open(&archive, spec, &options).await
         });
         let Some(committer) = opened.transpose()? else { return Ok(None) };
-        if self.kind == Kind::Events {
+        if self.table.kind == Kind::Events {
             shared.known.learn(&self.stream, &committer.columns());
         }
         for (partition, owned) in &mut self.owned {
@@ -65,24 +65,24 @@ impl Lane {
             let next = match archived {
                 Some(next) => next,
                 // Nothing of it was ever archived: all that the log has.
-                None => earliest(self.log.as_ref(), &self.topic, *partition)?,
+                None => earliest(self.log.as_ref(), &self.table.topic, *partition)?,
             };
             owned.next = Some(next);
             if let Rows::Events(rows) = &mut rows {
-                look_back(self.log.as_ref(), &self.topic, *partition, next, rows)?;
+                look_back(self.log.as_ref(), &self.table.topic, *partition, next, rows)?;
             }
         }
-        tracing::info!(stream = %self.stream, table = %self.name, "the table is open");
+        tracing::info!(stream = %self.stream, table = %self.table.name, "the table is open");
         Ok(Some((committer, rows)))
     }
 
     fn share(&self, memory: usize) -> usize {
         let events = memory / EVENTS_SHARE.1 * EVENTS_SHARE.0;
-        if self.kind == Kind::Events { events } else { (memory - events) / 2 }
+        if self.table.kind == Kind::Events { events } else { (memory - events) / 2 }
     }
 
     fn rows(&self) -> Rows {
-        match self.kind {
+        match self.table.kind {
             Kind::Events => Rows::Events(Box::new(EventRows::new(&self.contract, Arc::clone(&self.raw), &self.added))),
             Kind::Alerts => Rows::Alerts(AlertRows::new()),
             Kind::Letters => Rows::Letters(LetterRows::new()),

@@ -59,7 +59,7 @@ impl Lane {
             Some(reader) => reader,
             None => {
                 owned.heard = Instant::now();
-                owned.reader.insert(self.log.reader(&self.topic, partition, Position::Offset(next))?)
+                owned.reader.insert(self.log.reader(&self.table.topic, partition, Position::Offset(next))?)
             }
         };
         let Some(records) = reader.next(READ, CATCH_UP)? else {
@@ -70,7 +70,7 @@ impl Lane {
             // The source has passed them: these offsets are none of records, but markers of transactions, or what compaction took.
             let body = RecordsBuilder::default().finish();
             let nothing =
-                Records { topic: Arc::clone(&self.topic), partition, offsets: Vec::<i64>::new().into(), body };
+                Records { topic: Arc::clone(&self.table.topic), partition, offsets: Vec::<i64>::new().into(), body };
             return Ok(Some((nothing, owned.polled)));
         };
         owned.heard = Instant::now();
@@ -85,7 +85,7 @@ impl Lane {
         let Some(from) = self.owned.get(&partition).and_then(|owned| owned.next) else { return };
         let known = records.offsets.values().partition_point(|offset| *offset < from);
         let records = records.slice(known, records.len() - known);
-        if self.kind == Kind::Events && !self.widen(&records, asked) {
+        if self.table.kind == Kind::Events && !self.widen(&records, asked) {
             return;
         }
         let Some((committer, rows)) = &mut self.open else { return };
@@ -107,11 +107,14 @@ impl Lane {
         for (what, records) in [("foreign", made.foreign), ("undecoded", made.undecoded)] {
             if records > 0 {
                 tracing::warn!(
-                    stream = %self.stream, topic = %self.topic, partition, records,
+                    stream = %self.stream, topic = %self.table.topic, partition, records,
                     "records that are {what} are archived as they are: somebody else wrote them, or the contract changed its types"
                 );
-                let labels =
-                    [("stream", self.stream.to_string()), ("table", self.kind_name()), ("why", what.to_owned())];
+                let labels = [
+                    ("stream", self.stream.to_string()),
+                    ("table", self.table.kind.to_string()),
+                    ("why", what.to_owned()),
+                ];
                 counter!("phronis_archive_odd_records_total", &labels).increment(records);
             }
         }
@@ -131,7 +134,7 @@ impl Lane {
             return true;
         }
         let names: Vec<&str> = unknown.iter().map(|column| column.name.as_str()).collect();
-        tracing::info!(stream = %self.stream, table = %self.name, columns = names.join(", "), "the table gets columns");
+        tracing::info!(stream = %self.stream, table = %self.table.name, columns = names.join(", "), "the table gets columns");
         self.learn(&unknown);
         self.commit(asked);
         self.close();
@@ -145,7 +148,7 @@ impl Lane {
         owned.reader = None;
         let from = owned.next.unwrap_or_default();
         tracing::error!(
-            stream = %self.stream, table = %self.name, partition, from, earliest, code = %code::ARCHIVE_GAP,
+            stream = %self.stream, table = %self.table.name, partition, from, earliest, code = %code::ARCHIVE_GAP,
             "the log deleted records that were not archived"
         );
         counter!("phronis_archive_gap_records_total", &labels)
@@ -155,11 +158,11 @@ impl Lane {
             let detail = format!(
                 "records {from} to {earliest} of {}/{partition} were deleted before they were archived; \
                  `[archive] on_gap = \"skip\"` goes on without them",
-                self.topic
+                self.table.topic
             );
-            self.shared.note(&self.name, Some(format!("{detail} ({})", code::ARCHIVE_GAP)));
+            self.note(Some((code::ARCHIVE_GAP, detail.clone())));
             let (until, pause) = (Instant::now(), BACKOFF.0);
-            self.trouble = Some(Trouble { code: code::ARCHIVE_GAP, detail, until, pause, is_gap: true });
+            self.trouble = Some(Trouble { detail, until, pause, is_gap: true });
             return;
         }
         let Some((committer, rows)) = &mut self.open else { return };
