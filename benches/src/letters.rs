@@ -22,12 +22,12 @@ pub(crate) fn run(report: &mut Report) -> Result<()> {
     // The same number of good events, so that what the log itself remembers is in both.
     let without = {
         let host = Host::start(&[])?;
-        post(&host, |n| events::lines(n * ROWS, ROWS))?;
+        post(&host, LETTERS, |n| events::lines(n * ROWS, ROWS))?;
         until(|| Ok(host.records("phronis.processed")? >= LETTERS))?;
         settled(&host)?
     };
     let host = Host::start(&[])?;
-    post(&host, refused)?;
+    post(&host, LETTERS, refused)?;
     until(|| Ok(parked(&host)? >= LETTERS))?;
     let with = settled(&host)?;
     let mut looks: Vec<f64> = Vec::with_capacity(LOOKS);
@@ -49,7 +49,7 @@ pub(crate) fn run(report: &mut Report) -> Result<()> {
 }
 
 /// Events that the contract refuses, in three ways.
-fn refused(post: u64) -> String {
+pub(crate) fn refused(post: u64) -> String {
     let mut lines = String::new();
     for n in 0..ROWS {
         lines.push_str(match (post + n) % 3 {
@@ -61,12 +61,12 @@ fn refused(post: u64) -> String {
     lines
 }
 
-fn post(host: &Host, body: impl Fn(u64) -> String) -> Result<()> {
+pub(crate) fn post(host: &Host, events: u64, body: impl Fn(u64) -> String) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let url = format!("{}/v1/streams/sensors/events", host.url);
     runtime.block_on(async {
         let http = reqwest::Client::new();
-        for n in 0..LETTERS / ROWS {
+        for n in 0..events / ROWS {
             let request = http.post(&url).header("content-type", "application/x-ndjson").body(body(n));
             let answer = request.send().await?;
             // Where all are refused they are taken all the same.
@@ -76,7 +76,7 @@ fn post(host: &Host, body: impl Fn(u64) -> String) -> Result<()> {
     })
 }
 
-fn parked(host: &Host) -> Result<u64> {
+pub(crate) fn parked(host: &Host) -> Result<u64> {
     let classes = reqwest_get(&format!("{}/v1/letter_classes?stream=sensors", host.url))?;
     let items = classes.get("items").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     Ok(items.iter().filter_map(|item| item.get("parked")?.as_u64()).sum())
@@ -87,7 +87,7 @@ fn settled(host: &Host) -> Result<u64> {
     process::resident(host.pid())
 }
 
-fn until(mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
+pub(crate) fn until(mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     while !is_so()? {
         ensure!(Instant::now() < deadline, "not within {PATIENCE:?}");

@@ -15,6 +15,7 @@ mod latency;
 mod letters;
 mod memory_log;
 mod process;
+mod redrive;
 mod reload;
 mod replay;
 mod report;
@@ -37,6 +38,7 @@ const SUITES: &[(&str, &[(&str, Bench)])] = &[
             ("reload", reload::run),
             ("idle", idle::run),
             ("letters", letters::run),
+            ("redrive", redrive::run),
         ],
     ),
     (
@@ -52,6 +54,7 @@ const SUITES: &[(&str, &[(&str, Bench)])] = &[
         "archive",
         &[
             ("archive-log", archive::run),
+            ("archive-memory", archive::memory::run),
             ("archive-kafka", archive::kafka::run),
             ("archive-commits", archive::commits::run),
             ("replay", replay::run),

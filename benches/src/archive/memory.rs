@@ -16,7 +16,7 @@ const EVENTS: u64 = 1_500_000;
 /// How long a host without an archive stands before it is measured.
 const SETTLE: Duration = Duration::from_secs(3);
 
-pub(super) fn run(report: &mut Report) -> Result<()> {
+pub(crate) fn run(report: &mut Report) -> Result<()> {
     let backlog = Backlog::fill(EVENTS.min(setting("PHRONIS_BENCH_EVENTS", EVENTS)?), Mix::EVEN)?;
     let host = Host::open(backlog.copy()?, STREAM)?;
     host.until_active(1)?;
