@@ -24,6 +24,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 
+/// As in the host, whose parts some benches run in this process.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 type Bench = fn(&mut report::Report) -> Result<()>;
 
 /// Benches by what they need: a suite is a file of results.

@@ -3,6 +3,7 @@
 //! `main.rs` only calls [`cli::main`]; what can be tested stands here.
 //! Commands are one file each in [`commands`]; no decision about events is made in this crate.
 
+mod allocator;
 mod archive;
 pub mod cli;
 pub mod client;

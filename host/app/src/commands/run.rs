@@ -55,6 +55,7 @@ pub fn run(args: Args) -> Outcome {
         return Err(Failure::usage("--role: the embedded log belongs to one process, which runs all roles")
             .next("leave out --role, or use Kafka: [log] kind = \"kafka\""));
     }
+    crate::allocator::prepare(config.archive.is_some());
     crate::logging::start(&config.logging);
     let metrics = install_metrics()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -83,8 +83,12 @@ impl Committer {
     pub(super) fn committed(&mut self, table: Table, begun: Instant) -> Outcome {
         let (plan, progress) = (self.plan.id.to_string(), self.planned());
         let own = |snapshot: &&SnapshotRef| snapshot.summary().additional_properties.get("phronis.plan") == Some(&plan);
+        let newest = table.metadata().current_snapshot();
         let committed = Committed {
-            snapshot: table.metadata().snapshots().find(own).map(|snapshot| snapshot.snapshot_id()),
+            snapshot: newest
+                .filter(own)
+                .or_else(|| table.metadata().snapshots().find(own))
+                .map(|own| own.snapshot_id()),
             rows: self.plan.files.iter().map(DataFile::record_count).sum(),
             files: self.plan.files.len(),
             bytes: self.plan.files.iter().map(DataFile::file_size_in_bytes).sum(),
