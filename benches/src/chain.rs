@@ -12,12 +12,14 @@ use phronis_core::partition::Topics;
 use phronis_core::records::RecordsBuilder;
 use phronis_pipeline::{Pipeline, stream};
 
+use crate::kafka::setting;
 use crate::memory_log::{Counts, MemoryLog};
 use crate::report::Report;
 use crate::{events, host};
 
 const ROWS: u64 = 8192;
-const BATCHES: u64 = 1000;
+/// Events unless `PHRONIS_BENCH_EVENTS` says otherwise.
+const EVENTS: u64 = 1000 * ROWS;
 const ROUNDS: usize = 3;
 
 pub(crate) fn run(report: &mut Report) -> Result<()> {
@@ -44,6 +46,7 @@ fn best(plugins: &[&str]) -> Result<f64> {
 }
 
 fn round(plugins: &[&str]) -> Result<f64> {
+    let batches = setting("PHRONIS_BENCH_EVENTS", EVENTS)?.div_ceil(ROWS);
     let dir = tempfile::tempdir()?;
     let folder = dir.path().join("plugins/default/sensors");
     std::fs::create_dir_all(&folder)?;
@@ -65,7 +68,7 @@ fn round(plugins: &[&str]) -> Result<f64> {
     let counts = Arc::new(Counts::default());
     let log = MemoryLog {
         batch: batch.finish(),
-        batches: BATCHES,
+        batches,
         raw: Topics::of(&id).raw,
         counts: Arc::clone(&counts),
         started: Instant::now(),
@@ -86,7 +89,7 @@ fn round(plugins: &[&str]) -> Result<f64> {
     };
     let pipeline = Pipeline::start(options, Arc::new(log), engine)?;
     let deadline = Instant::now() + Duration::from_secs(120);
-    while counts.processed.load(Ordering::Relaxed) < ROWS * BATCHES {
+    while counts.processed.load(Ordering::Relaxed) < ROWS * batches {
         if Instant::now() > deadline {
             bail!("only {} events came out", counts.processed.load(Ordering::Relaxed));
         }
@@ -95,10 +98,10 @@ fn round(plugins: &[&str]) -> Result<f64> {
     pipeline.stop();
     let alerts = counts.alerts.load(Ordering::Relaxed);
     let letters = counts.letters.load(Ordering::Relaxed);
-    let expected = BATCHES * ROWS.div_ceil(100);
+    let expected = batches * ROWS.div_ceil(100);
     if alerts != expected || letters != 0 {
         bail!("{alerts} alerts and {letters} letters came out, {expected} and none were expected");
     }
     let nanos = counts.last_delivery.load(Ordering::Relaxed) - counts.first_poll.load(Ordering::Relaxed);
-    Ok((ROWS * BATCHES) as f64 / Duration::from_nanos(nanos).as_secs_f64())
+    Ok((ROWS * batches) as f64 / Duration::from_nanos(nanos).as_secs_f64())
 }

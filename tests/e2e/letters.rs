@@ -1,6 +1,7 @@
 //! Letters as an operator meets them: listed, shown, tried dry, redriven through a kill, given up; and an index that was lost.
 
 use phronis_tests::host::{Answer, Host, Room, run};
+use phronis_tests::plugins::plugin;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -26,7 +27,9 @@ fn counts(host: &Host) -> anyhow::Result<(u64, u64)> {
 #[test]
 fn parked_letters_are_listed_shown_redriven_through_a_kill_and_given_up() -> anyhow::Result<()> {
     let room = Room::new()?;
+    room.install("default/sensors/threshold", &plugin("threshold")?, "[params]\nhigh = 90.0\n")?;
     let host = Host::start(&room)?;
+    let threshold = host.plugin_is("default/sensors/threshold", "active")?;
     let lines: String = (0..LETTERS / 4).map(|_| "{\"sensor_id\":\"S01\"}\n").collect();
     for _ in 0..4 {
         assert!(host.post("sensors", lines.clone())?.is_taken());
@@ -52,7 +55,10 @@ fn parked_letters_are_listed_shown_redriven_through_a_kill_and_given_up() -> any
     let (code, told, said) = run(room.command(&["letters", "list"])?)?;
     assert!(code == Some(0) && told.contains(CLASS) && told.contains(&LETTERS.to_string()), "{told}{said}");
 
-    let order = json!({ "stream": "sensors", "class": CLASS, "rate": 400, "reason": "again" });
+    let version = |digest: &Value| json!({ "stream": "sensors", "class": CLASS, "rate": 400, "plugin": digest, "reason": "again" });
+    let gone = send(&host, Method::POST, "/v1/redrives", &version(&json!("f00d")))?;
+    assert_eq!((gone.status, gone.str("/code")), (410, "PH2402"), "{}", gone.text);
+    let order = version(threshold.pointer("/active/digest").unwrap_or(&Value::Null));
     let job = send(&host, Method::POST, "/v1/redrives", &order)?;
     assert_eq!((job.status, job.number("/total")), (202, Some(2000)), "{}", job.text);
     let second = send(&host, Method::POST, "/v1/redrives", &order)?;

@@ -37,6 +37,9 @@ pub(crate) struct Request {
     /// Means all outstanding letters of the stream, when nothing else is said.
     #[serde(default)]
     all: bool,
+    /// Only if a plugin of the stream runs in this version (SHA-256, hex): letters go through what runs, and it may have been
+    /// replaced since somebody looked. Of a redrive.
+    plugin: Option<String>,
     /// Letters a second; 500 unless said.
     rate: Option<u32>,
     /// Why, for the audit; the header `X-Reason` says the same.
@@ -115,6 +118,7 @@ pub(crate) struct Edited {
         (status = 400, description = "the request is not valid", body = Document),
         (status = 404, description = "no such stream", body = Document),
         (status = 409, description = "another one of the stream runs (`running` has its id), or no letter is meant", body = Document),
+        (status = 410, description = "no plugin of the stream runs in the version that `plugin` names", body = Document),
         (status = 422, description = "the Idempotency-Key came with another request before", body = Document),
     ),
     security(("key" = []), ("bearer" = [])),
@@ -125,7 +129,11 @@ pub(crate) async fn start(
     sign: Sign,
     Json(request): Json<Request>,
 ) -> Result<(StatusCode, Json<JobItem>), Problem> {
+    let version = request.plugin.clone();
     let order = order(&app, &caller, &sign, request, Action::Redrive)?;
+    if let Some(digest) = version {
+        runs(&app, &order.stream, &digest)?;
+    }
     let job = app.ask(move |pipeline| pipeline.start_job(order)).await?.map_err(refused)?;
     Ok((StatusCode::ACCEPTED, Json(JobItem::of(job))))
 }
@@ -266,6 +274,19 @@ fn order(app: &App, caller: &Caller, sign: &Sign, request: Request, action: Acti
     };
     let (actor, reason) = who(sign, request.reason.as_deref());
     Ok(Order { action, stream, selection, rate: request.rate.map(|rate| rate.clamp(1, MOST_RATE)), actor, reason })
+}
+
+/// That a plugin of the stream runs in this version.
+fn runs(app: &App, stream: &StreamId, digest: &str) -> Result<(), Problem> {
+    let plugins = app.pipeline.plugins().into_iter().filter(|plugin| plugin.id.stream == *stream);
+    let running: Vec<_> = plugins.filter_map(|plugin| Some((plugin.id.name, plugin.active?))).collect();
+    if running.iter().any(|(_, version)| version.digest == digest) {
+        return Ok(());
+    }
+    let those: Vec<String> =
+        running.iter().map(|(name, version)| format!("{name}@{} ({})", version.version, version.digest)).collect();
+    let detail = format!("no plugin of the stream `{stream}` runs in the version with the digest {digest}");
+    Err(Problem::new(code::LETTER_VERSION_GONE, detail).hint(format!("these run: {}", those.join(", "))))
 }
 
 /// Who, and why.

@@ -52,7 +52,7 @@ impl Default for Upkeep {
             max_manifests: 16,
             keep_for: day * 5,
             keep_at_least: 100,
-            keep_at_most: 1_000,
+            keep_at_most: 500,
             orphans_after: day * 3,
         }
     }

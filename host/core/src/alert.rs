@@ -4,7 +4,8 @@ use arrow_array::{Array, ArrayRef};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::id::Id;
+use crate::StreamId;
+use crate::id::{Id, Position};
 use crate::json::write::Cells;
 use crate::letter::Origin;
 use crate::name::Name;
@@ -46,6 +47,32 @@ pub struct Alert {
     pub halt: bool,
     /// When each step was taken.
     pub stages: Stages,
+}
+
+impl Alert {
+    /// An alert of the host itself about a stream: it comes of no record, and `place` makes it another than those before.
+    /// Critical and without words, unless the caller says otherwise.
+    pub fn by_host(stream: &StreamId, raw: &str, by: Plugin, rule: &str, place: Position<'_>, at: Time) -> Self {
+        Self {
+            id: Id::of_alert(stream, &by.name, rule, place),
+            tenant: stream.tenant.clone(),
+            stream: stream.stream.clone(),
+            plugin: by,
+            rule: rule.to_owned(),
+            severity: Severity::Critical,
+            message: String::new(),
+            agent: None,
+            key: None,
+            attributes: Map::new(),
+            event: Map::new(),
+            // The offset is none that exists.
+            origin: RecordOrigin { topic: raw.to_owned(), partition: 0, offset: -1, timestamp: at },
+            event_time: at,
+            detected_at: at,
+            halt: false,
+            stages: Stages { received: at, checked: at, judged: at, delivered: at },
+        }
+    }
 }
 
 /// The plugin that found it.

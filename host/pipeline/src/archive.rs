@@ -19,7 +19,6 @@ mod table;
 mod upkeep;
 
 use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -39,7 +38,7 @@ pub use self::pointers::StorePointers;
 use self::rows::EventRows;
 use self::table::Table;
 use self::upkeep::Schedule;
-use crate::clock::rest;
+use crate::lasting::keep_going;
 use crate::plugins::Board;
 use crate::stream::Stream;
 use crate::whole::settled;
@@ -56,9 +55,6 @@ const WAIT: Duration = Duration::from_millis(100);
 
 /// A read that brings less than this is followed by a rest: larger reads cost the live path less, and nobody waits for a row.
 const SMALL: (usize, Duration) = (512, Duration::from_millis(10));
-
-/// First and longest pause after a failure.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
 
 /// How long the branch goes on reading when the host ends.
 const LAST_READS: Duration = Duration::from_secs(5);
@@ -87,28 +83,16 @@ pub(crate) fn keep(parts: &Parts) {
     let tables = Table::all(parts).map(Arc::new);
     std::thread::scope(|threads| {
         threads.spawn(|| Teller::new(parts, &tables).keep(&parts.should_stop));
-        archive(parts, &tables);
+        let run = || Branch::join(parts, &tables).and_then(Branch::run);
+        keep_going(
+            &parts.should_stop,
+            || run().map_err(|error| format!("{error} ({})", error.code())),
+            |detail| {
+                let stream = &parts.stream.options.id;
+                tracing::warn!(%stream, %detail, "nothing is archived for now, trying again");
+            },
+        );
     });
-}
-
-/// Archives a stream until told to stop; begins anew when it fails.
-fn archive(parts: &Parts, tables: &[Arc<Table>]) {
-    let mut pause = BACKOFF.0;
-    while !parts.should_stop.load(Ordering::Relaxed) {
-        let begun = Instant::now();
-        let outcome = catch_unwind(AssertUnwindSafe(|| Branch::join(parts, tables).and_then(Branch::run)));
-        let detail = match outcome {
-            Ok(Ok(())) => return,
-            Ok(Err(error)) => format!("{error} ({})", error.code()),
-            Err(_) => "it panicked; this is a fault of the host".to_owned(),
-        };
-        if begun.elapsed() > BACKOFF.1 {
-            pause = BACKOFF.0;
-        }
-        tracing::warn!(stream = %parts.stream.options.id, %detail, "nothing is archived for now, trying again");
-        rest(pause, &parts.should_stop);
-        pause = (pause * 2).min(BACKOFF.1);
-    }
 }
 
 struct Branch<'a> {

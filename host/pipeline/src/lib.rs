@@ -16,6 +16,7 @@ mod failpoint;
 mod handle;
 pub mod hosts;
 pub mod ingest;
+mod lasting;
 pub mod letters;
 pub mod live;
 mod meters;

@@ -15,7 +15,6 @@ mod owned;
 mod pace;
 
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -40,6 +39,7 @@ use self::owned::Owned;
 use self::pace::Pace;
 use crate::clock::{now_us, rest};
 use crate::failpoint;
+use crate::lasting::{BACKOFF, keep_going};
 use crate::stream::Stream;
 use crate::whole::settled;
 
@@ -67,9 +67,6 @@ const BATCH: (usize, usize) = (500, 1 << 20);
 /// How often the group's offsets follow.
 const COMMIT_EVERY: Duration = Duration::from_secs(1);
 
-/// First and longest pause after a failure.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
-
 /// What the branch of one stream is made of.
 #[derive(Clone)]
 pub(crate) struct Parts {
@@ -83,24 +80,19 @@ pub(crate) struct Parts {
 
 /// Runs the branch of a stream until told to stop; a new one when it fails.
 pub(crate) fn keep_time(parts: &Parts) {
-    let mut pause = BACKOFF.0;
-    while !parts.should_stop.load(Ordering::Relaxed) {
-        let begun = Instant::now();
-        let outcome = catch_unwind(AssertUnwindSafe(|| Branch::join(parts).and_then(Branch::run)));
-        parts.letters.lose_all();
-        let detail = match outcome {
-            Ok(Ok(())) => return,
-            Ok(Err(error)) => format!("{error} ({})", error.code()),
-            Err(_) => "it panicked; this is a fault of the host".to_owned(),
-        };
-        if begun.elapsed() > BACKOFF.1 {
-            pause = BACKOFF.0;
-        }
-        tracing::warn!(stream = %parts.stream.options.id, %detail, "letters cannot come back, trying again");
-        parts.letters.set_trouble(Some(detail));
-        rest(pause, &parts.should_stop);
-        pause = (pause * 2).min(BACKOFF.1);
-    }
+    keep_going(
+        &parts.should_stop,
+        || {
+            let outcome = Branch::join(parts).and_then(Branch::run);
+            outcome.map_err(|error| format!("{error} ({})", error.code()))
+        },
+        |detail| {
+            parts.letters.lose_all();
+            tracing::warn!(stream = %parts.stream.options.id, %detail, "letters cannot come back, trying again");
+            parts.letters.set_trouble(Some(detail));
+        },
+    );
+    parts.letters.lose_all();
 }
 
 struct Branch<'a> {

@@ -1,7 +1,6 @@
 //! Starts the branches, keeps the workers alive, and ends everything in order.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
@@ -20,11 +19,11 @@ use tokio::sync::broadcast;
 use crate::agents::{Keeper, OnHalted, Registry, Trip};
 use crate::archive;
 use crate::breakers::{Breakers, Watch};
-use crate::clock::rest;
 use crate::handle::{Handle, Shared};
 use crate::hosts::{Beat, Claim, Hosts, Me};
 use crate::ingest::Ingest;
 use crate::ingest::partitions::{self, Partitions};
+use crate::lasting::keep_going;
 use crate::opening::{Opening, say_for_workers};
 use crate::plugins::{self, Board, Mailbox, Message};
 use crate::readiness::Gate;
@@ -32,9 +31,6 @@ use crate::retry::{self, Letters};
 use crate::stream::{self, Stream, lag};
 use crate::worker::Worker;
 use crate::{Error, Node, Result, Role, TopicPolicy, live, status, topics};
-
-/// How long a worker that failed to start, or panicked, stays down.
-const RESTART_PAUSE: Duration = Duration::from_secs(1);
 
 /// How long the archive's runtime may take to end, when nobody waits for it any more.
 const ARCHIVE_END: Duration = Duration::from_secs(1);
@@ -521,20 +517,18 @@ fn processed(streams: &BTreeMap<StreamId, (Arc<Stream>, Option<Ingest>)>, roles:
 /// Runs a worker, and a new one when it panics: a bug must not stop a stream for ever, nor go unseen.
 fn keep_working(member: i32, parts: (Arc<Stream>, Arc<Board>, Arc<dyn Log>, Arc<AtomicBool>)) {
     let (stream, board, log, should_stop) = parts;
-    while !should_stop.load(Ordering::Relaxed) {
-        let run = || {
-            Worker::new(Arc::clone(&stream), Arc::clone(&board), Arc::clone(&log), member, Arc::clone(&should_stop))
-                .and_then(Worker::run)
-        };
-        let detail = match catch_unwind(AssertUnwindSafe(run)) {
-            Ok(Ok(())) => return,
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => "the worker panicked; this is a fault of the host".to_owned(),
-        };
-        tracing::error!(stream = %stream.options.id, member, %detail, "worker down, starting it again");
-        stream.set_condition(member, status::StreamState::Blocked, Some(detail));
-        rest(RESTART_PAUSE, &should_stop);
-    }
+    let run = || {
+        Worker::new(Arc::clone(&stream), Arc::clone(&board), Arc::clone(&log), member, Arc::clone(&should_stop))
+            .and_then(Worker::run)
+    };
+    keep_going(
+        &should_stop,
+        || run().map_err(|error| error.to_string()),
+        |detail| {
+            tracing::error!(stream = %stream.options.id, member, %detail, "worker down, starting it again");
+            stream.set_condition(member, status::StreamState::Blocked, Some(detail));
+        },
+    );
 }
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {

@@ -61,6 +61,9 @@ enum Command {
         /// Which letters
         #[command(flatten)]
         meant: Meant,
+        /// Only if a plugin of the stream runs in the version with this digest (SHA-256, hex)
+        #[arg(long, value_name = "DIGEST")]
+        plugin: Option<String>,
         /// Letters a second
         #[arg(long, value_name = "N")]
         rate: Option<u32>,
@@ -130,8 +133,9 @@ pub async fn run(args: Args) -> Outcome {
         }
         Command::Show { letter } => show(&client.get(&letter.path("")).await?),
         Command::DryRun { letter, plugin } => dry_run(&client, &letter, &plugin).await,
-        Command::Redrive { meant, rate, reason, detach } => {
+        Command::Redrive { meant, plugin, rate, reason, detach } => {
             let mut body = meant.body()?;
+            body.extend(plugin.map(|digest| ("plugin".to_owned(), digest.into())));
             body.extend(rate.map(|rate| ("rate".to_owned(), rate.into())));
             redrive(&client, client.change(Method::POST, "/v1/redrives", reason.as_deref()).json(&body), detach).await
         }

@@ -185,7 +185,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// Reads `uXXXX`.
+    /// Reads `u` and four hexadecimal digits.
     fn unit(&mut self) -> Result<u32, Fault> {
         self.at += 1;
         let mut unit = 0;

@@ -11,7 +11,7 @@ use phronis_log::conformance::{append, commit, member, numbers, polled, read};
 use phronis_log::embedded::{Log, Options};
 use phronis_log::{Log as _, PollLimits, Retention, Start, TopicSpec};
 
-use crate::common::{all, info, subject};
+use crate::parts::{all, info, subject};
 
 const KILLS: u64 = 6;
 const CHILD: &str = "PHRONIS_LOG_CRASH_FOLDER";

@@ -9,7 +9,7 @@ use phronis_log::conformance::{append, commit, fresh, member, numbers};
 use phronis_log::embedded::{Log, Options};
 use phronis_log::{Error, Log as _, Retention, Start};
 
-use crate::common::{eventually, info, make, subject};
+use crate::parts::{eventually, info, make, subject};
 
 /// A record of noise that names its number first.
 fn noise(number: i64, bytes: usize) -> NewRecords {

@@ -8,8 +8,8 @@
     reason = "also what tests share fails by panicking"
 )]
 
-mod common;
 mod crash;
 mod full;
+mod parts;
 mod promises;
 mod retention;

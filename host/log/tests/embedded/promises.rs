@@ -9,7 +9,7 @@ use phronis_log::conformance::{ALL, CASES, append, commit, fresh, member, number
 use phronis_log::embedded::{Clock, Durability, Log, Options};
 use phronis_log::{Error, Log as _, Position, Retention, Start};
 
-use crate::common::{all, info, make, put, subject};
+use crate::parts::{all, info, make, put, subject};
 
 /// Every case on a log of its own.
 fn check(options: impl Fn(Options) -> Options) {

@@ -7,7 +7,7 @@ use phronis_core::records::{NewRecords, RecordsBuilder};
 use phronis_log::conformance::{ALL, append, commit, fresh, member};
 use phronis_log::{Error, Log as _, Position, Retention, Start};
 
-use crate::common::{Hands, all, busy, eventually, info, make, put, subject};
+use crate::parts::{Hands, all, busy, eventually, info, make, put, subject};
 
 const TEN_SECONDS: Retention = Retention { age: Some(Duration::from_secs(10)), bytes: None, compact: false };
 

@@ -10,8 +10,9 @@ use phronis_log::{Polled, Source};
 use tokio::runtime::Handle;
 
 use super::known::Known;
-use super::{BACKOFF, NOTHING, Options};
+use super::{NOTHING, Options};
 use crate::failpoint;
+use crate::lasting::BACKOFF;
 
 /// How often the group hears of its member meanwhile.
 const KEEP_PLACE: Duration = Duration::from_secs(1);

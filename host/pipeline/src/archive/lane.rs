@@ -16,11 +16,12 @@ use phronis_core::records::TopicName;
 use phronis_core::{Code, StreamId};
 use phronis_log::{Error as LogError, Log};
 
+use super::Parts;
 use super::ask::{Asked, Shared};
 use super::owned::Owned;
 use super::rows::Rows;
 use super::table::Table;
-use super::{BACKOFF, Parts};
+use crate::lasting::BACKOFF;
 use crate::plugins::Board;
 
 mod opening;

@@ -12,7 +12,7 @@ use std::time::Duration;
 use metrics::gauge;
 use phronis_core::alert::{self, Alert};
 use phronis_core::delivery::{Append, Delivery};
-use phronis_core::id::{Id, Position};
+use phronis_core::id::Position;
 use phronis_core::plugin::Severity;
 use phronis_core::records::RecordsBuilder;
 use phronis_core::time::Time;
@@ -127,27 +127,11 @@ impl<'a> Teller<'a> {
         if let Some((code, _)) = &state.trouble {
             attributes.insert("code".into(), code.to_string().into());
         }
+        let severity = if said == Said::AlmostLost { Severity::Critical } else { Severity::Warning };
+        let archive = alert::Plugin { name, version: env!("CARGO_PKG_VERSION").to_owned(), digest: String::new() };
         let place = Position { topic: table, partition: -1, offset: now };
-        // It comes of no record: the offset is none that exists.
-        let origin = alert::RecordOrigin { topic: topics.raw.to_string(), partition: 0, offset: -1, timestamp: at };
-        let alert = Alert {
-            id: Id::of_alert(id, &name, RULE, place),
-            tenant: id.tenant.clone(),
-            stream: id.stream.clone(),
-            plugin: alert::Plugin { name, version: env!("CARGO_PKG_VERSION").to_owned(), digest: String::new() },
-            rule: RULE.to_owned(),
-            severity: if said == Said::AlmostLost { Severity::Critical } else { Severity::Warning },
-            message,
-            agent: None,
-            key: None,
-            attributes,
-            event: Map::new(),
-            origin,
-            event_time: at,
-            detected_at: at,
-            halt: false,
-            stages: alert::Stages { received: at, checked: at, judged: at, delivered: at },
-        };
+        let alert = Alert::by_host(id, &topics.raw, archive, RULE, place, at);
+        let alert = Alert { severity, message, attributes, ..alert };
         let mut json = Vec::new();
         alert.write_json(&mut json);
         let mut records = RecordsBuilder::default();

@@ -7,9 +7,8 @@ use std::time::Duration;
 
 use phronis_core::alert::{self, Alert};
 use phronis_core::breaker::{Counts, Reason, State, Transition, Why};
-use phronis_core::id::{Id, Position};
+use phronis_core::id::Position;
 use phronis_core::partition::{CONTROL_TOPIC, Topics};
-use phronis_core::plugin::Severity;
 use phronis_core::records::{Records, TopicName};
 use phronis_core::time::Time;
 use phronis_core::{Name, PluginId, StreamId, breaker, code};
@@ -117,26 +116,8 @@ pub(super) fn alert(
     if let Some(retry_at) = change.retry_at {
         attributes.insert("retry_at".into(), kept.clock.wall(retry_at).to_string().into());
     }
-    // A trip comes of no record: the offset is none that exists.
-    let origin = alert::RecordOrigin { topic: raw.as_ref().to_owned(), partition: 0, offset: -1, timestamp: at };
-    Alert {
-        id: Id::of_alert(&id.stream, &id.name, RULE, Position { topic: node_id, partition: -1, offset: at.0 }),
-        tenant: id.stream.tenant.clone(),
-        stream: id.stream.stream.clone(),
-        plugin,
-        rule: RULE.to_owned(),
-        severity: Severity::Critical,
-        message,
-        agent: None,
-        key: None,
-        attributes,
-        event: Map::new(),
-        origin,
-        event_time: at,
-        detected_at: at,
-        halt: false,
-        stages: alert::Stages { received: at, checked: at, judged: at, delivered: at },
-    }
+    let place = Position { topic: node_id, partition: -1, offset: at.0 };
+    Alert { message, attributes, ..Alert::by_host(&id.stream, raw, plugin, RULE, place, at) }
 }
 
 /// Why a host is suspected, in words.
@@ -153,25 +134,10 @@ pub(super) fn suspicion(stream: &StreamId, topics: &Topics, node_id: &str, now: 
     let mut attributes = Map::new();
     attributes.insert("node_id".into(), node_id.into());
     attributes.insert("code".into(), code::HOST_SUSPECTED.to_string().into());
-    let origin = alert::RecordOrigin { topic: topics.raw.to_string(), partition: 0, offset: -1, timestamp: at };
-    Some(Alert {
-        id: Id::of_alert(stream, &name, SUSPECTED_RULE, Position { topic: node_id, partition: -1, offset: now }),
-        tenant: stream.tenant.clone(),
-        stream: stream.stream.clone(),
-        plugin: alert::Plugin { name, version: String::new(), digest: String::new() },
-        rule: SUSPECTED_RULE.to_owned(),
-        severity: Severity::Critical,
-        message: SUSPECTED.to_owned(),
-        agent: None,
-        key: None,
-        attributes,
-        event: Map::new(),
-        origin,
-        event_time: at,
-        detected_at: at,
-        halt: false,
-        stages: alert::Stages { received: at, checked: at, judged: at, delivered: at },
-    })
+    let host = alert::Plugin { name, version: String::new(), digest: String::new() };
+    let place = Position { topic: node_id, partition: -1, offset: now };
+    let alert = Alert::by_host(stream, &topics.raw, host, SUSPECTED_RULE, place, at);
+    Some(Alert { message: SUSPECTED.to_owned(), attributes, ..alert })
 }
 
 /// The breaker's row in the store.

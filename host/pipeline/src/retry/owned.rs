@@ -7,7 +7,8 @@ use phronis_core::letter::index::Positions;
 use phronis_core::records::TopicName;
 use phronis_log::{Error, PollLimits, Position, Reader, Result};
 
-use super::{BACKOFF, Branch, fold, is_dlq, no_time};
+use super::{Branch, fold, is_dlq, no_time};
+use crate::lasting::BACKOFF;
 use crate::retry::Condition;
 
 /// Bounds of one read of what was missed.

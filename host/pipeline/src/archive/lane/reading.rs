@@ -10,9 +10,10 @@ use phronis_core::records::{Records, RecordsBuilder};
 use phronis_log::{Error as LogError, Position, Result};
 
 use super::{CATCH_UP, Failure, Lane, Trouble};
+use crate::archive::READ;
 use crate::archive::ask::Asked;
-use crate::archive::{BACKOFF, READ};
 use crate::clock::now_us;
+use crate::lasting::BACKOFF;
 
 /// When nothing came for so long from a log that can be reached, there is nothing.
 const SILENCE: Duration = Duration::from_secs(3);
