@@ -1,3 +1,5 @@
+//! What a start makes of what the last one left, and a process that really dies.
+
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
