@@ -38,7 +38,7 @@ pub use self::pointers::StorePointers;
 use self::rows::EventRows;
 use self::table::Table;
 use self::upkeep::Schedule;
-use crate::lasting::keep_going;
+use crate::lasting::{BACKOFF, keep_going};
 use crate::plugins::Board;
 use crate::stream::Stream;
 use crate::whole::settled;
@@ -85,6 +85,7 @@ pub(crate) fn keep(parts: &Parts) {
         threads.spawn(|| Teller::new(parts, &tables).keep(&parts.should_stop));
         let run = || Branch::join(parts, &tables).and_then(Branch::run);
         keep_going(
+            BACKOFF,
             &parts.should_stop,
             || run().map_err(|error| format!("{error} ({})", error.code())),
             |detail| {

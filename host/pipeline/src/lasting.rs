@@ -1,4 +1,4 @@
-//! Keeps a branch going: when it fails or panics it begins anew, after a pause that grows.
+//! Keeps a thread's work going: when it fails or panics it begins anew, after a pause that grows.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,16 +6,18 @@ use std::time::{Duration, Instant};
 
 use crate::clock::rest;
 
-/// First and longest pause after a failure.
+/// First and longest pause of a branch: no event waits for it.
 pub(crate) const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
 
-/// Runs something until it ends by itself or is told to stop. `failed` hears in words why it begins anew.
+/// Runs something until it ends by itself or is told to stop. `failed` hears in words why it begins anew,
+/// after the first of the pauses, which doubles up to the second.
 pub(crate) fn keep_going(
+    (first, longest): (Duration, Duration),
     should_stop: &AtomicBool,
     run: impl Fn() -> Result<(), String>,
     mut failed: impl FnMut(String),
 ) {
-    let mut pause = BACKOFF.0;
+    let mut pause = first;
     while !should_stop.load(Ordering::Relaxed) {
         let begun = Instant::now();
         match catch_unwind(AssertUnwindSafe(&run)) {
@@ -23,11 +25,11 @@ pub(crate) fn keep_going(
             Ok(Err(error)) => failed(error),
             Err(_) => failed("it panicked; this is a fault of the host".to_owned()),
         }
-        if begun.elapsed() > BACKOFF.1 {
-            pause = BACKOFF.0;
+        if begun.elapsed() > longest {
+            pause = first;
         }
         rest(pause, should_stop);
-        pause = (pause * 2).min(BACKOFF.1);
+        pause = (pause * 2).min(longest);
     }
 }
 
@@ -48,7 +50,7 @@ mod tests {
                 _ => Ok(()),
             }
         };
-        keep_going(&AtomicBool::new(false), run, |why| told.push(why));
+        keep_going(BACKOFF, &AtomicBool::new(false), run, |why| told.push(why));
         assert_eq!((begun.get(), told.len(), told[0].as_str()), (3, 2, "no luck"));
         assert!(told[1].contains("panicked"), "{told:?}");
     }
@@ -60,6 +62,6 @@ mod tests {
             should_stop.store(true, Ordering::Relaxed);
             Err("away".to_owned())
         };
-        keep_going(&should_stop, run, |_| {});
+        keep_going(BACKOFF, &should_stop, run, |_| {});
     }
 }

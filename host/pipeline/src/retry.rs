@@ -80,12 +80,11 @@ pub(crate) struct Parts {
 
 /// Runs the branch of a stream until told to stop; a new one when it fails.
 pub(crate) fn keep_time(parts: &Parts) {
+    let run = || Branch::join(parts).and_then(Branch::run);
     keep_going(
+        BACKOFF,
         &parts.should_stop,
-        || {
-            let outcome = Branch::join(parts).and_then(Branch::run);
-            outcome.map_err(|error| format!("{error} ({})", error.code()))
-        },
+        || run().map_err(|error| format!("{error} ({})", error.code())),
         |detail| {
             parts.letters.lose_all();
             tracing::warn!(stream = %parts.stream.options.id, %detail, "letters cannot come back, trying again");

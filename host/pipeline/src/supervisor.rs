@@ -32,6 +32,9 @@ use crate::stream::{self, Stream, lag};
 use crate::worker::Worker;
 use crate::{Error, Node, Result, Role, TopicPolicy, live, status, topics};
 
+/// How long a worker that failed to start, or panicked, stays down: events wait for it.
+const RESTART_PAUSE: Duration = Duration::from_secs(1);
+
 /// How long the archive's runtime may take to end, when nobody waits for it any more.
 const ARCHIVE_END: Duration = Duration::from_secs(1);
 
@@ -522,6 +525,7 @@ fn keep_working(member: i32, parts: (Arc<Stream>, Arc<Board>, Arc<dyn Log>, Arc<
             .and_then(Worker::run)
     };
     keep_going(
+        (RESTART_PAUSE, RESTART_PAUSE),
         &should_stop,
         || run().map_err(|error| error.to_string()),
         |detail| {
