@@ -55,7 +55,13 @@ fn parked_letters_are_listed_shown_redriven_through_a_kill_and_given_up() -> any
     let (code, told, said) = run(room.command(&["letters", "list"])?)?;
     assert!(code == Some(0) && told.contains(CLASS) && told.contains(&LETTERS.to_string()), "{told}{said}");
 
-    let version = |digest: &Value| json!({ "stream": "sensors", "class": CLASS, "rate": 400, "plugin": digest, "reason": "again" });
+    // A filter by plugin means that plugin's letters alone, and none of the contract's.
+    let others = json!({ "stream": "sensors", "plugin": "threshold", "all": true, "reason": "again" });
+    for path in ["/v1/redrives", "/v1/discards"] {
+        let none = send(&host, Method::POST, path, &others)?;
+        assert_eq!((none.status, none.str("/code")), (409, "PH2403"), "{}", none.text);
+    }
+    let version = |digest: &Value| json!({ "stream": "sensors", "class": CLASS, "rate": 400, "if_running": digest, "reason": "again" });
     let gone = send(&host, Method::POST, "/v1/redrives", &version(&json!("f00d")))?;
     assert_eq!((gone.status, gone.str("/code")), (410, "PH2402"), "{}", gone.text);
     let order = version(threshold.pointer("/active/digest").unwrap_or(&Value::Null));

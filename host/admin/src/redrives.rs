@@ -8,6 +8,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::Json;
 use phronis_core::{StreamId, Time, code};
 use phronis_pipeline::letters::{Action, Edit, Job, JobState, MOST_PLACES, Order, Refused, Selection};
+use phronis_pipeline::status::PluginState;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -16,7 +17,7 @@ use crate::body;
 use crate::letters::{OfStream, Wanted, place, place_text, stream_of, unknown, visible};
 use crate::once::Once;
 use crate::problem::{Document, Problem};
-use crate::sign::Sign;
+use crate::sign::{ANYONE, Sign};
 use crate::state::App;
 
 /// The fastest redrive.
@@ -37,9 +38,9 @@ pub(crate) struct Request {
     /// Means all outstanding letters of the stream, when nothing else is said.
     #[serde(default)]
     all: bool,
-    /// Only if a plugin of the stream runs in this version (SHA-256, hex): letters go through what runs, and it may have been
-    /// replaced since somebody looked. Of a redrive.
-    plugin: Option<String>,
+    /// Of a redrive: only if a plugin of the stream runs in this version (SHA-256, hex). Letters go through what runs, and it
+    /// may have been replaced since somebody looked.
+    if_running: Option<String>,
     /// Letters a second; 500 unless said.
     rate: Option<u32>,
     /// Why, for the audit; the header `X-Reason` says the same.
@@ -118,7 +119,7 @@ pub(crate) struct Edited {
         (status = 400, description = "the request is not valid", body = Document),
         (status = 404, description = "no such stream", body = Document),
         (status = 409, description = "another one of the stream runs (`running` has its id), or no letter is meant", body = Document),
-        (status = 410, description = "no plugin of the stream runs in the version that `plugin` names", body = Document),
+        (status = 410, description = "no plugin of the stream runs in the version that `if_running` names", body = Document),
         (status = 422, description = "the Idempotency-Key came with another request before", body = Document),
     ),
     security(("key" = []), ("bearer" = [])),
@@ -129,7 +130,7 @@ pub(crate) async fn start(
     sign: Sign,
     Json(request): Json<Request>,
 ) -> Result<(StatusCode, Json<JobItem>), Problem> {
-    let version = request.plugin.clone();
+    let version = request.if_running.clone();
     let order = order(&app, &caller, &sign, request, Action::Redrive)?;
     if let Some(digest) = version {
         runs(&app, &order.stream, &digest)?;
@@ -207,6 +208,9 @@ pub(crate) async fn discard(
     sign: Sign,
     Json(request): Json<Request>,
 ) -> Result<(StatusCode, Json<Discarded>), Problem> {
+    if request.if_running.is_some() {
+        return Err(Problem::new(code::BAD_REQUEST, "`if_running` is for redrives: a discard goes through no plugin"));
+    }
     let order = order(&app, &caller, &sign, request, Action::Discard)?;
     if order.reason.is_empty() {
         let detail = "a discard needs a reason: what is given up should say why";
@@ -279,6 +283,7 @@ fn order(app: &App, caller: &Caller, sign: &Sign, request: Request, action: Acti
 /// That a plugin of the stream runs in this version.
 fn runs(app: &App, stream: &StreamId, digest: &str) -> Result<(), Problem> {
     let plugins = app.pipeline.plugins().into_iter().filter(|plugin| plugin.id.stream == *stream);
+    let plugins = plugins.filter(|plugin| plugin.state != PluginState::Bypassed);
     let running: Vec<_> = plugins.filter_map(|plugin| Some((plugin.id.name, plugin.active?))).collect();
     if running.iter().any(|(_, version)| version.digest == digest) {
         return Ok(());
@@ -291,7 +296,7 @@ fn runs(app: &App, stream: &StreamId, digest: &str) -> Result<(), Problem> {
 
 /// Who, and why.
 fn who(sign: &Sign, reason: Option<&str>) -> (String, String) {
-    (sign.actor(None).unwrap_or_else(|| "somebody".to_owned()), sign.reason(reason).unwrap_or_default())
+    (sign.actor(None).unwrap_or_else(|| ANYONE.to_owned()), sign.reason(reason).unwrap_or_default())
 }
 
 async fn known(app: &App, caller: &Caller, id: &str) -> Result<Job, Problem> {

@@ -14,6 +14,9 @@ use crate::problem::Problem;
 /// Long enough for a sentence and a link to a ticket.
 const TEXT_CHARS: usize = 500;
 
+/// Who changes something without saying who.
+pub(crate) const ANYONE: &str = "anyone";
+
 /// Who changes something, and why: for the audit.
 #[derive(Debug, Clone, Default, IntoParams)]
 #[into_params(parameter_in = Header)]

@@ -62,6 +62,9 @@ const LAST_READS: Duration = Duration::from_secs(5);
 /// How often it is measured where the branch stands.
 const MEASURE_EVERY: Duration = Duration::from_secs(2);
 
+/// After so long a member knows which partitions it has, or that others have them all.
+const SETTLED: Duration = Duration::from_secs(30);
+
 /// What the branch of one stream is made of.
 #[derive(Clone)]
 pub(crate) struct Parts {
@@ -105,6 +108,7 @@ struct Branch<'a> {
     /// What the group said while something else was under way.
     news: VecDeque<Polled>,
     upkeep: Schedule,
+    joined_at: Instant,
     measured_at: Instant,
 }
 
@@ -131,6 +135,7 @@ impl<'a> Branch<'a> {
             lanes,
             news: VecDeque::new(),
             upkeep: Schedule::new(&parts.shared),
+            joined_at: Instant::now(),
             measured_at: Instant::now(),
         })
     }
@@ -178,6 +183,9 @@ impl<'a> Branch<'a> {
         if self.measured_at.elapsed() >= MEASURE_EVERY {
             self.measured_at = Instant::now();
             self.lanes.iter_mut().for_each(Lane::measure);
+            if self.joined_at.elapsed() >= SETTLED {
+                self.lanes.iter().filter(|lane| lane.owns_nothing()).for_each(Lane::is_of_others);
+            }
             self.upkeep.look(&self.lanes);
         }
         Ok(is_idle)

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use crate::body;
 use crate::problem::{FieldProblem, Problem};
-use crate::sign::Sign;
+use crate::sign::{ANYONE, Sign};
 use crate::state::App;
 
 /// What is wanted, and why.
@@ -65,7 +65,7 @@ impl Order {
 
     /// Who.
     pub(super) fn actor(&self, sign: &Sign) -> String {
-        sign.actor(self.actor.as_deref()).unwrap_or_else(|| "anyone".to_owned())
+        sign.actor(self.actor.as_deref()).unwrap_or_else(|| ANYONE.to_owned())
     }
 
     /// When the halt ends by itself.

@@ -19,7 +19,7 @@ use super::{Named, unknown};
 use crate::access::Caller;
 use crate::body;
 use crate::problem::{Document, FieldProblem, Problem};
-use crate::sign::{IfMatch, Sign, etag};
+use crate::sign::{ANYONE, IfMatch, Sign, etag};
 use crate::state::App;
 
 /// How long a change may take to be in force before the answer says that it is not known.
@@ -151,7 +151,7 @@ pub(crate) async fn apply(app: &App, change: Change) -> Result<Response, Problem
     let note = audit::Entry {
         id: String::new(),
         at: Time::default(),
-        actor: change.actor.clone().unwrap_or_else(|| "unknown".to_owned()),
+        actor: change.actor.clone().unwrap_or_else(|| ANYONE.to_owned()),
         action: action.to_owned(),
         subject: change.id.to_string(),
         tenant: Some(change.id.stream.tenant.clone()),

@@ -26,7 +26,7 @@ pub struct Args {
     /// This action, or all that begin with it and a dot: `agent` stands for `agent.halt` and `agent.reset`
     #[arg(long)]
     action: Option<String>,
-    /// About this: a plugin's id, an agent's name
+    /// About this: a plugin's id such as `default/sensors/threshold`, or `agents/<tenant>/<agent>`
     #[arg(long)]
     subject: Option<String>,
     /// Most entries; all without it

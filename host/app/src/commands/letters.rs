@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use self::meant::{Letter, Meant, Which};
 use super::{Listing, read_whole, show, tell};
 use crate::client::{Client, ClientArgs, items, with_query};
-use crate::failure::{Exit, Outcome};
+use crate::failure::{Exit, Failure, Outcome};
 use crate::output::{self, Format, cell};
 
 /// Look at letters, and decide about them
@@ -37,9 +37,9 @@ enum Command {
         /// What a line is
         #[arg(long, value_enum, default_value_t = By::Class)]
         by: By,
-        /// Most letters
-        #[arg(long, value_name = "N", default_value_t = 100)]
-        limit: usize,
+        /// Most letters; 100 without it
+        #[arg(long, value_name = "N")]
+        limit: Option<usize>,
         #[command(flatten)]
         listing: Listing,
     },
@@ -63,7 +63,7 @@ enum Command {
         meant: Meant,
         /// Only if a plugin of the stream runs in the version with this digest (SHA-256, hex)
         #[arg(long, value_name = "DIGEST")]
-        plugin: Option<String>,
+        if_running: Option<String>,
         /// Letters a second
         #[arg(long, value_name = "N")]
         rate: Option<u32>,
@@ -77,7 +77,7 @@ enum Command {
     /// List redrives
     Redrives {
         /// The stream; all unless said
-        #[arg(long, value_name = "STREAM")]
+        #[arg(short, long, value_name = "STREAM")]
         stream: Option<String>,
         #[command(flatten)]
         listing: Listing,
@@ -115,6 +115,9 @@ enum Command {
     },
 }
 
+/// Letters of a list.
+const LETTERS: usize = 100;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum By {
     /// Letters that failed in the same way
@@ -127,15 +130,18 @@ enum By {
 pub async fn run(args: Args) -> Outcome {
     let client = args.client.client()?;
     match args.command {
+        Command::List { which, by: By::Class, limit, .. } if limit.is_some() || which.filter.has_time() => {
+            Err(Failure::usage("--since, --until and --limit are for single letters").next("add --by letter"))
+        }
         Command::List { which, by: By::Class, listing, .. } => classes(&client, &which, listing.output).await,
         Command::List { which, by: By::Letter, limit, listing } => {
-            letters(&client, &which, limit, listing.output).await
+            letters(&client, &which, limit.unwrap_or(LETTERS), listing.output).await
         }
         Command::Show { letter } => show(&client.get(&letter.path("")).await?),
         Command::DryRun { letter, plugin } => dry_run(&client, &letter, &plugin).await,
-        Command::Redrive { meant, plugin, rate, reason, detach } => {
+        Command::Redrive { meant, if_running, rate, reason, detach } => {
             let mut body = meant.body()?;
-            body.extend(plugin.map(|digest| ("plugin".to_owned(), digest.into())));
+            body.extend(if_running.map(|digest| ("if_running".to_owned(), digest.into())));
             body.extend(rate.map(|rate| ("rate".to_owned(), rate.into())));
             redrive(&client, client.change(Method::POST, "/v1/redrives", reason.as_deref()).json(&body), detach).await
         }

@@ -134,6 +134,10 @@ impl Transactions {
                 tracing::error!(%error, "no producer can be made");
             }
         }
+        writer.outlet.serve();
+        // What a topic refuses it refuses again: whoever sent it must learn so, whatever else was heard of first.
+        let is_refusal = |error: &Error| matches!(error, Error::TooLarge { .. } | Error::UnknownTopic(_));
+        let error = sent.iter().flat_map(Sent::failures).find(is_refusal).unwrap_or(error);
         for sent in sent {
             writer.answer(sent, Err(error.clone()));
         }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use phronis_core::delivery::{Delivery, Receipt};
+use phronis_core::delivery::{Append, Delivery, Receipt};
 use phronis_core::records::TopicName;
 use rdkafka::consumer::{CommitMode, Consumer as _};
 use rdkafka::error::KafkaError;
@@ -272,12 +272,17 @@ impl Sent {
         &self.job.steps
     }
 
-    /// What went wrong with its records.
+    /// What went wrong first with it.
     pub(super) fn failure(&self) -> Option<Error> {
-        let of_record = |(tally, append): (&Arc<Tally>, &phronis_core::delivery::Append)| {
-            tally.failure().map(|error| record_failed(&append.topic, error))
-        };
-        self.refusal.clone().or_else(|| self.tallies.iter().zip(&self.job.delivery.appends).find_map(of_record))
+        self.failures().next()
+    }
+
+    /// What went wrong first with the records of each of its partitions.
+    pub(super) fn failures(&self) -> impl Iterator<Item = Error> {
+        let of_records =
+            |(tally, append): (&Arc<Tally>, &Append)| tally.failure().map(|error| record_failed(&append.topic, error));
+        let of_records = self.tallies.iter().zip(&self.job.delivery.appends).filter_map(of_records);
+        self.refusal.clone().into_iter().chain(of_records)
     }
 
     fn receipt(&self) -> Receipt {

@@ -217,6 +217,12 @@ impl Lane {
         self.trouble = Some(Trouble { detail, until: Instant::now() + pause, pause, is_gap: false });
     }
 
+    /// Nothing of the table is this host's: what an earlier branch left behind about it is not true any more.
+    pub(super) fn is_of_others(&self) {
+        self.table.owns(false);
+        self.note(None);
+    }
+
     /// Lets others know what is wrong, or that nothing is.
     fn note(&self, trouble: Option<(Code, String)>) {
         let words = trouble.as_ref().map(|(code, detail)| format!("{detail} ({code})"));
@@ -228,8 +234,9 @@ impl Lane {
         if self.owned.values().any(|owned| owned.gap.is_some()) {
             return;
         }
+        // An earlier branch may have noted what this one has not met.
+        self.note(None);
         if self.trouble.take().is_some() {
-            self.note(None);
             tracing::info!(stream = %self.stream, table = %self.table.name, "the table takes rows again");
         }
     }

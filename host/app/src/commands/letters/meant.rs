@@ -11,7 +11,7 @@ use crate::output::cell;
 #[derive(Debug, Clone, ClapArgs)]
 pub(super) struct Which {
     /// The stream
-    #[arg(long, value_name = "STREAM", default_value = DEFAULT_STREAM)]
+    #[arg(short, long, value_name = "STREAM", default_value = DEFAULT_STREAM)]
     pub(super) stream: String,
     #[command(flatten)]
     pub(super) filter: Filter,
@@ -34,10 +34,10 @@ pub(super) struct Filter {
     /// Only of this version of the plugin
     #[arg(long = "plugin-version", value_name = "VERSION")]
     of_version: Option<String>,
-    /// Only what failed for the first time then or later (RFC 3339)
+    /// Only letters that failed for the first time then or later (RFC 3339)
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
-    /// Only what failed for the first time before (RFC 3339)
+    /// Only letters that failed for the first time before (RFC 3339)
     #[arg(long, value_name = "TIME")]
     until: Option<String>,
 }
@@ -48,7 +48,7 @@ pub(super) struct Meant {
     /// Letters: stream/partition-offset
     letters: Vec<Letter>,
     /// The stream, for a filter
-    #[arg(long, value_name = "STREAM", conflicts_with = "letters")]
+    #[arg(short, long, value_name = "STREAM", conflicts_with = "letters")]
     stream: Option<String>,
     #[command(flatten)]
     filter: Filter,
@@ -110,6 +110,11 @@ impl Filter {
             ("since", since.as_deref()),
             ("until", until.as_deref()),
         ]
+    }
+
+    /// Whether it asks for times: a class has none that a letter could be outside of.
+    pub(super) fn has_time(&self) -> bool {
+        self.since.is_some() || self.until.is_some()
     }
 
     /// Whether a class of the list is one of those that are asked for.
