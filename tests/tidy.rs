@@ -1,5 +1,5 @@
 //! What keeps the house tidy: the direction of the crates, the first line of each file, a page for each code,
-//! a compose file that fits its schema.
+//! a line for each metric, a compose file that fits its schema.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -84,6 +84,59 @@ fn every_code_has_a_page_and_every_page_a_code() -> anyhow::Result<()> {
         "codes without a page: {without:?}; pages of no code: {unknown:?}"
     );
     Ok(())
+}
+
+#[test]
+fn every_metric_of_the_host_is_documented_and_every_documented_one_is_exported() -> anyhow::Result<()> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(root().join("host"))? {
+        find(&entry?.path().join("src"), "rs", &mut files)?;
+    }
+    let mut exported = BTreeSet::new();
+    for path in files {
+        exported.append(&mut exported_by(&std::fs::read_to_string(path)?));
+    }
+    let page = std::fs::read_to_string(root().join("docs/metrics.md"))?;
+    let documented: BTreeSet<_> = page.lines().filter_map(documented_on).collect();
+    let without: Vec<_> = exported.difference(&documented).collect();
+    let unknown: Vec<_> = documented.difference(&exported).collect();
+    assert!(
+        without.is_empty() && unknown.is_empty(),
+        "metrics that docs/metrics.md lacks: {without:?}; documented ones that no source exports: {unknown:?}"
+    );
+    assert!(exported.len() > 50);
+    Ok(())
+}
+
+/// Names and types of the metrics that a source file exports.
+/// Where a macro is given a variable, the names in the file that no macro is given itself are taken for those of the variable.
+fn exported_by(source: &str) -> BTreeSet<(String, String)> {
+    let mut metrics = BTreeSet::new();
+    let mut of_variables = Vec::new();
+    for of_type in ["counter", "gauge", "histogram"] {
+        for rest in source.split(&format!("{of_type}!(")).skip(1) {
+            match rest.trim_start().strip_prefix('"').and_then(|rest| rest.split_once('"')) {
+                Some((name, _)) => drop(metrics.insert((name.to_owned(), of_type.to_owned()))),
+                None => of_variables.push(of_type),
+            }
+        }
+    }
+    for of_type in of_variables {
+        for name in source.split('"').filter(|text| text.starts_with("phronis_")) {
+            if !metrics.iter().any(|(known, _)| known == name) {
+                metrics.insert((name.to_owned(), of_type.to_owned()));
+            }
+        }
+    }
+    metrics
+}
+
+/// Name and type of the metric that a line of the table is about.
+fn documented_on(line: &str) -> Option<(String, String)> {
+    let mut cells = line.strip_prefix("| `phronis_")?.split('|').map(str::trim);
+    let name = cells.next()?.strip_suffix('`')?;
+    let of_type = cells.next()?;
+    Some((format!("phronis_{name}"), of_type.to_owned()))
 }
 
 #[test]

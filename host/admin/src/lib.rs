@@ -4,6 +4,8 @@
 //! [`Server::run`] serves until it is told to stop. `routes` is the only place that names the order of the layers;
 //! each resource has one file. Nothing here judges events: it asks a [`phronis_pipeline::Handle`].
 //! Blocking work (splitting bodies, reading the log) never runs on a thread that serves connections.
+//!
+//! [`Line`] and [`error_page`] are for a program that shows the same without a host.
 
 mod access;
 mod agents;
@@ -41,4 +43,6 @@ mod topics;
 pub use access::InvalidKeyHash;
 pub use error::{Error, Result};
 pub use options::{Key, KeyHash, Options, Role};
+pub use pages::error_page;
+pub use records::Line;
 pub use server::Server;

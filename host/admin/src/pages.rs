@@ -1,4 +1,5 @@
-//! The pages of `docs/errors`, inside of the binary: `GET /errors/{code}`, and the hints of problem documents.
+//! The pages of `docs/errors`, inside of the binary: for `GET /errors/{code}`, the hints of problem documents,
+//! and `phronis explain`.
 
 use axum::extract::Path;
 use axum::http::header;
@@ -45,17 +46,18 @@ const WHAT_TO_DO: &str = "\n## What to do\n\n";
     responses((status = 200, description = "the page, Markdown", body = String, content_type = "text/plain")),
 )]
 pub(crate) async fn show(Path(code): Path<String>) -> Result<Response, Problem> {
-    let page = page(&code).ok_or_else(|| Problem::not_found(format_args!("error code `{code}`")))?;
+    let page = error_page(&code).ok_or_else(|| Problem::not_found(format_args!("error code `{code}`")))?;
     Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], page).into_response())
 }
 
 /// The first sentence of the page's advice.
 pub(crate) fn what_to_do(code: Code) -> &'static str {
-    let advice = page(&code.to_string()).and_then(|page| page.split_once(WHAT_TO_DO));
+    let advice = error_page(&code.to_string()).and_then(|page| page.split_once(WHAT_TO_DO));
     advice.and_then(|(_, advice)| advice.lines().next()).unwrap_or_default().trim_end_matches('.')
 }
 
-fn page(code: &str) -> Option<&'static str> {
+/// The page of a code like `PH4004`, Markdown; every code has one.
+pub fn error_page(code: &str) -> Option<&'static str> {
     PAGES.iter().find(|(known, _)| *known == code).map(|(_, page)| *page)
 }
 
@@ -84,7 +86,7 @@ mod tests {
     #[test]
     fn every_page_has_the_codes_title_and_the_same_parts() {
         for code in ALL {
-            let page = page(&code.to_string()).unwrap();
+            let page = error_page(&code.to_string()).unwrap();
             assert!(page.starts_with(&format!("# {code}: {}\n\n", code.title())), "{code}: the title differs");
             assert!(page.contains("\n## Likely causes\n\n- "), "{code}: no causes");
             assert!(!what_to_do(*code).is_empty(), "{code}: no advice");

@@ -19,7 +19,8 @@ use serde::Deserialize;
 use tokio_stream::wrappers::ReceiverStream;
 use utoipa::IntoParams;
 
-pub(crate) use line::{Line, rfc3339};
+pub use line::Line;
+pub(crate) use line::rfc3339;
 
 use crate::access::Caller;
 use crate::problem::{Document, Problem};

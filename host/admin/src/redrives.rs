@@ -25,6 +25,7 @@ const MOST_RATE: u32 = 100_000;
 
 /// Which letters, and what to do with them.
 #[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Request {
     /// The stream.
     stream: String,
@@ -41,7 +42,7 @@ pub(crate) struct Request {
     /// Of a redrive: only if a plugin of the stream runs in this version (SHA-256, hex). Letters go through what runs, and it
     /// may have been replaced since somebody looked.
     if_running: Option<String>,
-    /// Letters a second; 500 unless said.
+    /// Letters a second, at most 100 000; 500 unless said.
     rate: Option<u32>,
     /// Why, for the audit; the header `X-Reason` says the same.
     reason: Option<String>,
@@ -276,8 +277,11 @@ fn order(app: &App, caller: &Caller, sign: &Sign, request: Request, action: Acti
         }
         (true, _) => Selection::Filter(request.wanted.filter()?),
     };
+    if request.rate.is_some_and(|rate| !(1..=MOST_RATE).contains(&rate)) {
+        return Err(Problem::new(code::BAD_REQUEST, format!("`rate` is not from 1 to {MOST_RATE} letters a second")));
+    }
     let (actor, reason) = who(sign, request.reason.as_deref());
-    Ok(Order { action, stream, selection, rate: request.rate.map(|rate| rate.clamp(1, MOST_RATE)), actor, reason })
+    Ok(Order { action, stream, selection, rate: request.rate, actor, reason })
 }
 
 /// That a plugin of the stream runs in this version.

@@ -53,9 +53,6 @@ enum Command {
     CompileComponent,
 }
 
-/// The version of the program.
-pub const VERSION: &str = env!("CARGO_PKG_VERSION");
-
 /// Runs the program with the arguments of the process.
 pub fn main() -> ExitCode {
     run(std::env::args_os()).into()

@@ -25,6 +25,7 @@ pub mod wiring;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
 use phronis_core::PluginId;
 use phronis_core::text::escape;
 use serde_json::Value;
@@ -113,21 +114,26 @@ fn read_whole(file: &Path) -> Result<Vec<u8>, Failure> {
     Ok(bytes)
 }
 
-/// A moment, or how long ago it was, in microseconds since 1970.
-fn parse_moment(text: &str) -> Result<i64, String> {
-    if let Ok(at) = phronis_archive::query::time_ms(text) {
-        return Ok(at.saturating_mul(1000));
+/// A moment, or how long ago it was.
+fn parse_moment(text: &str) -> Result<Timestamp, String> {
+    let of_a_day = || Timestamp::from_millisecond(phronis_archive::query::time_ms(text).ok()?).ok();
+    if let Some(at) = text.parse().ok().or_else(of_a_day) {
+        return Ok(at);
     }
     let ago = parse_duration(text).map_err(|_| "expected `2h`, `7d`, or a time such as 2026-01-31T12:00:00Z")?;
-    let ago = i64::try_from(ago.as_micros()).map_err(|error| error.to_string())?;
-    Ok(jiff::Timestamp::now().as_microsecond().saturating_sub(ago))
+    Timestamp::now().checked_sub(ago).map_err(|error| error.to_string())
+}
+
+/// The same as a text, for a request.
+fn parse_time(text: &str) -> Result<String, String> {
+    parse_moment(text).map(|at| at.to_string())
 }
 
 /// A time as hosts and files write it (RFC 3339, or a number since 1970), in milliseconds since 1970.
 fn time_ms(value: &Value) -> Option<i64> {
     match value {
         Value::String(text) => {
-            let parsed = text.parse::<jiff::Timestamp>().map(jiff::Timestamp::as_millisecond);
+            let parsed = text.parse::<Timestamp>().map(Timestamp::as_millisecond);
             let in_utc = || text.parse::<jiff::civil::DateTime>().ok()?.to_zoned(jiff::tz::TimeZone::UTC).ok();
             parsed.ok().or_else(|| in_utc().map(|zoned| zoned.timestamp().as_millisecond()))
         }
@@ -142,5 +148,21 @@ fn time_ms(value: &Value) -> Option<i64> {
                 .and_then(|since| i64::try_from(since.as_millis()).ok()),
         },
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_moments_or_durations() {
+        let said = |text: &str| parse_moment(text).map(|at| at.to_string());
+        assert_eq!(said("2026-01-31T12:00:00.000001+01:00").as_deref(), Ok("2026-01-31T11:00:00.000001Z"));
+        assert_eq!(said("2026-01-31").as_deref(), Ok("2026-01-31T00:00:00Z"));
+        assert!(parse_moment("2h").is_ok_and(|at| at < Timestamp::now()));
+        for bad in ["", "yesterday", "2", "99999999999d"] {
+            assert!(parse_moment(bad).is_err(), "{bad}");
+        }
     }
 }

@@ -40,17 +40,6 @@ impl Shutdown {
         Ok(Self { requested })
     }
 
-    /// A token that its sender decides about, for tests and for a host that ends itself.
-    pub fn manual() -> (watch::Sender<bool>, Self) {
-        let (sender, requested) = watch::channel(false);
-        (sender, Self { requested })
-    }
-
-    /// Whether the end was asked for.
-    pub fn is_requested(&self) -> bool {
-        *self.requested.borrow()
-    }
-
     /// Waits until the end is asked for.
     ///
     /// # Cancel safety

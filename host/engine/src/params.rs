@@ -3,6 +3,7 @@
 use std::fmt;
 
 use jsonschema::{PatternOptions, Validator};
+use phronis_core::text::did_you_mean;
 use serde_json::{Map, Value};
 
 /// Problems that are named; a person fixes the first few and tries again.
@@ -98,10 +99,8 @@ fn complete(schema: &Value, object: &mut Map<String, Value>, at: &str, depth: us
     };
     if !open && schema.get("patternProperties").is_none() {
         for name in object.keys().filter(|name| !properties.contains_key(*name)) {
-            let message = match nearest(name, properties.keys()) {
-                Some(near) => format!("there is no such parameter; did you mean `{near}`?"),
-                None => "there is no such parameter".to_owned(),
-            };
+            let near = did_you_mean(name, properties.keys().map(String::as_str));
+            let message = format!("there is no such parameter{near}");
             problems.push(ParamProblem { path: path(name), message });
         }
     }
@@ -113,28 +112,6 @@ fn complete(schema: &Value, object: &mut Map<String, Value>, at: &str, depth: us
             complete(property, inner, &path(name), depth - 1, problems);
         }
     }
-}
-
-/// The name that takes the fewest changes to get to, if it is not too far off.
-fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a String>) -> Option<&'a str> {
-    let (changes, near) = names.map(|other| (distance(name, other), other.as_str())).min()?;
-    (changes <= 1 + near.chars().count() / 3).then_some(near)
-}
-
-/// Levenshtein distance, one row at a time.
-fn distance(from: &str, to: &str) -> usize {
-    let to: Vec<char> = to.chars().take(64).collect();
-    let mut row: Vec<usize> = (0..=to.len()).collect();
-    for (i, a) in from.chars().take(64).enumerate() {
-        let mut last = i + 1;
-        let mut next = vec![last];
-        for ((b, up), diagonal) in to.iter().zip(row.iter().skip(1)).zip(&row) {
-            last = (up + 1).min(last + 1).min(diagonal + usize::from(a != *b));
-            next.push(last);
-        }
-        row = next;
-    }
-    row.last().copied().unwrap_or(0)
 }
 
 #[cfg(test)]

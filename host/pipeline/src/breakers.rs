@@ -124,8 +124,9 @@ impl Breakers {
     }
 
     /// Whether a plugin would not be asked now: what the retry branch asks before it moves a letter.
+    /// A plugin that was removed is not waited for: its letters learn that it is gone.
     pub(crate) fn is_open(&self, id: &PluginId) -> bool {
-        lock(&self.all).get(id).is_some_and(|kept| kept.is_open())
+        lock(&self.all).get(id).is_some_and(|kept| kept.is_live() && kept.is_open())
     }
 
     /// How many range letters of a plugin are outstanding.
@@ -137,8 +138,7 @@ impl Breakers {
 
     /// The plugins that are there, by id.
     pub(crate) fn all(&self) -> Vec<Arc<Kept>> {
-        let is_live = |kept: &&Arc<Kept>| kept.is_live.load(Ordering::Relaxed);
-        let all: Vec<_> = lock(&self.all).values().filter(is_live).cloned().collect();
+        let all: Vec<_> = lock(&self.all).values().filter(|kept| kept.is_live()).cloned().collect();
         self.guard.lock().unwrap_or_else(PoisonError::into_inner).set_plugins(all.len());
         all
     }
@@ -253,6 +253,10 @@ impl Kept {
     /// Whether a version of the plugin is there.
     pub(crate) fn set_live(&self, is_live: bool) {
         self.is_live.store(is_live, Ordering::Relaxed);
+    }
+
+    fn is_live(&self) -> bool {
+        self.is_live.load(Ordering::Relaxed)
     }
 
     /// Settings and what a person said, in force from now on.

@@ -37,12 +37,6 @@ impl Timestamp {
     pub fn micros(self) -> i64 {
         self.0
     }
-
-    /// Seconds from `earlier` to this time; negative when this time is the earlier one.
-    #[expect(clippy::cast_precision_loss, reason = "exact below 285 years between two events")]
-    pub fn seconds_since(self, earlier: Timestamp) -> f64 {
-        self.0.saturating_sub(earlier.0) as f64 / 1e6
-    }
 }
 
 /// A list of texts in one row.

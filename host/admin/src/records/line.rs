@@ -16,7 +16,7 @@ use utoipa::ToSchema;
 /// A record.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Record)]
-pub(crate) struct Line<'a> {
+pub struct Line<'a> {
     /// The topic.
     topic: &'a str,
     /// The partition.
@@ -71,7 +71,7 @@ fn is_binary(key: &Key<'_>) -> bool {
 
 impl<'a> Line<'a> {
     /// The record of a row; `None` past the end.
-    pub(crate) fn of(records: &'a Records, row: usize) -> Option<Self> {
+    pub fn of(records: &'a Records, row: usize) -> Option<Self> {
         let offset = *records.offsets.values().get(row)?;
         let (key, key_base64) = match records.body.key(row) {
             None => (Key::None, None),

@@ -1,9 +1,6 @@
 //! `phronis audit`: who changed what, when and why.
 
-use jiff::{SignedDuration, Timestamp};
-
 use crate::client::ClientArgs;
-use crate::config::units::parse_duration;
 use crate::failure::{Exit, Outcome};
 use crate::output::{self, Column, Format, cell};
 
@@ -15,10 +12,10 @@ pub struct Args {
     #[command(flatten)]
     client: ClientArgs,
     /// Not earlier than this: `2h`, `7d`, or a time such as 2026-01-31T12:00:00Z
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    #[arg(long, value_name = "TIME", value_parser = super::parse_time)]
     since: Option<String>,
     /// Earlier than this
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    #[arg(long, value_name = "TIME", value_parser = super::parse_time)]
     until: Option<String>,
     /// By this actor
     #[arg(long)]
@@ -57,28 +54,4 @@ pub async fn run(args: &Args) -> Outcome {
     ];
     output::list(&entries, args.output, &columns)?;
     Ok(Exit::Ok)
-}
-
-/// A moment, or how long ago it was.
-fn parse_time(text: &str) -> Result<String, String> {
-    if let Ok(at) = text.parse::<Timestamp>() {
-        return Ok(at.to_string());
-    }
-    let ago = parse_duration(text).map_err(|_| "expected `2h`, `7d`, or a time such as 2026-01-31T12:00:00Z")?;
-    let ago = SignedDuration::try_from(ago).map_err(|error| error.to_string())?;
-    Ok((Timestamp::now() - ago).to_string())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_are_moments_or_durations() {
-        assert_eq!(parse_time("2026-01-31T12:00:00+01:00").as_deref(), Ok("2026-01-31T11:00:00Z"));
-        assert!(parse_time("2h").is_ok_and(|at| at.starts_with("20")));
-        for bad in ["", "yesterday", "2"] {
-            assert!(parse_time(bad).is_err(), "{bad}");
-        }
-    }
 }

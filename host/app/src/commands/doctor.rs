@@ -42,7 +42,7 @@ enum State {
 
 /// Looks at everything.
 pub async fn run(args: &Args) -> Outcome {
-    let mut findings = vec![finding("version", State::Good, crate::cli::VERSION, None), clock()];
+    let mut findings = vec![finding("version", State::Good, env!("CARGO_PKG_VERSION"), None), clock()];
     match args.config.load() {
         Ok(config) => {
             let what = format!("{} streams, {} keys", config.streams.len(), config.http.keys.len());

@@ -2,11 +2,10 @@
 
 use std::io::Write as _;
 
+use phronis_admin::error_page;
 use phronis_core::{code, text::nearest};
 
 use crate::failure::{Exit, Failure, Outcome};
-
-include!(concat!(env!("OUT_DIR"), "/pages.rs"));
 
 /// Explain an error code: what it means, why it happens, what to do
 ///
@@ -28,7 +27,7 @@ pub fn run(args: &Args) -> Outcome {
     };
     let wanted = wanted.to_ascii_uppercase();
     let wanted = if wanted.starts_with("PH") { wanted } else { format!("PH{wanted:0>4}") };
-    let Some(known) = code::ALL.iter().find(|known| known.to_string() == wanted) else {
+    let Some(page) = error_page(&wanted) else {
         let names: Vec<String> = code::ALL.iter().map(ToString::to_string).collect();
         let near = nearest(&wanted, names.iter().map(String::as_str));
         let near = near.map(|near| format!(", did you mean {near}?")).unwrap_or_default();
@@ -36,9 +35,6 @@ pub fn run(args: &Args) -> Outcome {
             Failure::usage(format!("there is no code {wanted}{near}")).next("`phronis explain` lists all codes")
         );
     };
-    match PAGES.iter().find(|(code, _)| *code == wanted) {
-        Some((_, page)) => writeln!(out, "{}", page.trim_end())?,
-        None => writeln!(out, "{known}: {}", known.title())?,
-    }
+    writeln!(out, "{}", page.trim_end())?;
     Ok(Exit::Ok)
 }

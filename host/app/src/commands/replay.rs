@@ -2,8 +2,10 @@
 
 mod print;
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
 use phronis_core::{Name, PluginId, StreamId, code};
 use phronis_engine::Engine;
 use phronis_pipeline::replay::{Against, Error, Events, Report, Trial};
@@ -31,10 +33,10 @@ pub struct Args {
     stream: StreamId,
     /// From this event time: a length such as `7d`, or a time such as 2026-11-15T00:00:00Z
     #[arg(long, value_name = "TIME", value_parser = super::parse_moment)]
-    since: i64,
+    since: Timestamp,
     /// To this event time, not included; now unless said
     #[arg(long, value_name = "TIME", value_parser = super::parse_moment)]
-    until: Option<i64>,
+    until: Option<Timestamp>,
     /// Its parameters: JSON, or a file of JSON or TOML; unless said, `[params]` of the `.toml` file beside it
     #[arg(long, value_name = "PARAMS")]
     params: Option<String>,
@@ -66,8 +68,8 @@ enum Output {
 
 /// Replays, and prints the report.
 pub async fn run(args: Args) -> Outcome {
-    let until = args.until.unwrap_or_else(|| jiff::Timestamp::now().as_microsecond());
-    if args.since >= until {
+    let (since, until) = (args.since, args.until.unwrap_or_else(Timestamp::now));
+    if since >= until {
         let message = "the range ends before it begins: --since is not before --until";
         return Err(Failure::usage(message).code(code::REPLAY_RANGE));
     }
@@ -75,14 +77,20 @@ pub async fn run(args: Args) -> Outcome {
     let archive = archive::open(&config).await?;
     let events = Events::of(archive, args.stream.clone()).await?;
     let scratch = std::env::temp_dir().join(format!("phronis-replay-{}", std::process::id()));
-    let outcome = replayed(&args, until, &config, events, &scratch).await;
+    let outcome = replayed(&args, since.as_microsecond()..until.as_microsecond(), &config, events, &scratch).await;
     // Left behind, it is only a folder in the system's temporary place.
     std::fs::remove_dir_all(scratch).ok();
     print::print(&outcome?, args.output == Output::Json)?;
     Ok(Exit::Ok)
 }
 
-async fn replayed(args: &Args, until: i64, config: &Config, events: Events, scratch: &Path) -> Result<Report, Failure> {
+async fn replayed(
+    args: &Args,
+    range: Range<i64>,
+    config: &Config,
+    events: Events,
+    scratch: &Path,
+) -> Result<Report, Failure> {
     let columns = events.columns()?;
     let engine = wiring::engine(config, scratch)?;
     let trial = |file: &Path, params: Option<&str>| -> Result<Trial, Failure> {
@@ -101,7 +109,7 @@ async fn replayed(args: &Args, until: i64, config: &Config, events: Events, scra
         }
         Some(name) => Some(Against::Alerts(name.split('@').next().unwrap_or(name).to_owned())),
     };
-    Ok(events.replay(new, against, args.since..until).await?)
+    Ok(events.replay(new, against, range).await?)
 }
 
 fn limits(config: &Config, stream: &StreamId) -> phronis_core::plugin::Limits {

@@ -1,8 +1,8 @@
 //! The host's guard over all its breakers: when most plugins trip at once, the host is to blame, not they.
 //!
 //! A full disk cache, a starved CPU or a fault of ours makes every plugin run into its deadline. Opening all breakers then
-//! would leave everything unjudged. So from that moment no breaker trips until it has been quiet for a while; those that are
-//! open recover as usual. Pure; its owner asks it under a lock, once for each trip.
+//! would leave everything unjudged. So from that moment no breaker trips for as long as most wish to; those that are open
+//! recover as usual. Pure; its owner asks it under a lock, once for each trip.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -39,21 +39,26 @@ impl Guard {
         self.tick(now);
         self.wishes.retain(|(_, other)| *other != plugin);
         self.wishes.push_back((now, plugin));
-        let many = self.wishes.len();
-        if many >= Self::AT_LEAST && many.saturating_mul(2) > self.plugins {
+        if self.are_most() {
             self.suspected_since.get_or_insert(now);
         }
         self.suspected_since.is_none()
     }
 
-    /// Forgets what is long past: without a wish for as long as [`Guard::WITHIN`], the host is trusted again.
+    /// Forgets what is long past: when fewer than most wished to trip within [`Guard::WITHIN`], the host is trusted again,
+    /// and the few that still fail trip.
     pub fn tick(&mut self, now: Duration) {
         while self.wishes.front().is_some_and(|(at, _)| now.saturating_sub(*at) >= Self::WITHIN) {
             self.wishes.pop_front();
         }
-        if self.wishes.is_empty() {
+        if !self.are_most() {
             self.suspected_since = None;
         }
+    }
+
+    fn are_most(&self) -> bool {
+        let many = self.wishes.len();
+        many >= Self::AT_LEAST && many.saturating_mul(2) > self.plugins
     }
 
     /// Since when the host is the suspect.

@@ -344,7 +344,11 @@ fn when_most_plugins_trip_the_host_is_suspected_and_no_more_do() {
     let why = all[2].take_news().first().map(|news| news.why);
     assert_eq!(why, Some(Why::Suppressed(Reason::Failures)));
     assert_eq!(guard.lock().unwrap().suspected_since(), Some(secs(2)));
-    // A minute without a wish: the host is trusted again.
+    // One goes on failing: when the others wished nothing for a minute, the host is trusted again, and that one trips.
+    trip(&cells[2], 30);
+    assert_eq!(all[2].view(secs(30)).state, State::Closed);
+    guard.lock().unwrap().tick(secs(59));
+    assert_eq!(guard.lock().unwrap().suspected_since(), Some(secs(2)));
     guard.lock().unwrap().tick(secs(63));
     assert_eq!(guard.lock().unwrap().suspected_since(), None);
     trip(&cells[2], 64);

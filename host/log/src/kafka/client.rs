@@ -26,6 +26,9 @@ pub(super) const CALL: Duration = Duration::from_secs(10);
 /// How long an open transaction of a host that died may hold back readers; also the most that a commit may take.
 pub(super) const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// Longest wait for an answer of a producer with transactions.
+const SOCKET_MS: u64 = 10_000;
+
 /// How long a record outside of a stream's processing may wait for Kafka: someone waits for the answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(15);
 
@@ -35,6 +38,9 @@ const OUTPUT_WITHIN: Duration = Duration::ZERO;
 
 /// Records that a member reads ahead, over all its partitions: each takes some 400 bytes of memory besides its own.
 const READ_AHEAD: i32 = 40_000;
+
+/// Kilobytes that a member reads ahead, over all its partitions: librdkafka counts those of each partition alone.
+const READ_AHEAD_KB: i32 = 65_536;
 
 /// How long Kafka keeps a member's fetch that finds nothing. With a full queue of 10 000 records at most, a lone busy partition
 /// gives 500 000 records/s; an idle member costs 50 small requests a second.
@@ -199,9 +205,15 @@ impl Clients {
         let mut config = self.consumer_config(group);
         config.set("group.instance.id", instance);
         let ahead = (READ_AHEAD / partitions.max(1)).clamp(100, 10_000).to_string();
+        let ahead_kb = (READ_AHEAD_KB / partitions.max(1)).clamp(64, 8192).to_string();
         // A client has one fetch under way with a broker. While one partition has its queue full, the fetch asks for the others,
         // and when those have nothing Kafka answers only after this wait: it bounds how fast a lone busy partition is read.
-        self.set_defaults(&mut config, &[("queued.min.messages", &ahead), ("fetch.wait.max.ms", FETCH_WAIT_MS)]);
+        let defaults = [
+            ("queued.min.messages", ahead.as_str()),
+            ("queued.max.messages.kbytes", &ahead_kb),
+            ("fetch.wait.max.ms", FETCH_WAIT_MS),
+        ];
+        self.set_defaults(&mut config, &defaults);
         self.make(&config, Some(listener))
     }
 
@@ -293,7 +305,8 @@ impl Clients {
             // What is under way is bounded by bytes before it comes here.
             ("queue.buffering.max.messages", "10000000"),
             ("queue.buffering.max.kbytes", "1048576"),
-            // Topics are made by people and by this host, and are there before it writes.
+            // Topics are made by people and by this host, and are there before it writes: one that was deleted stays so.
+            ("allow.auto.create.topics", "false"),
             ("topic.metadata.propagation.max.ms", "5000"),
         ];
         self.set_defaults(&mut config, &defaults);
@@ -302,7 +315,8 @@ impl Clients {
             Some(id) => {
                 config.set("transactional.id", id);
                 // librdkafka wants it below the transaction's own timeout.
-                config.set("socket.timeout.ms", "10000");
+                let chosen = self.options.properties.get("socket.timeout.ms").and_then(|value| value.parse().ok());
+                config.set("socket.timeout.ms", chosen.unwrap_or(SOCKET_MS).min(SOCKET_MS).to_string());
                 // Kafka sends away whoever asks while the last transaction is being finished, which takes it a moment only.
                 self.set_defaults(&mut config, &[("retry.backoff.ms", "5"), ("retry.backoff.max.ms", "1000")]);
                 config.set("transaction.timeout.ms", TRANSACTION_TIMEOUT.as_millis().to_string());

@@ -52,6 +52,9 @@ pub const OURS: &[(&str, &str)] = &[
     ("auto.offset.reset", "is `error`: an offset that is gone must not be skipped silently"),
     ("isolation.level", "is `read_committed`: an aborted transaction never happened"),
     ("enable.partition.eof", "is for this log's own use"),
+    ("message.timeout.ms", "follows from who waits for the record: none is given up while those behind it go through"),
+    ("delivery.timeout.ms", "follows from who waits for the record: none is given up while those behind it go through"),
+    ("transaction.timeout.ms", "bounds how long a host that died holds back readers"),
     ("delivery.report.only.error", "is off: every record's fate is awaited"),
     ("partitioner", "is not used: partitions are chosen as the Java client does"),
 ];

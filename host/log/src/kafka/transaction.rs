@@ -13,7 +13,7 @@ use rdkafka::producer::Producer as _;
 
 use super::client::{CALL, TRANSACTION_TIMEOUT, failed};
 use super::member::list;
-use super::progress::Place;
+use super::progress::{Place, Step};
 use super::writer::{Gate, Sent, Writer};
 use crate::{Error, Result};
 
@@ -105,6 +105,11 @@ impl Transactions {
         let places = steps(sent);
         if let Some(member) = writer.member.as_ref().filter(|_| !places.is_empty()) {
             let metadata = member.consumer.group_metadata().ok_or(Error::Closed)?;
+            // A partition that was lost and came back since is of the generation that was just read; its old steps are not.
+            let is_stale = |step: &&Step| !member.inbox.progress.may_send(step);
+            if let Some(step) = sent.iter().flat_map(Sent::steps).find(is_stale) {
+                return Err(member.inbox.progress.fenced(&member.group, step));
+            }
             producer
                 .send_offsets_to_transaction(&list(&places)?, &metadata, CALL)
                 .map_err(|error| failed("adding offsets to a transaction", error))?;

@@ -13,6 +13,7 @@ use phronis_core::delivery::{Append, Delivery, Receipt};
 use phronis_core::records::TopicName;
 use rdkafka::consumer::{CommitMode, Consumer as _};
 use rdkafka::error::KafkaError;
+use rdkafka::producer::{Producer as _, PurgeConfig};
 use rdkafka::types::RDKafkaErrorCode;
 use tokio::sync::oneshot;
 
@@ -381,6 +382,9 @@ impl Writer {
 
     /// Without transactions: sends what waits, answers for what is done, commits now and then.
     fn step(&mut self) {
+        if let Some((_, reason)) = self.outlet.producer.client().fatal_error() {
+            self.replace(&reason);
+        }
         while let Some(job) = self.jobs.take() {
             let sent = self.send(job);
             self.sent.push_back(sent);
@@ -393,6 +397,26 @@ impl Writer {
         }
         if self.committed_at.elapsed() >= self.clients.options.commit_every {
             self.commit();
+        }
+    }
+
+    /// A producer that Kafka does not listen to any more is given up with what it had under way, of which some may be written;
+    /// whoever waits for that goes back to what is certain.
+    fn replace(&mut self, reason: &str) {
+        tracing::warn!(reason, "a producer cannot go on and is replaced");
+        self.outlet.producer.purge(PurgeConfig::default().queue().inflight());
+        self.outlet.serve();
+        for sent in std::mem::take(&mut self.sent) {
+            let lost = || Error::Unreachable { reason: format!("a producer was replaced: {reason}") };
+            let outcome = match sent.failure() {
+                None if sent.is_done() => self.durable(&sent),
+                failure => Err(failure.unwrap_or_else(lost)),
+            };
+            self.answer(sent, outcome);
+        }
+        if let Err(error) = self.renew() {
+            tracing::error!(%error, "no producer can be made");
+            std::thread::sleep(NAP);
         }
     }
 

@@ -20,7 +20,7 @@ use serde::Deserialize;
 
 use super::Registry;
 use super::change::{Begun, Halt};
-use crate::clock::rest;
+use crate::lasting::keep_going;
 use crate::readiness::Gate;
 use crate::whole::settled;
 
@@ -79,21 +79,10 @@ impl Trip {
         if !gate.wait(&self.should_stop) {
             return;
         }
-        let mut pause = BACKOFF.0;
-        let mut is_failing = false;
-        while !self.should_stop.load(Ordering::Relaxed) {
-            let begun = Instant::now();
-            if let Err(error) = self.follow() {
-                if begun.elapsed() > BACKOFF.1 {
-                    (pause, is_failing) = (BACKOFF.0, false);
-                }
-                if !std::mem::replace(&mut is_failing, true) {
-                    tracing::warn!(stream = %self.stream, %error, "alerts that halt agents cannot be read, trying again");
-                }
-                rest(pause, &self.should_stop);
-                pause = (pause * 2).min(BACKOFF.1);
-            }
-        }
+        let run = || self.follow().map_err(|error| error.to_string());
+        keep_going(BACKOFF, &self.should_stop, run, |detail| {
+            tracing::warn!(stream = %self.stream, %detail, "alerts that halt agents cannot be read, trying again");
+        });
     }
 
     /// The group of all hosts that halt for this stream. Of its own: a host has one member of a name in each group.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use phronis_core::delivery::Append;
+use phronis_core::letter::Kind;
 use phronis_core::letter::index::{Discard, Filter};
 use phronis_core::records::{NewRecords, RecordsBuilder};
 use phronis_core::{StreamId, Time};
@@ -135,8 +136,10 @@ impl Handle {
                     return Err(Refused::Occupied(Box::new(running)));
                 }
             }
+            letters.jobs().begin(job.clone());
+        } else {
+            letters.jobs().add(job.clone()).map_err(Refused::Occupied)?;
         }
-        letters.jobs().add(job.clone()).map_err(Refused::Occupied)?;
         let facts = json!({ "selection": job.selection, "rate": job.rate, "letters": job.total });
         self.audit(letters, audited(&job, "begin"), facts);
         Ok(job)
@@ -196,7 +199,11 @@ impl Handle {
             let detail = format!("cancelled by {actor}");
             store.wait(store.end_redrive(id, State::Cancelled, Some(&detail), Time(now_us())))?;
         }
-        let cancelled = letters.jobs().cancel(id).unwrap_or_else(|| Job { state: JobState::Cancelled, ..job.clone() });
+        let cancelled = letters.jobs().cancel(id).unwrap_or_else(|| {
+            let mut job = job.clone();
+            job.cancel();
+            job
+        });
         if job.state == JobState::Running {
             let who = (format!("{id}-cancel"), "letters.cancel", &job.stream, actor, reason);
             self.audit(letters, who, json!({ "job": id, "moved": cancelled.moved(), "letters": job.total }));
@@ -254,7 +261,7 @@ impl Handle {
         if found.state.is_none() {
             return Err(unknown());
         }
-        if found.letter.code == phronis_core::code::BREAKER_OPEN {
+        if Kind::of(found.record.body.headers(0)) == Kind::Range {
             return Err(Refused::Range);
         }
         let (partition, offset) = edit.place;

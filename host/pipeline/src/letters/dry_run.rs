@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 
 use phronis_core::contract::Contract;
 use phronis_core::decode::Decoder;
-use phronis_core::letter::{Letter, Stage};
+use phronis_core::letter::{Kind, Letter, Stage};
 use phronis_core::plugin::Severity;
 use phronis_core::records::{Records, RecordsBuilder};
 use phronis_core::{Code, Name, StreamId, code};
@@ -117,7 +117,7 @@ impl Handle {
             lineup = Arc::new(with(&lineup, contract, version)?);
         }
         let lineup = chosen(&lineup, letter)?;
-        let records = match letter.code == code::BREAKER_OPEN {
+        let records = match Kind::of(detail.found.record.body.headers(0)) == Kind::Range {
             true => self.first_of_range(letter)?,
             false => original(&detail)?,
         };

@@ -118,6 +118,22 @@ impl Job {
         self.progress.values().map(|progress| progress.skipped).sum()
     }
 
+    /// Stops it, if it runs.
+    pub(crate) fn cancel(&mut self) {
+        if self.state == JobState::Running {
+            self.end(JobState::Cancelled);
+        }
+    }
+
+    /// Letters a second that are the share of these partitions: as many hosts as work on a job keep its rate together.
+    fn share(&self, owned: impl Iterator<Item = i32>) -> u32 {
+        let is_unfinished = |progress: &Progress| progress.next < progress.until;
+        let all = self.progress.values().filter(|progress| is_unfinished(progress)).count().max(1);
+        let own = owned.filter(|partition| self.progress.get(partition).is_some_and(is_unfinished)).count().min(all);
+        let share = u64::from(self.rate) * own as u64 / all as u64;
+        u32::try_from(share).unwrap_or(u32::MAX).max(1)
+    }
+
     fn end(&mut self, state: JobState) {
         self.state = state;
         self.detail = None;
@@ -130,7 +146,17 @@ impl Job {
 pub(crate) struct Jobs(Vec<Job>);
 
 impl Jobs {
-    /// Takes a job on.
+    /// Takes a job on that the store has begun: what is thought to run here ended there.
+    pub(crate) fn begin(&mut self, job: Job) {
+        self.0
+            .iter_mut()
+            .filter(|known| known.state == JobState::Running)
+            .for_each(|known| known.end(JobState::Cancelled));
+        self.0.push(job);
+        self.forget();
+    }
+
+    /// Takes a job on where no store knows better.
     ///
     /// # Errors
     /// Another one runs.
@@ -139,9 +165,13 @@ impl Jobs {
             return Err(Box::new(running.clone()));
         }
         self.0.push(job);
+        self.forget();
+        Ok(())
+    }
+
+    fn forget(&mut self) {
         let forgotten = self.0.len().saturating_sub(REMEMBERED);
         self.0.drain(..forgotten);
-        Ok(())
     }
 
     pub(crate) fn all(&self) -> &[Job] {
@@ -152,12 +182,10 @@ impl Jobs {
         self.0.iter().find(|job| job.id == id)
     }
 
-    /// Stops a job; the answer is how it is now. One that is over stays as it is.
+    /// Stops a job that runs; the answer is how it is now, if it is known here. One that is over stays as it is.
     pub(crate) fn cancel(&mut self, id: &str) -> Option<Job> {
         let job = self.0.iter_mut().find(|job| job.id == id)?;
-        if job.state == JobState::Running {
-            job.end(JobState::Cancelled);
-        }
+        job.cancel();
         Some(job.clone())
     }
 
@@ -200,9 +228,13 @@ impl Branch<'_> {
         if owned.is_empty() {
             return;
         }
+        let share = job.share(owned.iter().map(|(partition, _)| *partition));
         let mut pace = match self.redrive_pace.take() {
-            Some((id, pace)) if id == job.id => pace,
-            _ => Pace::new(job.rate),
+            Some((id, mut pace)) if id == job.id => {
+                pace.set(share);
+                pace
+            }
+            _ => Pace::new(share),
         };
         let is_stored = self.parts.letters.store().is_some();
         let mut detail = None;

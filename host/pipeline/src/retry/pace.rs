@@ -19,6 +19,11 @@ impl Pace {
         Self { a_second: f64::from(a_second.max(1)), room: 1.0, at: Instant::now() }
     }
 
+    /// Another rate from now on.
+    pub(crate) fn set(&mut self, a_second: u32) {
+        self.a_second = f64::from(a_second.max(1));
+    }
+
     /// How many may go now, `most` at most.
     pub(crate) fn allows(&mut self, most: usize) -> usize {
         self.pass(Instant::now());

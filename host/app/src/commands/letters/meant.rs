@@ -4,6 +4,7 @@ use clap::Args as ClapArgs;
 use phronis_core::partition::DEFAULT_STREAM;
 use serde_json::{Map, Value};
 
+use crate::commands::parse_time;
 use crate::failure::Failure;
 use crate::output::cell;
 
@@ -34,11 +35,11 @@ pub(super) struct Filter {
     /// Only of this version of the plugin
     #[arg(long = "plugin-version", value_name = "VERSION")]
     of_version: Option<String>,
-    /// Only letters that failed for the first time then or later (RFC 3339)
-    #[arg(long, value_name = "TIME")]
+    /// Only letters that failed for the first time then or later: `2h`, `7d`, or a time such as 2026-01-31T12:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
     since: Option<String>,
-    /// Only letters that failed for the first time before (RFC 3339)
-    #[arg(long, value_name = "TIME")]
+    /// Only letters that failed for the first time before
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
     until: Option<String>,
 }
 

@@ -14,9 +14,6 @@ use crate::failure::Failure;
 /// How long Kafka may take for all of it.
 const WITHIN: Duration = Duration::from_secs(60);
 
-/// How long the oldest record that waits may take to come.
-const READ_WITHIN: Duration = Duration::from_secs(5);
-
 /// All streams of a configuration, as a host would tell of them.
 pub(super) fn streams(config: Config) -> Result<Vec<Value>, Failure> {
     let log = EventLog::open(&config, TOOL)?;
@@ -92,7 +89,7 @@ fn age(
     now: i64,
 ) -> Result<f64, phronis_log::Error> {
     let mut reader = log.reader(&stream.topics.raw, partition, Position::Offset(next))?;
-    let records = reader.next(PollLimits { records: 1, bytes: 1 }, READ_WITHIN)?;
+    let records = reader.next(PollLimits { records: 1, bytes: 1 }, Duration::ZERO)?;
     let first = records.and_then(|records| records.body.timestamps.values().first().copied());
     let age = first.map_or(0, |at| now.saturating_sub(at).max(0));
     Ok(Duration::from_millis(u64::try_from(age).unwrap_or_default()).as_secs_f64())

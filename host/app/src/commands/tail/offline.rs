@@ -4,12 +4,9 @@ use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use phronis_admin::Line;
 use phronis_core::records::{Records, TopicName};
 use phronis_log::{Log, PollLimits, Position, Start};
-use serde_json::value::RawValue;
-use serde_json::{Map, Value, json};
 
 use super::{Args, Printer, topic_of};
 use crate::config::{self, Config};
@@ -138,8 +135,8 @@ impl Tail {
 
     /// Prints records; `false` when no more are wanted.
     fn print(&mut self, records: &Records) -> Result<bool, Failure> {
-        for row in 0..records.len() {
-            let line = serde_json::to_vec(&line(records, row)).unwrap_or_default();
+        for line in (0..records.len()).filter_map(|row| Line::of(records, row)) {
+            let line = serde_json::to_vec(&line).unwrap_or_default();
             if !self.printer.print(&line)? {
                 return Ok(false);
             }
@@ -147,46 +144,4 @@ impl Tail {
         self.printer.out.flush()?;
         Ok(true)
     }
-}
-
-/// A record as the host shows it: what is JSON or text as it is, all else in base64.
-fn line(records: &Records, row: usize) -> Value {
-    let timestamp =
-        records.body.timestamps.values().get(row).and_then(|ms| jiff::Timestamp::from_millisecond(*ms).ok());
-    let mut line = Map::new();
-    let mut put = |name: &str, value: Value| line.insert(name.to_owned(), value);
-    put("topic", records.topic.as_ref().into());
-    put("partition", records.partition.into());
-    put("offset", records.offsets.values().get(row).copied().into());
-    put("timestamp", timestamp.map(|time| format!("{time:.3}")).into());
-    match records.body.key(row).map(|key| (key, str::from_utf8(key))) {
-        None => put("key", Value::Null),
-        Some((_, Ok(key))) => put("key", key.into()),
-        Some((key, Err(_))) => put("key_base64", STANDARD.encode(key).into()),
-    };
-    put("headers", headers(records, row));
-    match records.body.value(row) {
-        None => put("is_tombstone", true.into()),
-        Some(value) => match serde_json::from_slice::<&RawValue>(value).and_then(|raw| serde_json::from_str(raw.get()))
-        {
-            Ok(json) => put("value", json),
-            Err(_) => put("value_base64", STANDARD.encode(value).into()),
-        },
-    };
-    Value::Object(line)
-}
-
-fn headers(records: &Records, row: usize) -> Value {
-    let mut headers = Map::new();
-    for (name, value) in records.body.headers(row) {
-        let value = str::from_utf8(value).map_or_else(|_| json!({"base64": STANDARD.encode(value)}), Value::from);
-        match headers.get_mut(name) {
-            None => {
-                headers.insert(name.to_owned(), value);
-            }
-            Some(Value::Array(several)) => several.push(value),
-            Some(one) => *one = Value::Array(vec![one.take(), value]),
-        }
-    }
-    Value::Object(headers)
 }
