@@ -115,9 +115,10 @@ fn exported_by(source: &str) -> BTreeSet<(String, String)> {
     let mut of_variables = Vec::new();
     for of_type in ["counter", "gauge", "histogram"] {
         for rest in source.split(&format!("{of_type}!(")).skip(1) {
-            match rest.trim_start().strip_prefix('"').and_then(|rest| rest.split_once('"')) {
-                Some((name, _)) => drop(metrics.insert((name.to_owned(), of_type.to_owned()))),
-                None => of_variables.push(of_type),
+            if let Some((name, _)) = rest.trim_start().strip_prefix('"').and_then(|rest| rest.split_once('"')) {
+                metrics.insert((name.to_owned(), of_type.to_owned()));
+            } else {
+                of_variables.push(of_type);
             }
         }
     }

@@ -13,7 +13,7 @@ mod tests;
 mod way;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use arrow_array::RecordBatch;
 use arrow_schema::Schema;
@@ -80,7 +80,7 @@ pub enum Outcome {
     Nothing,
     /// It is in the table.
     Committed(Committed),
-    /// Somebody else moved a partition of it, or changed the table. The plan was dropped; read on from [`Committer::resume`].
+    /// Somebody else moved a partition of it, or changed the table, or it waited for too long. The plan was dropped; read on from [`Committer::resume`].
     Fenced,
 }
 
@@ -113,7 +113,7 @@ impl Committer {
 
     /// The columns of the table as plain Arrow, in its order; those of types that the archive does not write are left out.
     pub fn columns(&self) -> Schema {
-        schema::plain(self.table.metadata().current_schema())
+        schema::plain_columns(&self.table)
     }
 
     /// What is not committed yet.
@@ -125,7 +125,7 @@ impl Committer {
             bytes: waiting().map(|piece| piece.bytes).sum(),
             files: self.plan.files.len(),
             file_rows: self.plan.files.iter().map(DataFile::record_count).sum(),
-            since: self.plan.since,
+            since: self.plan.since.map(|(steady, _)| steady),
         }
     }
 
@@ -168,7 +168,7 @@ impl Committer {
             let rows = rows.and_then(times::readable).map_err(|error| Error::Rows(error.to_string()))?;
             self.plan.wait(rows, sifted.doubts);
             self.plan.ranges.entry(partition).or_insert((from, from)).1 = next;
-            self.plan.since.get_or_insert_with(Instant::now);
+            self.plan.since.get_or_insert_with(|| (Instant::now(), SystemTime::now()));
             Ok(())
         })
     }
@@ -202,6 +202,11 @@ impl Committer {
                 && let Some(outcome) = self.look(begun).await?
             {
                 return Ok(outcome);
+            }
+            if self.plan.is_old() {
+                tracing::warn!(table = %self.spec.name, plan = %self.plan.id, "what waits for its commit is so old that upkeep may have removed its files: it is read again");
+                self.discard().await?;
+                return Ok(Outcome::Fenced);
             }
             self.write_out().await?;
             if self.plan.ranges.is_empty() {

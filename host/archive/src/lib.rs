@@ -43,7 +43,7 @@ pub use iceberg::table::Table;
 pub use lookup::read_back;
 pub use maintain::{Group, Orphan, Plan, Report, Upkeep};
 pub use name::{InvalidTableName, Kind, TableName};
-pub use schema::{Incompatible, check};
+pub use schema::{Incompatible, check, plain_columns};
 pub use settings::{CatalogSettings, NAMESPACE, Settings};
 pub use spec::{Source, Span, TableSpec, WriteOptions, column};
 

@@ -30,6 +30,8 @@ pub struct Upkeep {
     pub min_files: usize,
     /// Most rows that are rewritten at once: they are sorted in memory.
     pub max_rows: u64,
+    /// Most bytes of them in memory, besides those of one file.
+    pub max_bytes: usize,
     /// Manifests are merged when there are more small ones of like size.
     pub max_manifests: usize,
     /// Snapshots younger than this are kept, up to `keep_at_most`.
@@ -49,6 +51,7 @@ impl Default for Upkeep {
             file_bytes: 128 << 20,
             min_files: 4,
             max_rows: 1_000_000,
+            max_bytes: 64 << 20,
             max_manifests: 16,
             keep_for: day * 5,
             keep_at_least: 100,

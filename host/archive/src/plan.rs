@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use arrow_array::{Array, RecordBatch};
 use arrow_select::concat::concat_batches;
@@ -25,6 +25,9 @@ const WHOLE: usize = 8192;
 /// Memory of an array beside its values; it counts where batches are small.
 const OVERHEAD: usize = 160;
 
+/// How long a plan may wait for its commit: half of the shortest time after which upkeep removes files that nothing refers to.
+const LIFETIME: Duration = Duration::from_secs(12 * 3600);
+
 /// What is to be committed next.
 #[derive(Debug)]
 pub(crate) struct Plan {
@@ -38,8 +41,8 @@ pub(crate) struct Plan {
     pub(crate) waiting_bytes: usize,
     pub(crate) files: Vec<DataFile>,
     pub(crate) names: Names,
-    /// When the oldest range came.
-    pub(crate) since: Option<Instant>,
+    /// When the oldest range came, by a steady clock and by the one that dates files.
+    pub(crate) since: Option<(Instant, SystemTime)>,
     /// A commit of it was begun, and nobody has said how it ended. It may yet end well, so this lasts as long as the plan:
     /// its files may be in the table, now or later.
     pub(crate) is_unsure: bool,
@@ -69,6 +72,12 @@ impl Plan {
             since: None,
             is_unsure: false,
         }
+    }
+
+    /// Whether its files may be taken for orphans soon.
+    pub(crate) fn is_old(&self) -> bool {
+        // A wall clock that went back says nothing.
+        self.since.is_some_and(|(steady, wall)| steady.elapsed().max(wall.elapsed().unwrap_or_default()) > LIFETIME)
     }
 
     /// Adds rows.

@@ -245,6 +245,11 @@ fn with_id(field: Field, id: i32) -> Field {
     field.with_metadata(HashMap::from([(PARQUET_FIELD_ID_META_KEY.to_owned(), id.to_string())]))
 }
 
+/// The columns that a table has now as plain Arrow, in its order; those of types that the archive does not write are left out.
+pub fn plain_columns(table: &Table) -> ArrowSchema {
+    plain(table.metadata().current_schema())
+}
+
 /// A table's columns as plain Arrow, as far as the archive writes such.
 pub(crate) fn plain(table: &Schema) -> ArrowSchema {
     let item = |data_type: &Type| {

@@ -255,10 +255,10 @@ fn new_id(base: &Table) -> i64 {
     }
 }
 
-/// Now, but after the snapshot before: travelling in time must find them in their order, whatever clocks say.
+/// Now, but after the snapshot and the change before: travelling in time must find them in their order, whatever clocks say.
 fn timestamp(base: &Table) -> i64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
     let now = i64::try_from(now).unwrap_or(i64::MAX);
     let before = base.metadata().current_snapshot().map_or(0, |snapshot| snapshot.timestamp_ms());
-    now.max(before.saturating_add(1))
+    now.max(before.max(base.metadata().last_updated_ms()).saturating_add(1))
 }

@@ -32,7 +32,7 @@ use phronis_store::Store;
 use serde_json::json;
 use tokio::sync::{broadcast, watch};
 
-use crate::clock::{now_us, rest};
+use crate::clock::{Careful, now_us, rest};
 use crate::live;
 pub use change::{Halt, Outcome, Refusal, Reset};
 pub use face::Agents;
@@ -82,6 +82,8 @@ pub(crate) struct Registry {
     memory: memory::Memory,
     /// This start of this host: changes are numbered within it.
     epoch: String,
+    /// What guards are told of the time.
+    clock: Careful,
     store: Store,
     sink: Arc<dyn Sink>,
     live: broadcast::Sender<Arc<live::Event>>,
@@ -172,6 +174,7 @@ impl Registry {
         let registry = Self {
             memory: memory::Memory::default(),
             epoch,
+            clock: Careful::new(),
             store,
             sink,
             live,

@@ -169,6 +169,9 @@ impl<'a> Branch<'a> {
             None => self.source.poll(limits, if is_busy { Duration::ZERO } else { WAIT }),
         };
         let is_idle = matches!(polled, Ok(Polled::Idle));
+        if is_idle && limits == READ {
+            self.lanes.iter_mut().for_each(Lane::source_is_idle);
+        }
         match polled {
             Ok(polled) => self.take(polled)?,
             Err(LogError::OutOfRange { topic, partition, earliest, .. }) => self.gap(&topic, partition, earliest)?,
@@ -285,6 +288,12 @@ impl<'a> Branch<'a> {
         let group = Arc::clone(&self.group);
         let Some(lane) = self.lane(topic) else { return Ok(()) };
         let from = lane.group_position(partition);
+        if from.is_some_and(|from| from >= earliest) {
+            // Nothing was deleted before it: the topic was made anew, and is to be asked for anew.
+            return Err(LogError::Invalid(format!(
+                "{topic}/{partition} ends before where it was read: it was made anew"
+            )));
+        }
         tracing::error!(
             %stream, topic, partition, from, earliest, code = %code::ARCHIVE_GAP,
             "the log deleted records that were not archived yet"

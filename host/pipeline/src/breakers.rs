@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use phronis_core::PluginId;
 use phronis_core::breaker::{self, Counts, Guard, Mode, Shared, State};
+use phronis_core::records::Records;
 use phronis_core::time::Time;
 
 use crate::clock::now_us;
@@ -32,6 +33,8 @@ const INDEX_LATE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) struct Breakers {
     all: Mutex<BTreeMap<PluginId, Arc<Kept>>>,
+    /// Until when breakers of other hosts are open.
+    elsewhere: Mutex<BTreeMap<PluginId, BTreeMap<String, Time>>>,
     guard: Arc<Mutex<Guard>>,
     clock: Clock,
     /// Wakes the watch when something changed.
@@ -88,6 +91,7 @@ impl Breakers {
         let (wake, woken) = mpsc::sync_channel(1);
         Self {
             all: Mutex::default(),
+            elsewhere: Mutex::default(),
             guard: Arc::default(),
             clock: Clock(Instant::now()),
             wake,
@@ -125,8 +129,28 @@ impl Breakers {
 
     /// Whether a plugin would not be asked now: what the retry branch asks before it moves a letter.
     /// A plugin that was removed is not waited for: its letters learn that it is gone.
+    /// The worker that judges a letter may be another host's, so an open breaker of any host counts.
     pub(crate) fn is_open(&self, id: &PluginId) -> bool {
-        lock(&self.all).get(id).is_some_and(|kept| kept.is_live() && kept.is_open())
+        let is_open_here = lock(&self.all).get(id).is_some_and(|kept| kept.is_live() && kept.is_open());
+        let until = lock(&self.elsewhere).get(id).and_then(|hosts| hosts.values().max().copied());
+        is_open_here || until.is_some_and(|until| until.0 > now_us())
+    }
+
+    /// Learns from `phronis.control` which breakers of other hosts are open, and until when: what one of them said before it died
+    /// holds no longer than that. Those that a person keeps open are so on each host.
+    pub(crate) fn hear(&self, records: &Records, node_id: &str) {
+        for (plugin, node, said) in tell::said(records).into_iter().filter(|(_, node, _)| node != node_id) {
+            let until = said.filter(|said| said.state == State::Open).and_then(|said| said.retry_at);
+            let mut elsewhere = lock(&self.elsewhere);
+            match until {
+                Some(until) => drop(elsewhere.entry(plugin).or_default().insert(node, until)),
+                None => {
+                    if let Some(hosts) = elsewhere.get_mut(&plugin) {
+                        hosts.remove(&node);
+                    }
+                }
+            }
+        }
     }
 
     /// How many range letters of a plugin are outstanding.
@@ -379,4 +403,49 @@ fn seed(id: &PluginId) -> u64 {
 /// A lock that a panicking holder cannot poison: what it guards is replaced whole.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use phronis_core::records::RecordsBuilder;
+    use serde_json::json;
+
+    use super::*;
+
+    fn said(node: &str, state: &str, retry_in: i64) -> Records {
+        let key = format!("breakers/default/sensors/hot/{node}");
+        let value = json!({ "state": state, "retry_at": Time(now_us() + retry_in) }).to_string();
+        let mut body = RecordsBuilder::default();
+        body.push(0, Some(key.as_bytes()), Some(value.as_bytes()), &[]);
+        Records { topic: "phronis.control".into(), partition: 0, offsets: vec![0].into(), body: body.finish() }
+    }
+
+    #[test]
+    fn letters_wait_for_an_open_breaker_of_any_host_and_for_none_that_is_over() {
+        let hot: PluginId = "default/sensors/hot".parse().unwrap();
+        let breakers = Breakers::new();
+        let hears = |node: &str, state: &str, retry_in: i64| {
+            breakers.hear(&said(node, state, retry_in), "me");
+            breakers.is_open(&hot)
+        };
+        assert!(!breakers.is_open(&hot));
+        assert!(!hears("me", "open", 60_000_000), "its own are known better");
+        assert!(!hears("a", "open", -1), "a host that died long ago");
+        assert!(hears("a", "open", 60_000_000));
+        assert!(hears("b", "open", 60_000_000));
+        assert!(hears("a", "half_open", 0), "the other one is still open");
+        assert!(!hears("b", "closed", 0));
+    }
+
+    #[test]
+    fn letters_do_not_wait_for_the_breaker_of_a_plugin_that_is_gone() {
+        let hot: PluginId = "default/sensors/hot".parse().unwrap();
+        let breakers = Breakers::new();
+        let kept = breakers.of(&hot);
+        kept.set_live(true);
+        kept.shared.set_mode(Duration::ZERO, Mode::ForcedOpen, None);
+        assert!(breakers.is_open(&hot));
+        kept.set_live(false);
+        assert!(!breakers.is_open(&hot));
+    }
 }

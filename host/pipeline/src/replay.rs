@@ -85,7 +85,12 @@ impl From<Refusal> for Error {
 #[derive(Debug)]
 pub enum Against {
     /// The archived alerts of a plugin of the stream.
-    Alerts(String),
+    Alerts {
+        /// Its name.
+        plugin: String,
+        /// Its version; all of them unless said.
+        version: Option<String>,
+    },
     /// Another plugin, over the same events.
     Plugin(Box<Trial>),
 }
@@ -129,7 +134,9 @@ impl Events {
         let (old, alerts) = match against {
             None => (None, None),
             Some(Against::Plugin(old)) => (Some(*old), None),
-            Some(Against::Alerts(name)) => (None, Some(Alerts::open(&self, name, &range).await?)),
+            Some(Against::Alerts { plugin, version }) => {
+                (None, Some(Alerts::open(&self, plugin, version, &range).await?))
+            }
         };
         let mut wanted: Vec<String> = vec![column::KEY.to_owned()];
         for name in [Some(&new), old.as_ref()].into_iter().flatten().flat_map(Trial::columns) {
@@ -270,6 +277,8 @@ fn tried(trial: &Trial) -> Tried {
 /// What a plugin of the stream found when it ran.
 struct Alerts {
     name: String,
+    /// The version that is asked for; all of them unless said.
+    version: Option<String>,
     table: String,
     history: History,
     /// A day that was read before the events of it.
@@ -281,7 +290,7 @@ struct Alerts {
 const ALERT_COLUMNS: [&str; 5] = ["rule", "severity", column::KEY, column::PLUGINS, "message"];
 
 impl Alerts {
-    async fn open(events: &Events, name: String, range: &Range<i64>) -> Result<Self, Error> {
+    async fn open(events: &Events, name: String, version: Option<String>, range: &Range<i64>) -> Result<Self, Error> {
         let table = TableName::new(&events.stream, Kind::Alerts).to_string();
         let Some(found) = events.archive.catalog().load(&table).await? else { return Err(Error::Against { name }) };
         let wanted = Wanted {
@@ -291,7 +300,7 @@ impl Alerts {
             snapshot: found.metadata().current_snapshot_id(),
         };
         let history = History::open(found, wanted).await?;
-        Ok(Self { name, table, history, ahead: None, versions: std::collections::BTreeMap::new() })
+        Ok(Self { name, version, table, history, ahead: None, versions: std::collections::BTreeMap::new() })
     }
 
     /// The alerts of a day; days come in order.
@@ -326,7 +335,7 @@ impl Alerts {
                 |at: usize, row: usize| column(at).filter(|texts| texts.is_valid(row)).map(|texts| texts.value(row));
             for row in 0..stretch.offsets.len() {
                 // Of an open breaker, say: it bears the plugin's name and is about no event.
-                if stretch.offsets.value(row) < 0 {
+                if stretch.offsets.value(row) < 0 || !self.is_meant(text(3, row)) {
                     continue;
                 }
                 *self.versions.entry(text(3, row).unwrap_or("?").to_owned()).or_default() += 1;
@@ -346,6 +355,13 @@ impl Alerts {
             }
         }
         Ok(())
+    }
+
+    /// Whether the plugin, as alerts name it, is of the version that is asked for.
+    fn is_meant(&self, plugin: Option<&str>) -> bool {
+        let Some(version) = &self.version else { return true };
+        let named = plugin.and_then(|plugin| plugin.split_once('@')).map(|(_, of)| of.split('#').next().unwrap_or(of));
+        named == Some(version)
     }
 
     fn into_report(self) -> Compared {

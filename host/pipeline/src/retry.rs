@@ -6,6 +6,10 @@
 //! before a crash is not moved again. Due times stand in the letters: a restart loses none.
 //!
 //! A letter that cannot be written stops its partition, and says so; it is never skipped.
+//!
+//! Where a stream is exactly once, each move is a transaction with the group's place in dlq: a host whose partition is another's
+//! by now moves nothing. When nobody says how a move ended, the branch ends with its producer and begins anew, so that no move
+//! of the old one can come after the new one has read what was moved.
 
 mod bodies;
 mod jobs;
@@ -122,7 +126,7 @@ impl<'a> Branch<'a> {
             member: 0,
             members: 1,
             start: Start::Earliest,
-            exactly_once: false,
+            exactly_once: options.exactly_once,
         })?;
         Ok(Self {
             parts,
@@ -177,8 +181,8 @@ impl<'a> Branch<'a> {
                 self.due.release(&id.name);
             }
         }
-        self.move_due();
-        self.redrive();
+        self.move_due()?;
+        self.redrive()?;
         if self.committed_at.elapsed() >= COMMIT_EVERY {
             self.commit();
             self.save();
@@ -205,14 +209,14 @@ impl<'a> Branch<'a> {
     }
 
     /// Moves letters whose time has come.
-    fn move_due(&mut self) {
+    fn move_due(&mut self) -> Result<()> {
         let now = Time(now_us());
         let mut room = self.pace.allows(BATCH.0);
         let mut ready: BTreeMap<i32, Vec<i64>> = BTreeMap::new();
         while room > 0 {
             match self.due.pop(now) {
                 None => break,
-                Some(Next::Rescan(partition)) => self.rescan(partition),
+                Some(Next::Rescan(partition)) => self.rescan(partition)?,
                 Some(Next::Letter((partition, offset))) => {
                     let Some((State::Waiting, plugin)) = self.parts.letters.state(partition, offset) else { continue };
                     let Some(owned) = self.owned.get(&partition) else { continue };
@@ -237,12 +241,13 @@ impl<'a> Branch<'a> {
             offsets.sort_unstable();
             self.pace.spend(offsets.len());
             if let Err(error) = self.send(partition, &offsets, None) {
-                self.stand_still(partition, &error);
+                self.stand_still(partition, error)?;
                 for offset in offsets {
                     self.due.add(now, (partition, offset));
                 }
             }
         }
+        Ok(())
     }
 
     /// Appends letters to retry, as they are, with where they stand in dlq.
@@ -261,7 +266,8 @@ impl<'a> Branch<'a> {
         for Batch { records, offsets, .. } in batches.into_iter().filter(|batch| !batch.offsets.is_empty()) {
             let append = Append { topic: Arc::clone(&topics.retry), partition, records: records.finish() };
             failpoint::pass("letters-due");
-            let ticket = self.sink.submit(Delivery { appends: vec![append], commits: Vec::new() })?;
+            let commits = self.fence(partition);
+            let ticket = self.sink.submit(Delivery { appends: vec![append], commits })?;
             settled(ticket, &self.parts.should_stop)?;
             failpoint::pass("letters-moved");
             moved += offsets.len() as u64;
@@ -283,24 +289,40 @@ impl<'a> Branch<'a> {
         Ok(moved)
     }
 
+    /// With transactions, the group's place in dlq: unmoved, and refused of whoever does not own the partition any more.
+    fn fence(&self, partition: i32) -> Vec<Commit> {
+        let options = &self.parts.stream.options;
+        let Some(owned) = self.owned.get(&partition).filter(|_| options.exactly_once) else { return Vec::new() };
+        let (group, topic, at) = (Arc::clone(&self.group), Arc::clone(&options.topics.dlq), owned.committed.dlq);
+        vec![Commit { group, topic, partition, from: at, next: at }]
+    }
+
     /// A letter could not be written: its partition stands still for a while, and is read to its end before the next try.
-    fn stand_still(&mut self, partition: i32, error: &LogError) {
-        let Some(owned) = self.owned.get_mut(&partition) else { return };
+    ///
+    /// # Errors
+    /// With transactions, when it is not known how that ended.
+    fn stand_still(&mut self, partition: i32, error: LogError) -> Result<()> {
+        let is_open = matches!(error, LogError::Unreachable { .. } | LogError::Fenced { .. } | LogError::Closed);
+        if is_open && self.parts.stream.options.exactly_once {
+            return Err(error);
+        }
+        let Some(owned) = self.owned.get_mut(&partition) else { return Ok(()) };
         let detail = format!("letters of partition {partition} do not come back: {error}");
         tracing::error!(stream = %self.parts.stream.options.id, partition, code = %error.code(), "{detail}");
         owned.failed();
         self.parts.letters.set_condition(partition, Condition::Blocked { code: error.code(), detail });
+        Ok(())
     }
 
     /// Adds all that wait in a partition to the due times.
-    fn rescan(&mut self, partition: i32) {
+    fn rescan(&mut self, partition: i32) -> Result<()> {
         let Self { parts, due, .. } = self;
         let no_time = no_time(parts);
         let dlq = &parts.stream.options.topics.dlq;
         let mut from = 0;
         loop {
             let offsets = parts.letters.select(partition, from, READ.records, &[State::Waiting], |_| true);
-            let Some(last) = offsets.last() else { return };
+            let Some(last) = offsets.last() else { return Ok(()) };
             from = last.saturating_add(1);
             let read = read_letters(parts.log.as_ref(), dlq, partition, &offsets, |records, row| {
                 if let Some(offset) = records.offsets.values().get(row)
@@ -316,8 +338,7 @@ impl<'a> Branch<'a> {
                 }
                 Err(error) => {
                     due.forget(partition, Time(now_us().saturating_add(1_000_000)));
-                    self.stand_still(partition, &error);
-                    return;
+                    return self.stand_still(partition, error);
                 }
             }
         }
@@ -346,12 +367,20 @@ impl<'a> Branch<'a> {
         let committed = self.sink.submit(delivery).and_then(|ticket| settled(ticket, &self.parts.should_stop));
         if let Err(error) = committed {
             tracing::debug!(stream = %self.parts.stream.options.id, %error, "the offsets of the retry branch were not taken");
+            // Nothing more is taken of these partitions before the member has gone back to what is certain;
+            // what it reads again was folded.
+            for Commit { topic, partition, .. } in commits {
+                let (Ok(at), Some(owned)) = (self.source.rewind(&topic, partition), self.owned.get_mut(&partition))
+                else {
+                    continue;
+                };
+                owned.set_committed(topic == topics.dlq, at);
+            }
             return;
         }
         for Commit { topic, partition, next, .. } in commits {
             if let Some(owned) = self.owned.get_mut(&partition) {
-                let committed = if topic == topics.dlq { &mut owned.committed.dlq } else { &mut owned.committed.retry };
-                *committed = next;
+                owned.set_committed(topic == topics.dlq, next);
             }
         }
     }

@@ -8,7 +8,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use phronis_core::StreamId;
-use phronis_core::partition::CONFIG_TOPIC;
+use phronis_core::partition::{CONFIG_TOPIC, Topics};
 use phronis_engine::Engine;
 use phronis_engine::watch::Watcher;
 use phronis_log::{Follower, Log, Sink};
@@ -148,13 +148,14 @@ impl Running {
             store,
             archive,
         } = options;
-        let archive = archive.map(|archive| self.open_archive(archive, wanted.len(), &store)).transpose()?;
+        let archive = archive.map(|archive| self.open_archive(archive, &wanted, &store)).transpose()?;
         let (live, _) = broadcast::channel(live::BACKLOG);
         let breakers = Arc::new(Breakers::new());
         let board = Arc::new(Board::new(wanted.iter().map(|stream| stream.id.clone())));
         let gate = Arc::new(Gate::new());
         let needed = topics(&wanted);
-        let named = wanted.iter().map(|stream| (stream.id.clone(), stream.topics.clone())).collect();
+        let named: BTreeMap<StreamId, Topics> =
+            wanted.iter().map(|stream| (stream.id.clone(), stream.topics.clone())).collect();
         let node_id = node.id.clone();
         let rules = wanted.iter().map(|stream| (stream.id.clone(), plugins::Rules::of(stream))).collect();
         let me = Arc::new(Me::new(node, roles.clone(), wanted.iter().map(|stream| stream.id.clone()).collect()));
@@ -172,6 +173,8 @@ impl Running {
             me,
             hosts: Arc::clone(&hosts),
             agents: Arc::clone(&agents),
+            breakers: Arc::clone(&breakers),
+            topics: BTreeMap::clone(&named),
             board: Arc::clone(&board),
             live: live.clone(),
             claimed_at: Arc::clone(&claim.claimed_at),
@@ -377,15 +380,16 @@ impl Running {
     fn open_archive(
         &mut self,
         options: archive::Options,
-        streams: usize,
+        streams: &[stream::Options],
         store: &Store,
     ) -> Result<Arc<archive::Shared>> {
         let mut builder = tokio::runtime::Builder::new_multi_thread();
         builder.worker_threads(2).thread_name("archive").on_thread_start(phronis_archive::step_back).enable_all();
         let runtime = builder.build().map_err(Error::Thread)?;
         let pointers = archive::StorePointers(store.clone());
-        let shared = archive::Shared::new(options, streams, Some(Arc::new(pointers)), runtime.handle().clone());
+        let shared = archive::Shared::new(options, streams.len(), Some(Arc::new(pointers)), runtime.handle().clone());
         let shared = Arc::new(shared);
+        shared.learn_columns(streams.iter().map(|stream| stream.id.clone()));
         shared.open_beside();
         self.archive = Some(Archiving { runtime, should_stop: Arc::default(), threads: Vec::new() });
         Ok(shared)

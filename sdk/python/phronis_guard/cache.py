@@ -1,6 +1,6 @@
 """What the guard knows of the host's halts, and what it decides from that.
 
-Pure but for two clocks that are arguments. One thread writes (`feed.py`), all threads read without a lock:
+Pure but for a clock that is an argument. One thread writes (`feed.py`), all threads read without a lock:
 what belongs together is replaced by one assignment, so that a reader sees all of it or nothing.
 
 How a check decides, in this order:
@@ -53,7 +53,6 @@ class Cache:
         policy: str,
         stale_after: Optional[float],
         now: Callable[[], float] = time.monotonic,
-        wall: Callable[[], float] = time.time,
     ) -> None:
         if policy not in POLICIES:
             raise ValueError(f"when_unreachable is {policy!r}, expected one of {', '.join(POLICIES)}")
@@ -61,7 +60,7 @@ class Cache:
             raise ValueError("stale_after is a number of seconds above 0")
         self.policy = policy
         self.stale_after = stale_after if stale_after is not None or policy == "last_known" else SILENCE
-        self._now, self._wall = now, wall
+        self._now = now
         #: Halts of agents, and of the tenant.
         self.known: Tuple[Dict[str, Halt], Optional[Halt]] = ({}, None)
         #: The whole fast path: until this moment (monotonic), who is not in this map may call.
@@ -70,7 +69,7 @@ class Cache:
         self.version = 0
         #: When the host last said something, by the monotonic clock.
         self.heard_at: Optional[float] = None
-        #: Microseconds of the host's clock minus those of the monotonic one, as of the last beat.
+        #: Microseconds of the host's clock minus those of the monotonic one, as it was last heard.
         self._host_offset: Optional[float] = None
         #: Why there is no connection, in words.
         self.trouble: Optional[str] = None
@@ -99,6 +98,7 @@ class Cache:
             fresh[""] = tenant_halt
         self.known = (halted, tenant_halt)
         self.epoch, self.version = epoch, version
+        self._learn_clock(data)
         self._heard()
         return fresh
 
@@ -123,14 +123,17 @@ class Cache:
     def beat(self, data: Any) -> None:
         """The host is there, and nothing was missed."""
         self._expect(data, self.version)
-        at = _micros(data.get("at"))
-        if at is not None:
-            self._host_offset = at - self._now() * 1e6
+        self._learn_clock(data)
         self._heard()
 
     def forget_age(self) -> None:
         """From now on no call is allowed unseen: the next check decides slowly. For the child after a fork."""
         self.fast = (-math.inf, {})
+
+    def _learn_clock(self, data: Mapping[str, Any]) -> None:
+        at = _micros(data.get("at"))
+        if at is not None:
+            self._host_offset = at - self._now() * 1e6
 
     def _expect(self, data: Any, version: int) -> None:
         if self.epoch is None:
@@ -176,12 +179,10 @@ class Cache:
         return None if self.heard_at is None else max(0.0, self._now() - self.heard_at)
 
     def _is_over(self, halt: Halt) -> bool:
-        """By the host's clock as last heard, carried on by the monotonic one: a local clock that jumps lifts nothing."""
-        if halt.expires_at is None:
+        """By the host's clock as last heard, carried on by the monotonic one: no wall clock that jumps lifts anything."""
+        if halt.expires_at is None or self._host_offset is None:
             return False
-        offset = self._host_offset
-        host_now = self._wall() * 1e6 if offset is None else self._now() * 1e6 + offset
-        return host_now >= halt.expires_at
+        return self._now() * 1e6 + self._host_offset >= halt.expires_at
 
 
 def _entry(data: Any) -> Tuple[Optional[str], Optional[Halt]]:

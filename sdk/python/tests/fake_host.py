@@ -98,7 +98,7 @@ class FakeHost:
 
     def snapshot(self) -> Dict[str, Any]:
         with self.lock:
-            return {"epoch": self.epoch, "version": self.version, "halted": list(self.halts.values())}
+            return {"epoch": self.epoch, "version": self.version, "at": now(), "halted": list(self.halts.values())}
 
     def tell(self, name: str, data: Dict[str, Any]) -> None:
         with self.lock:

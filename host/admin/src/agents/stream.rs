@@ -15,12 +15,12 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use phronis_core::Time;
 use phronis_core::agent::{Record, Scope};
-use phronis_pipeline::agents::{Change, Watch};
+use phronis_pipeline::agents::{Agents, Change, Watch};
 use serde::Serialize;
 use tokio::sync::broadcast::Receiver;
 use tokio::time::{Interval, MissedTickBehavior, interval_at};
 
-use super::{Whose, now, tenant_of};
+use super::{Whose, tenant_of};
 use crate::access::Caller;
 use crate::problem::{Document, Problem};
 use crate::state::{App, stopped};
@@ -33,6 +33,7 @@ const BEAT: Duration = Duration::from_secs(1);
 struct Snapshot<'a> {
     epoch: &'a str,
     version: u64,
+    at: Time,
     halted: Vec<Halted<'a>>,
 }
 
@@ -68,7 +69,7 @@ struct Beat<'a> {
 
 /// Follows who is halted (`text/event-stream`), for guards in agents' processes.
 ///
-/// `snapshot` comes first: `{"epoch", "version", "halted": [{"agent", "state", "reason", "actor", "at", "expires_at", "version"}]}`,
+/// `snapshot` comes first: `{"epoch", "version", "at", "halted": [{"agent", "state", "reason", "actor", "at", "expires_at", "version"}]}`,
 /// where a null agent is everything of the tenant. Then `change` for each change
 /// (`{"epoch", "version", "agent", "state", "reason", "actor", "at", "expires_at"}`, the version one higher each time)
 /// and `beat` every second (`{"epoch", "version", "at"}`).
@@ -92,14 +93,13 @@ pub(crate) async fn follow(
     let place = place.map_err(|_| Problem::busy("too many guards listen to this host"))?;
     let agents = app.pipeline.agents();
     let Watch { version, halted, changes } = agents.watch(&tenant)?;
-    let epoch: Arc<str> = agents.epoch().into();
     let first = {
-        let epoch = Arc::clone(&epoch);
-        let write = move || snapshot(&epoch, version, &halted);
+        let agents = agents.clone();
+        let write = move || snapshot(agents.epoch(), version, agents.time(), &halted);
         tokio::task::spawn_blocking(write).await.map_err(|error| Problem::internal("telling who is halted", &error))?
     };
     let gauge = Guarding::new();
-    let events = stream(first, epoch, version, changes).map(move |piece| {
+    let events = stream(agents.clone(), first, version, changes).map(move |piece| {
         let _held = (&place, &gauge);
         Ok::<_, std::convert::Infallible>(piece)
     });
@@ -108,13 +108,13 @@ pub(crate) async fn follow(
 }
 
 /// What a guard is told, piece by piece; ends when it is too slow, or the pipeline ends.
-fn stream(first: Bytes, epoch: Arc<str>, version: u64, changes: Receiver<Arc<Change>>) -> impl Stream<Item = Bytes> {
+fn stream(agents: Agents, first: Bytes, version: u64, changes: Receiver<Arc<Change>>) -> impl Stream<Item = Bytes> {
     let mut beats = interval_at(tokio::time::Instant::now() + BEAT, BEAT);
     beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let events = futures::stream::unfold((changes, beats, version), move |(mut changes, mut beats, mut version)| {
-        let epoch = Arc::clone(&epoch);
+        let agents = agents.clone();
         async move {
-            let piece = next(&epoch, &mut changes, &mut beats, &mut version).await?;
+            let piece = next(&agents, &mut changes, &mut beats, &mut version).await?;
             Some((piece, (changes, beats, version)))
         }
     });
@@ -122,7 +122,7 @@ fn stream(first: Bytes, epoch: Arc<str>, version: u64, changes: Receiver<Arc<Cha
 }
 
 async fn next(
-    epoch: &str,
+    agents: &Agents,
     changes: &mut Receiver<Arc<Change>>,
     beats: &mut Interval,
     version: &mut u64,
@@ -132,13 +132,13 @@ async fn next(
             // Behind by more than is kept: the guard must begin anew.
             let change = change.ok()?;
             *version = change.version;
-            Some(changed(epoch, &change))
+            Some(changed(agents.epoch(), &change))
         }
-        _ = beats.tick() => Some(event("beat", &Beat { epoch, version: *version, at: now() })),
+        _ = beats.tick() => Some(event("beat", &Beat { epoch: agents.epoch(), version: *version, at: agents.time() })),
     }
 }
 
-fn snapshot(epoch: &str, version: u64, halted: &[Arc<Record>]) -> Bytes {
+fn snapshot(epoch: &str, version: u64, at: Time, halted: &[Arc<Record>]) -> Bytes {
     let halted = halted.iter().map(|record| Halted {
         agent: name(&record.scope),
         state: record.state.as_str(),
@@ -148,7 +148,7 @@ fn snapshot(epoch: &str, version: u64, halted: &[Arc<Record>]) -> Bytes {
         expires_at: record.expires_at,
         version: record.version,
     });
-    event("snapshot", &Snapshot { epoch, version, halted: halted.collect() })
+    event("snapshot", &Snapshot { epoch, version, at, halted: halted.collect() })
 }
 
 fn changed(epoch: &str, change: &Change) -> Bytes {

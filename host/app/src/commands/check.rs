@@ -51,6 +51,8 @@ pub fn run(args: &Args) -> Outcome {
         for line in ask_archive(&config)? {
             writeln!(out, "  archive: {line}")?;
         }
+    } else if config.archive.is_some() {
+        writeln!(out, "  archive: not asked whether it takes these contracts; --online asks")?;
     }
     Ok(Exit::Ok)
 }

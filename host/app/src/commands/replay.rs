@@ -6,8 +6,10 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
+use phronis_core::plugin::Limits;
 use phronis_core::{Name, PluginId, StreamId, code};
 use phronis_engine::Engine;
+use phronis_pipeline::plugins::WantedLimits;
 use phronis_pipeline::replay::{Against, Error, Events, Report, Trial};
 use serde_json::Value;
 
@@ -43,7 +45,7 @@ pub struct Args {
     /// What it is called in the stream; unless said, as its file
     #[arg(long, value_name = "NAME")]
     name: Option<Name>,
-    /// A plugin of the stream, by its name, or another .wasm
+    /// A plugin of the stream, by its name or `name@version`, or another .wasm
     #[arg(long, value_name = "NAME|FILE")]
     against: Option<String>,
     /// The parameters of the other .wasm, as --params
@@ -97,7 +99,7 @@ async fn replayed(
         let params = params_of(file, params)?;
         let name = name_of(file, args.name.as_ref())?;
         let id = PluginId { stream: args.stream.clone(), name };
-        let limits = limits(config, &args.stream);
+        let limits = limits(config, &args.stream, file)?;
         Ok(Trial::new(load(&engine, file)?, id, &params, limits, &columns)?)
     };
     let new = trial(&args.plugin, args.params.as_deref())?;
@@ -107,13 +109,30 @@ async fn replayed(
             let other = trial(Path::new(file), args.against_params.as_deref())?;
             Some(Against::Plugin(Box::new(other)))
         }
-        Some(name) => Some(Against::Alerts(name.split('@').next().unwrap_or(name).to_owned())),
+        Some(name) => {
+            let (name, version) = name.split_once('@').map_or((name.as_str(), None), |(name, of)| (name, Some(of)));
+            Some(Against::Alerts { plugin: name.to_owned(), version: version.map(str::to_owned) })
+        }
     };
     Ok(events.replay(new, against, range).await?)
 }
 
-fn limits(config: &Config, stream: &StreamId) -> phronis_core::plugin::Limits {
-    config.tenant(&stream.tenant).map_or_else(Default::default, |tenant| tenant.default)
+/// The limits of a plugin: as beside its file, else the tenant's; never above the tenant's ceiling.
+fn limits(config: &Config, stream: &StreamId, file: &Path) -> Result<Limits, Failure> {
+    let (default, ceiling) =
+        config.tenant(&stream.tenant).map_or_else(Default::default, |tenant| (tenant.default, tenant.ceiling));
+    let beside = file.with_extension("toml");
+    let table = if beside.exists() { read_toml(&beside)? } else { toml::Table::new() };
+    let wrong = |why: &dyn std::fmt::Display| Failure::usage(format!("{}: {why}", beside.display()));
+    let limits: WantedLimits = match table.get("limits") {
+        Some(limits) => limits.clone().try_into().map_err(|error: toml::de::Error| wrong(&error))?,
+        None => WantedLimits::default(),
+    };
+    let limits = limits.over(default).map_err(|error| wrong(&error))?;
+    phronis_engine::limits::lower(limits, &ceiling).map_err(|problems| {
+        let words: Vec<_> = problems.into_iter().map(|problem| problem.message).collect();
+        wrong(&words.join("; ")).code(code::CEILING_EXCEEDED)
+    })
 }
 
 fn load(engine: &Engine, file: &Path) -> Result<phronis_engine::Component, Failure> {
@@ -147,15 +166,23 @@ fn params_of(file: &Path, said: Option<&str>) -> Result<Value, Failure> {
 
 /// A file of parameters; `is_settings` when it is the file beside a plugin, where they stand under `[params]`.
 fn read_params(path: &Path, is_settings: bool) -> Result<Value, Failure> {
-    let wrong = |error: &dyn std::fmt::Display| Failure::usage(format!("{}: {error}", path.display()));
-    let text = std::fs::read_to_string(path).map_err(|error| wrong(&error))?;
     if path.extension().is_some_and(|extension| extension == "toml") {
-        let table: toml::Table = toml::from_str(&text).map_err(|error| wrong(&error))?;
+        let table = read_toml(path)?;
         let params = table.get("params").cloned();
         let params = params.unwrap_or_else(|| toml::Value::Table(if is_settings { toml::Table::new() } else { table }));
-        return serde_json::to_value(params).map_err(|error| wrong(&error));
+        return serde_json::to_value(params).map_err(|error| unreadable(path, &error));
     }
-    serde_json::from_str(&text).map_err(|error| wrong(&error))
+    let text = std::fs::read_to_string(path).map_err(|error| unreadable(path, &error))?;
+    serde_json::from_str(&text).map_err(|error| unreadable(path, &error))
+}
+
+fn read_toml(path: &Path) -> Result<toml::Table, Failure> {
+    let text = std::fs::read_to_string(path).map_err(|error| unreadable(path, &error))?;
+    toml::from_str(&text).map_err(|error| unreadable(path, &error))
+}
+
+fn unreadable(path: &Path, error: &dyn std::fmt::Display) -> Failure {
+    Failure::usage(format!("{}: {error}", path.display()))
 }
 
 impl From<Error> for Failure {

@@ -313,13 +313,14 @@ fn read_upkeep(reader: &mut Reader, section: &mut Section<'_>) -> Upkeep {
 
 fn check_bounds(reader: &mut Reader, section: &Section<'_>, archive: &Archive) {
     /// Each commit writes a manifest and the table's metadata; more of them than one a second are all overhead.
-    const COMMIT: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(86_400);
+    /// One that waits for half a day is given up, before upkeep may take its files for orphans.
+    const COMMIT: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(6 * 3600);
     /// Three tables need room for a batch each, and for the file that is being written.
     const LEAST_MEMORY: Bytes = Bytes(48 << 20);
     const LEAST_FILE: Bytes = Bytes(1 << 20);
     let mut wrong = |key: &str, message: String| reader.problems.push(section.problem(key, message));
     if !COMMIT.contains(&archive.commit_every) {
-        wrong("commit_every", format!("{} is not between \"1s\" and \"1d\"", archive.commit_every.show()));
+        wrong("commit_every", format!("{} is not between \"1s\" and \"6h\"", archive.commit_every.show()));
     }
     if archive.warehouse.is_empty() && archive.catalog == Catalog::Store {
         wrong("warehouse", format!("expected {}: only a REST catalog chooses one itself", Warehouse::EXPECTED));

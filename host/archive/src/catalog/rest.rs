@@ -43,18 +43,28 @@ impl Rest {
     }
 
     fn table(&self, name: &str, loaded: Loaded) -> Result<Table> {
-        let namespace = NamespaceIdent::new(self.settings.namespace.clone());
         // What we were told here wins over what the server says.
         let mut properties = self.client.storage().clone();
         properties.extend(loaded.config);
         properties.extend(self.settings.storage.clone());
         let files = FileIOBuilder::new(Arc::new(crate::storage::Factory)).with_props(properties).build();
+        self.opened(name, loaded.metadata_location, loaded.metadata, files)
+    }
+
+    fn opened(
+        &self,
+        name: &str,
+        location: Option<String>,
+        metadata: TableMetadata,
+        files: iceberg::io::FileIO,
+    ) -> Result<Table> {
+        let namespace = NamespaceIdent::new(self.settings.namespace.clone());
         let mut table = Table::builder()
             .identifier(TableIdent::new(namespace, name.to_owned()))
             .file_io(files)
-            .metadata(loaded.metadata)
+            .metadata(metadata)
             .runtime(self.runtime.clone());
-        if let Some(location) = loaded.metadata_location {
+        if let Some(location) = location {
             table = table.metadata_location(location);
         }
         table.build().map_err(|error| Error::failed("opening a table of the archive", error))
@@ -192,18 +202,21 @@ impl Catalog for Rest {
         };
         outcome(&answer)?;
         self.hook.pass("archive-swapped");
-        let loaded = answer.body("committing to the archive").map_err(CommitError::Unknown)?;
-        self.table(name, loaded).map_err(CommitError::Unknown)
+        let loaded: Loaded = answer.body("committing to the archive").map_err(CommitError::Unknown)?;
+        // Only a table that is loaded comes with the way to its storage: credentials, say.
+        self.opened(name, loaded.metadata_location, loaded.metadata, base.file_io().clone())
+            .map_err(CommitError::Unknown)
     }
 }
 
-/// What a status says about a commit, as the description of the REST catalog has it.
+/// What a status says about a commit. The description of the REST catalog knows statuses of 5xx after which nothing was changed;
+/// but who answers need not be the catalog, and to look costs one request.
 fn outcome(answer: &Answer) -> Result<(), CommitError> {
     let error = || answer.error("committing to the archive");
     match answer.status {
         status if status.is_success() => Ok(()),
         StatusCode::CONFLICT => Err(CommitError::Conflict),
-        StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => Err(CommitError::Failed(error())),
+        // A proxy may say 5xx of a commit that the catalog has taken.
         status if status.is_client_error() && status != StatusCode::REQUEST_TIMEOUT => {
             Err(CommitError::Failed(error()))
         }

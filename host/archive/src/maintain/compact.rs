@@ -92,7 +92,14 @@ pub(super) async fn run(archive: &Archive, table: &str, upkeep: &Upkeep, report:
             continue;
         }
         let target = target(&base, upkeep)?;
-        let rows = read(&base, &inputs).await?;
+        let (inputs, rows) = read(&base, inputs, upkeep.max_bytes).await?;
+        if inputs.len() < 2 {
+            report
+                .skipped
+                .push(format!("{}: its files are too large in memory to be rewritten together", group.partition));
+            continue;
+        }
+        let wanted: HashSet<String> = inputs.iter().map(|file| file.file_path().to_owned()).collect();
         let added = Arc::clone(&target).write(archive, Names::new(Uuid::now_v7()), rows).await?;
         let count = |files: &[DataFile]| files.iter().map(DataFile::record_count).sum::<u64>();
         if count(&added) != count(&inputs) {
@@ -143,8 +150,9 @@ fn columns(base: &Table) -> Result<Schema> {
     schema_to_arrow_schema(base.metadata().current_schema()).map_err(failed)
 }
 
-/// The rows of files, in the columns that the table has now: one file after the other, so that no more of them is held twice.
-async fn read(base: &Table, files: &[DataFile]) -> Result<Vec<RecordBatch>> {
+/// The rows of files, in the columns that the table has now, and which files: one after the other, up to a size in memory,
+/// which a file's own size says little about. The rest is for the next run.
+async fn read(base: &Table, files: Vec<DataFile>, most: usize) -> Result<(Vec<DataFile>, Vec<RecordBatch>)> {
     let metadata = base.metadata();
     let schema = metadata.current_schema();
     let ids: Vec<i32> = schema.as_struct().fields().iter().map(|field| field.id).collect();
@@ -168,5 +176,15 @@ async fn read(base: &Table, files: &[DataFile]) -> Result<Vec<RecordBatch>> {
     let of = |error| Error::of("reading files to rewrite", &place, error);
     let runtime = iceberg::Runtime::try_current().map_err(of)?;
     let reader = Reader { io: base.file_io().clone(), runtime, rows: BATCH_ROWS, schema: Arc::new(columns(base)?) };
-    reader.read(files.iter().map(task).collect()).try_collect().await.map_err(of)
+    let (mut taken, mut rows, mut bytes) = (Vec::new(), Vec::<RecordBatch>::new(), 0);
+    for file in files {
+        if bytes >= most {
+            break;
+        }
+        let of_file: Vec<RecordBatch> = reader.clone().read(vec![task(&file)]).try_collect().await.map_err(of)?;
+        bytes += of_file.iter().map(RecordBatch::get_array_memory_size).sum::<usize>();
+        rows.extend(of_file);
+        taken.push(file);
+    }
+    Ok((taken, rows))
 }

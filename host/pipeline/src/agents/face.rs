@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use phronis_core::Name;
 use phronis_core::agent::{Key, Record};
+use phronis_core::{Name, Time};
 use phronis_store::Page;
 
 use super::{Halt, Outcome, Refusal, Registry, Reset, Status, Watch};
@@ -34,6 +34,11 @@ impl Agents {
     /// This start of this host: changes are numbered within it.
     pub fn epoch(&self) -> &str {
         self.registry.epoch()
+    }
+
+    /// The time that guards are told. A wall clock that jumps ahead does not take it along: no halt ends early by it.
+    pub fn time(&self) -> Time {
+        Time(self.registry.clock.now_us())
     }
 
     /// An agent, or everything of a tenant.

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use phronis_archive::{Archive, Error, Pointers, TableName};
+use phronis_archive::{Archive, Error, Kind, Pointers, TableName, plain_columns};
+use phronis_core::StreamId;
 use phronis_log::{Polled, Source};
 use tokio::runtime::Handle;
 
@@ -19,6 +20,9 @@ const KEEP_PLACE: Duration = Duration::from_secs(1);
 
 /// How long something that is under way may take when the host ends. What it did not tell, the tables tell at the next start.
 const LAST_WORDS: Duration = Duration::from_secs(15);
+
+/// How long the start of a host waits for the archive's columns.
+const COLUMNS_WITHIN: Duration = Duration::from_secs(3);
 
 /// What all branches of a host share.
 pub(crate) struct Shared {
@@ -69,6 +73,26 @@ impl Shared {
         let archive = Archive::open(&self.options.settings, self.pointers.clone()).await?.with_hook(failpoint::pass);
         *self.archive.lock().unwrap_or_else(PoisonError::into_inner) = Some(archive.clone());
         Ok(archive)
+    }
+
+    /// Learns which columns the streams have in the archive, if it answers soon: a plugin that would change one is then refused
+    /// before the tables are open.
+    pub(crate) fn learn_columns(&self, streams: impl Iterator<Item = StreamId>) {
+        let learning = async {
+            let archive = self.archive().await?;
+            for stream in streams {
+                let table = TableName::new(&stream, Kind::Events).to_string();
+                if let Some(table) = archive.catalog().load(&table).await? {
+                    self.known.learn(&stream, &plain_columns(&table));
+                }
+            }
+            Ok::<_, Error>(())
+        };
+        match self.runtime.block_on(tokio::time::timeout(COLUMNS_WITHIN, learning)) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "the columns of the archive are not known yet"),
+            Err(_) => tracing::debug!("the columns of the archive are not known yet: it does not answer"),
+        }
     }
 
     /// Does something on this thread that may be given up when the host ends.

@@ -48,6 +48,8 @@ pub(super) struct Lane {
     trouble: Option<Trouble>,
     /// Records of the log that are not in the table, when that was last asked.
     lag: i64,
+    /// What is to be archived before the table counts as up to date again.
+    mark: Option<Mark>,
 }
 
 /// Why nothing is written.
@@ -77,6 +79,7 @@ impl Lane {
             committed_at: Instant::now(),
             trouble: None,
             lag: 0,
+            mark: None,
         }
     }
 
@@ -162,11 +165,31 @@ impl Lane {
                 for owned in self.owned.values_mut() {
                     owned.archived = owned.next;
                 }
-                if self.owned.values().all(|owned| owned.gap.is_none() && !owned.is_behind()) {
-                    self.table.is_up_to_date();
-                }
+                self.look_at_mark();
             }
             Err(error) => self.failed(&error.into()),
+        }
+    }
+
+    /// The source had nothing more to bring.
+    pub(super) fn source_is_idle(&mut self) {
+        if let Some(mark) = &mut self.mark {
+            mark.was_idle = true;
+        }
+    }
+
+    /// Whether all that the log had at the last mark is in the table. The last offsets of a partition may be no records,
+    /// but markers of transactions: then it is so when the source had nothing more.
+    fn look_at_mark(&mut self) {
+        let Some(mark) = &self.mark else { return };
+        let has_it = |(partition, owned): (&i32, &Owned)| {
+            let end = mark.ends.get(usize_of(*partition)).copied().unwrap_or(i64::MAX);
+            let is_there = owned.archived.is_some_and(|archived| archived >= end);
+            owned.gap.is_none() && !owned.is_behind() && (is_there || mark.was_idle)
+        };
+        if self.owned.iter().all(has_it) {
+            self.table.has_all_of(mark.at);
+            self.mark = None;
         }
     }
 
@@ -247,12 +270,15 @@ impl Lane {
         let buffered = self.open.as_ref().map(|(committer, _)| committer.buffered()).unwrap_or_default();
         let Buffered { rows, bytes, files, .. } = buffered;
         // A log that is away leaves the gauge as it was.
+        let at = Instant::now();
         if let Ok(info) = self.log.topic(&self.table.topic) {
             let behind = |(partition, owned): (&i32, &Owned)| {
                 let info = info.partitions.get(usize_of(*partition))?;
                 Some(info.latest - owned.archived.unwrap_or(info.earliest).clamp(info.earliest, info.latest))
             };
             self.lag = self.owned.iter().filter_map(behind).sum();
+            let ends = || info.partitions.iter().map(|partition| partition.latest).collect();
+            self.mark.get_or_insert_with(|| Mark { at, ends: ends(), was_idle: false });
         }
         let lag = self.lag;
         #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
@@ -269,6 +295,15 @@ impl Lane {
     fn labels(&self) -> [(&'static str, String); 2] {
         [("stream", self.stream.to_string()), ("table", self.table.kind.to_string())]
     }
+}
+
+/// What the log had at a moment.
+struct Mark {
+    at: Instant,
+    /// The next offset of each partition.
+    ends: Vec<i64>,
+    /// Whether the source had nothing more to bring since.
+    was_idle: bool,
 }
 
 /// Why nothing could be done.

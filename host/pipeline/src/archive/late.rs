@@ -83,7 +83,9 @@ impl<'a> Teller<'a> {
             let age = state.age();
             let labels = [("stream", self.stream.options.id.to_string()), ("table", table.kind.to_string())];
             gauge!("phronis_archive_age_seconds", &labels).set(age.as_secs_f64());
-            let kept = self.stream.options.retention.age.filter(|_| table.topic != self.stream.options.topics.dlq);
+            let options = &self.stream.options;
+            let of_letters = table.topic == options.topics.dlq;
+            let kept = if of_letters { options.letters_retention.age } else { options.retention.age };
             let now = match kept {
                 Some(kept) if age >= kept / 2 && age >= self.late_after => Said::AlmostLost,
                 _ if age >= self.late_after => Said::Late,

@@ -21,7 +21,7 @@ pub(super) struct Table {
 /// How it is.
 #[derive(Debug, Clone, Default)]
 pub(super) struct State {
-    /// When everything that had been read was in it; `None` while this host owns none of its partitions.
+    /// Everything that the log had at this moment is in it; `None` while this host owns none of its partitions.
     up_to_date_at: Option<Instant>,
     /// Why nothing is written.
     pub(super) trouble: Option<(Code, String)>,
@@ -48,10 +48,10 @@ impl Table {
         state.up_to_date_at = if some { state.up_to_date_at.or_else(|| Some(Instant::now())) } else { None };
     }
 
-    /// Everything that was read is in it.
-    pub(super) fn is_up_to_date(&self) {
+    /// Everything that the log had at this moment is in it.
+    pub(super) fn has_all_of(&self, moment: Instant) {
         if let Some(at) = &mut self.lock().up_to_date_at {
-            *at = Instant::now();
+            *at = moment.max(*at);
         }
     }
 
@@ -69,7 +69,7 @@ impl Table {
 }
 
 impl State {
-    /// How long ago it had everything that had been read.
+    /// For how long the log has had something that is not in it.
     pub(super) fn age(&self) -> Duration {
         self.up_to_date_at.map_or(Duration::ZERO, |at| at.elapsed())
     }

@@ -218,16 +218,14 @@ pub(super) fn of_row(row: Row) -> Option<(PluginId, Said)> {
     Some((row.plugin, said))
 }
 
-/// What this host said of its breakers, in the order of the topic; none is a tombstone.
-pub(super) fn said(records: &Records, node_id: &str) -> Vec<(PluginId, Option<Said>)> {
+/// What hosts said of their breakers, in the order of the topic, with their node ids; none is a tombstone.
+pub(super) fn said(records: &Records) -> Vec<(PluginId, String, Option<Said>)> {
     let one = |row: usize| {
         let key = str::from_utf8(records.body.key(row)?).ok()?.strip_prefix(KEY_PREFIX)?;
         let (plugin, node) = key.rsplit_once('/')?;
-        if node != node_id {
-            return None;
-        }
         // What a newer version wrote and this one cannot read is as good as nothing.
-        Some((plugin.parse().ok()?, records.body.value(row).and_then(|value| serde_json::from_slice(value).ok())))
+        let said = records.body.value(row).and_then(|value| serde_json::from_slice(value).ok());
+        Some((plugin.parse().ok()?, node.to_owned(), said))
     };
     (0..records.len()).filter_map(one).collect()
 }

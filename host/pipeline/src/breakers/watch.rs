@@ -262,7 +262,10 @@ impl Breakers {
     ) -> phronis_log::Result<()> {
         let mut last = BTreeMap::new();
         let mut control = Whole::open(log, &tell::topic())?;
-        control.read_to_end(log, should_stop, |records| last.extend(tell::said(&records, node_id)))?;
+        control.read_to_end(log, should_stop, |records| {
+            let own = tell::said(&records).into_iter().filter(|(_, node, _)| node == node_id);
+            last.extend(own.map(|(plugin, _, said)| (plugin, said)));
+        })?;
         match store.wait(store.load_breakers(node_id)) {
             Ok(rows) => rows.into_iter().filter_map(tell::of_row).for_each(|(plugin, said)| {
                 last.entry(plugin).or_insert(None).get_or_insert(said);

@@ -2,14 +2,18 @@
 //!
 //! Nothing waits for it, and a log that is away only makes it late.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
-use phronis_core::PluginId;
-use phronis_core::partition::CONTROL_TOPIC;
-use phronis_core::records::Records;
+use phronis_core::alert::{self, Alert};
+use phronis_core::delivery::{Append, Delivery};
+use phronis_core::id::Position;
+use phronis_core::partition::{CONTROL_TOPIC, Topics};
+use phronis_core::plugin::Severity;
+use phronis_core::records::{Records, RecordsBuilder};
+use phronis_core::{PluginId, StreamId, Time};
 use phronis_log::{Log, Result, Sink, Ticket};
 use serde_json::json;
 use tokio::sync::broadcast;
@@ -18,10 +22,11 @@ use super::Hosts;
 use super::record::{self, Me, Record};
 use super::roster::{Change, Taken};
 use crate::agents::Registry;
-use crate::clock::{now_ms, rest};
+use crate::breakers::Breakers;
+use crate::clock::{now_ms, now_us, rest};
 use crate::live;
 use crate::plugins::Board;
-use crate::readiness::Gate;
+use crate::readiness::{Fatal, Gate};
 use crate::whole::Whole;
 
 /// How often a host says that it lives.
@@ -39,6 +44,9 @@ const LAST_WORD: Duration = Duration::from_secs(2);
 /// First and longest pause after a failed read.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
 
+/// The rule of the alert that hosts run different versions.
+const DIFFER_RULE: &str = "versions-differ";
+
 /// What says and listens.
 pub(crate) struct Beat {
     pub(crate) log: Arc<dyn Log>,
@@ -47,6 +55,9 @@ pub(crate) struct Beat {
     pub(crate) hosts: Arc<Hosts>,
     /// Learns of halts from the same topic.
     pub(crate) agents: Arc<Registry>,
+    /// Learn of other hosts' breakers from the same topic.
+    pub(crate) breakers: Arc<Breakers>,
+    pub(crate) topics: BTreeMap<StreamId, Topics>,
     pub(crate) board: Arc<Board>,
     pub(crate) live: broadcast::Sender<Arc<live::Event>>,
     pub(crate) claimed_at: Arc<AtomicI64>,
@@ -66,6 +77,9 @@ struct Memory {
     is_away: bool,
     /// Plugins whose versions are counted in a metric.
     counted: BTreeSet<PluginId>,
+    /// Alerts that wait for the log, and the one that is on its way.
+    alerts: VecDeque<Delivery>,
+    alert_under_way: Option<Ticket>,
     events: u64,
 }
 
@@ -82,7 +96,7 @@ impl Beat {
         let mut backoff = BACKOFF.0;
         while !self.should_stop.load(Ordering::Relaxed) {
             self.say_if_due(&mut memory);
-            match self.listen(&mut control, &before, &mut memory) {
+            match self.listen(&mut control, &before, &mut memory, gate) {
                 Ok(()) => {
                     backoff = BACKOFF.0;
                     memory.is_away = false;
@@ -97,11 +111,18 @@ impl Beat {
                 }
             }
             self.compare_if_due(&mut memory);
+            self.alert(&mut memory);
         }
         self.say_the_end();
     }
 
-    fn listen(&self, control: &mut Option<Whole>, before: &BTreeMap<i32, i64>, memory: &mut Memory) -> Result<()> {
+    fn listen(
+        &self,
+        control: &mut Option<Whole>,
+        before: &BTreeMap<i32, i64>,
+        memory: &mut Memory,
+        gate: &Gate,
+    ) -> Result<()> {
         let whole = match control {
             Some(whole) => whole,
             None => {
@@ -110,31 +131,36 @@ impl Beat {
                 if whole.was_remade(self.log.as_ref(), before)? {
                     self.hosts.roster().restart();
                 }
-                whole.read_to_end(self.log.as_ref(), &self.should_stop, |records| self.hear(&records, memory))?;
+                whole.read_to_end(self.log.as_ref(), &self.should_stop, |records| self.hear(&records, memory, gate))?;
                 memory.is_current = true;
                 self.agents.is_current();
                 control.insert(whole)
             }
         };
         if let Some(records) = whole.next()? {
-            self.hear(&records, memory);
+            self.hear(&records, memory, gate);
         }
         Ok(())
     }
 
-    fn hear(&self, records: &Records, memory: &Memory) {
+    fn hear(&self, records: &Records, memory: &Memory, gate: &Gate) {
         self.agents.hear(records);
+        self.breakers.hear(records, &self.me.node.id);
         let now = now_ms();
         let mut roster = self.hosts.roster();
         for said in record::said(records) {
             // What was said before this host began was not heard just now.
             let at = said.record.as_ref().map_or(now, |record| record.at.0 / 1000);
             let heard_at = if memory.is_current { now } else { at.min(now) };
-            if let Taken::Double(other) = roster.take(said, heard_at) {
-                tracing::warn!(
+            match roster.take(said, heard_at) {
+                Taken::Fine => {}
+                Taken::Double(other) => tracing::warn!(
                     node_id = %other.node_id, other = %other.place(), code = %phronis_core::code::NODE_ID_TAKEN,
                     "another process runs with this host's node id: give each host one of its own",
-                );
+                ),
+                Taken::Replaced(other) => {
+                    gate.fail(Fatal::NodeIdTaken { node_id: other.node_id.clone(), holder: other.place() });
+                }
             }
         }
     }
@@ -190,7 +216,46 @@ impl Beat {
         memory.counted = versions.into_keys().collect();
         for change in changes {
             memory.events += 1;
+            memory.alerts.extend(self.alert_of(&change));
             self.tell(change, memory.events);
+        }
+    }
+
+    /// The alert that versions differ: from one of the hosts concerned.
+    fn alert_of(&self, change: &Change) -> Option<Delivery> {
+        let Change { plugin, is_consistent, digests } = change;
+        if *is_consistent || digests.keys().next() != Some(&self.me.node.id) {
+            return None;
+        }
+        let topics = self.topics.get(&plugin.stream)?;
+        let now = now_us();
+        let by = alert::Plugin { name: plugin.name.clone(), version: String::new(), digest: String::new() };
+        let place = Position { topic: &self.me.node.id, partition: -1, offset: now };
+        let alert = Alert {
+            message: format!("hosts have run different versions of {plugin} for a while: {}", spread(digests)),
+            severity: Severity::Warning,
+            attributes: [("hosts".to_owned(), json!(digests))].into_iter().collect(),
+            ..Alert::by_host(&plugin.stream, &topics.raw, by, DIFFER_RULE, place, Time(now))
+        };
+        let (mut text, mut records) = (Vec::new(), RecordsBuilder::default());
+        alert.write_json(&mut text);
+        records.push(now / 1000, None, Some(&text), &[]);
+        let append = Append { topic: Arc::clone(&topics.alerts), partition: 0, records: records.finish() };
+        Some(Delivery { appends: vec![append], commits: Vec::new() })
+    }
+
+    /// Writes the alerts that wait, one after the other; what the log does not take is tried again.
+    fn alert(&self, memory: &mut Memory) {
+        if let Some(ticket) = &mut memory.alert_under_way {
+            match ticket.try_wait() {
+                None => return,
+                Some(Ok(_)) => drop(memory.alerts.pop_front()),
+                Some(Err(error)) => tracing::debug!(%error, "an alert about versions was not taken, trying again"),
+            }
+            memory.alert_under_way = None;
+        }
+        if let Some(next) = memory.alerts.front() {
+            memory.alert_under_way = self.sink.try_submit(next.clone()).ok();
         }
     }
 
@@ -206,7 +271,7 @@ impl Beat {
         };
         let facts = json!({
             "change": what, "plugin": plugin.to_string(), "hosts": digests,
-            "at": phronis_core::time::Time::from_millis(now_ms()).to_string(),
+            "at": Time::from_millis(now_ms()).to_string(),
         });
         let event = live::Event {
             kind: live::Kind::Plugin,
@@ -227,4 +292,13 @@ impl Beat {
             std::thread::sleep(Duration::from_millis(5));
         }
     }
+}
+
+/// Which host runs what, in words.
+fn spread(digests: &BTreeMap<String, Option<String>>) -> String {
+    let one = |(host, digest): (&String, &Option<String>)| {
+        let digest = digest.as_deref().map_or("none", |digest| digest.get(..12).unwrap_or(digest));
+        format!("{host} {digest}")
+    };
+    digests.iter().map(one).collect::<Vec<_>>().join(", ")
 }

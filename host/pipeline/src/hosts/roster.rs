@@ -24,8 +24,10 @@ pub(crate) struct Roster {
     /// The newest offset that was taken of each host, also of those that are gone.
     offsets: BTreeMap<String, i64>,
     differing: BTreeMap<PluginId, Differing>,
-    /// Incarnations with this host's node id that were warned of.
-    doubles: BTreeSet<String>,
+    /// Words of other processes with this host's node id, by incarnation, since this one took it.
+    doubles: BTreeMap<String, u32>,
+    /// Those that spoke before that.
+    elders: BTreeSet<String>,
 }
 
 #[derive(Debug)]
@@ -47,6 +49,9 @@ pub(crate) enum Taken {
     Fine,
     /// Another live process has this host's node id; said once for each.
     Double(Box<Record>),
+    /// Another process took this host's node id after it, and lives: this one must end.
+    /// So it is where this one was frozen for so long, or the other's clock so far ahead, that this one was taken for dead.
+    Replaced(Box<Record>),
 }
 
 /// Versions of a plugin began or ceased to differ.
@@ -68,29 +73,41 @@ impl Roster {
             incarnation,
             offsets: BTreeMap::new(),
             differing: BTreeMap::new(),
-            doubles: BTreeSet::new(),
+            doubles: BTreeMap::new(),
+            elders: BTreeSet::new(),
         }
     }
 
     /// Takes what a host said, heard at this time. What was taken before, or is older, is left out.
     pub(crate) fn take(&mut self, said: Said, heard_at: i64) -> Taken {
         let Said { node_id, offset, record } = said;
+        let is_own = node_id == self.node_id;
         if self.offsets.get(&node_id).is_some_and(|newest| *newest >= offset) {
+            self.elders.extend(record.filter(|_| is_own).map(|record| record.incarnation));
             return Taken::Fine;
         }
         self.offsets.insert(node_id.clone(), offset);
-        if node_id == self.node_id {
-            let double = record.filter(|record| record.incarnation != self.incarnation);
-            return match double {
-                Some(record) if self.doubles.insert(record.incarnation.clone()) => Taken::Double(Box::new(record)),
-                _ => Taken::Fine,
-            };
+        if is_own {
+            return record
+                .filter(|record| record.incarnation != self.incarnation)
+                .map_or(Taken::Fine, |it| self.double(it));
         }
         match record {
             Some(record) => self.hosts.insert(node_id, Heard { record, at: heard_at }),
             None => self.hosts.remove(&node_id),
         };
         Taken::Fine
+    }
+
+    fn double(&mut self, record: Record) -> Taken {
+        let words = self.doubles.entry(record.incarnation.clone()).or_default();
+        *words = words.saturating_add(1);
+        match *words {
+            1 => Taken::Double(Box::new(record)),
+            // One that lost the race for the id says a single word.
+            2 if !self.elders.contains(&record.incarnation) => Taken::Replaced(Box::new(record)),
+            _ => Taken::Fine,
+        }
     }
 
     /// Takes what this host says of itself, which it knows before the log does; offsets up to this one are its past.
@@ -261,12 +278,19 @@ mod tests {
     }
 
     #[test]
-    fn another_process_with_this_node_id_is_warned_of_once() {
+    fn another_process_with_this_node_id_is_warned_of_once_and_the_later_one_stays() {
         let mut roster = Roster::new(record("a", None, 0));
         roster.take_own(record("a", None, 0), Some(7));
-        let other = record("a", None, 0);
-        assert_eq!(roster.take(said(6, &other), 0), Taken::Fine, "its past");
-        assert_eq!(roster.take(said(8, &other), 0), Taken::Double(Box::new(other.clone())));
-        assert_eq!(roster.take(said(9, &other), 0), Taken::Fine);
+        let (elder, younger) = (record("a", None, 0), record("a", None, 0));
+        assert_eq!(roster.take(said(6, &elder), 0), Taken::Fine, "its past");
+        assert_eq!(roster.take(said(8, &elder), 0), Taken::Double(Box::new(elder.clone())));
+        assert_eq!(roster.take(said(9, &elder), 0), Taken::Fine);
+        assert_eq!(
+            roster.take(said(10, &younger), 0),
+            Taken::Double(Box::new(younger.clone())),
+            "it may have lost the race"
+        );
+        assert_eq!(roster.take(said(11, &younger), 0), Taken::Replaced(Box::new(younger.clone())));
+        assert_eq!(roster.take(said(12, &younger), 0), Taken::Fine);
     }
 }

@@ -45,7 +45,7 @@ impl WantedLimits {
     ///
     /// # Errors
     /// Names the limit whose text is no size or time.
-    pub(crate) fn over(&self, default: Limits) -> Result<Limits, String> {
+    pub fn over(&self, default: Limits) -> Result<Limits, String> {
         let bytes = |name: &str, text: &Option<String>, default: u64| match text {
             Some(text) => size(text).ok_or_else(|| format!("limits.{name}: `{text}` is not a size such as \"32MiB\"")),
             None => Ok(default),

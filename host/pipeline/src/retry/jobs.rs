@@ -218,15 +218,15 @@ impl Jobs {
 
 impl Branch<'_> {
     /// Gets on with the job that runs, as far as its rate allows.
-    pub(super) fn redrive(&mut self) {
+    pub(super) fn redrive(&mut self) -> Result<()> {
         let Some(job) = self.parts.letters.jobs().running().cloned() else {
             self.redrive_pace = None;
-            return;
+            return Ok(());
         };
         let owned: Vec<(i32, bool)> =
             self.owned.iter().map(|(partition, owned)| (*partition, owned.not_before().is_none())).collect();
         if owned.is_empty() {
-            return;
+            return Ok(());
         }
         let share = job.share(owned.iter().map(|(partition, _)| *partition));
         let mut pace = match self.redrive_pace.take() {
@@ -251,7 +251,7 @@ impl Branch<'_> {
                     }
                     Err(error) => {
                         detail = Some(error.to_string());
-                        self.stand_still(partition, &error);
+                        self.stand_still(partition, error)?;
                     }
                 }
             }
@@ -270,6 +270,7 @@ impl Branch<'_> {
             }
         });
         self.redrive_pace = Some((job.id, pace));
+        Ok(())
     }
 
     /// Notes how far the job is, and learns of one that was begun, continued or stopped elsewhere or before a restart.

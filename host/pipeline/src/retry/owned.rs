@@ -49,6 +49,10 @@ impl Owned {
         Self { committed, reading: Reading::Dlq(None), retry_at: None, pause: BACKOFF.0 }
     }
 
+    pub(super) fn set_committed(&mut self, is_dlq: bool, at: i64) {
+        *if is_dlq { &mut self.committed.dlq } else { &mut self.committed.retry } = at;
+    }
+
     /// Whether all that was moved before is known.
     pub(super) fn is_ready(&self) -> bool {
         matches!(self.reading, Reading::Done)
@@ -98,11 +102,7 @@ impl Branch<'_> {
                 self.parts.letters.take_over(*partition, index.unwrap_or_default());
             }
             let owned = self.owned.entry(*partition).or_insert_with(|| Owned::new(Positions::default()));
-            if is_dlq {
-                owned.committed.dlq = *next;
-            } else {
-                owned.committed.retry = *next;
-            }
+            owned.set_committed(is_dlq, *next);
         }
         self.parts.letters.set_trouble(None);
     }

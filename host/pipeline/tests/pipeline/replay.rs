@@ -98,7 +98,7 @@ impl Place {
         let events = Events::of(self.archive.clone(), room::sensors()).await?;
         let against = match against {
             Some("guest") => Some(Against::Plugin(Box::new(self.trial(&engine, json!({"high": 50.0})).await?))),
-            Some(name) => Some(Against::Alerts(name.to_owned())),
+            Some(name) => Some(Against::Alerts { plugin: name.to_owned(), version: None }),
             None => None,
         };
         events.replay(new, against, BEGIN + days.start * DAY..BEGIN + days.end * DAY).await

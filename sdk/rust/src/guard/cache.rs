@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
-use super::time::{parse_micros, wall_micros};
+use super::time::parse_micros;
 use super::{Halted, WhenUnreachable};
 
 /// Silence after which the host counts as away: it beats each second.
@@ -64,6 +64,7 @@ pub(super) struct Unfit(pub(super) &'static str);
 struct Snapshot {
     epoch: String,
     version: u64,
+    at: Option<String>,
     halted: Vec<Entry>,
 }
 
@@ -144,6 +145,7 @@ impl Cache {
         let mut known = self.write();
         (known.halted, known.tenant) = (halted, tenant);
         (known.epoch, known.version) = (Some(snapshot.epoch), snapshot.version);
+        known.learn_clock(snapshot.at.as_deref(), now);
         known.hear(now);
         Ok(())
     }
@@ -166,22 +168,20 @@ impl Cache {
         let beat: Beat = serde_json::from_slice(data).map_err(|_| Unfit("a beat that cannot be read"))?;
         let mut known = self.write();
         known.expect(&beat.epoch, Some(beat.version))?;
-        if let Some(at) = beat.at.as_deref().and_then(parse_micros) {
-            known.host_clock = Some((at, now));
-        }
+        known.learn_clock(beat.at.as_deref(), now);
         known.hear(now);
         Ok(())
     }
 
     /// Whether the agent may call.
     pub(super) fn check(&self, agent: &str) -> Result<(), Halted> {
-        self.check_at(agent, Instant::now(), wall_micros)
+        self.check_at(agent, Instant::now())
     }
 
-    fn check_at(&self, agent: &str, now: Instant, wall: impl Fn() -> i64) -> Result<(), Halted> {
+    fn check_at(&self, agent: &str, now: Instant) -> Result<(), Halted> {
         let known = self.read();
         for halt in known.halted.get(agent).into_iter().chain(&known.tenant) {
-            if !known.is_over(halt, now, &wall) {
+            if !known.is_over(halt, now) {
                 let Halt { reason, actor, at, .. } = halt.clone();
                 return Err(Halted { agent_id: agent.to_owned(), reason, actor, at });
             }
@@ -244,14 +244,17 @@ impl Known {
         self.trouble = None;
     }
 
-    /// By the host's clock as last heard: a local clock that jumps lifts nothing.
-    fn is_over(&self, halt: &Halt, now: Instant, wall: impl Fn() -> i64) -> bool {
-        halt.expires_at.is_some_and(|end| {
-            let host = self.host_clock.map(|(at, then)| {
-                at.saturating_add(i64::try_from(now.saturating_duration_since(then).as_micros()).unwrap_or(i64::MAX))
-            });
-            host.unwrap_or_else(wall) >= end
-        })
+    fn learn_clock(&mut self, at: Option<&str>, now: Instant) {
+        if let Some(at) = at.and_then(parse_micros) {
+            self.host_clock = Some((at, now));
+        }
+    }
+
+    /// By the host's clock as last heard, carried on by the steady one: no wall clock that jumps lifts anything.
+    fn is_over(&self, halt: &Halt, now: Instant) -> bool {
+        let (Some(end), Some((at, then))) = (halt.expires_at, self.host_clock) else { return false };
+        let passed = i64::try_from(now.saturating_duration_since(then).as_micros()).unwrap_or(i64::MAX);
+        at.saturating_add(passed) >= end
     }
 }
 
@@ -282,7 +285,7 @@ mod tests {
     }
 
     fn allows(cache: &Cache, agent: &str, now: Instant) -> bool {
-        cache.check_at(agent, now, || 0).is_ok()
+        cache.check_at(agent, now).is_ok()
     }
 
     #[test]
@@ -312,7 +315,7 @@ mod tests {
     fn halts_of_agents_and_of_the_tenant_come_and_go_apart() {
         let now = Instant::now();
         let known = cache(WhenUnreachable::LastKnown, None, now, &[halt(json!("a"), "loops")]);
-        let halted = known.check_at("a", now, || 0).unwrap_err();
+        let halted = known.check_at("a", now).unwrap_err();
         assert_eq!((&*halted.reason, halted.actor.as_deref()), ("loops", Some("ops")));
         assert_eq!(halted.to_string(), "agent \"a\" is halted by ops: loops");
         take(&known, "change", change(8, halt(Value::Null, "stop all")), now).unwrap();
@@ -332,11 +335,13 @@ mod tests {
         let mut entry = halt(json!("a"), "r");
         entry["expires_at"] = json!("1970-01-01T00:00:10Z");
         let known = cache(WhenUnreachable::LastKnown, None, now, &[entry]);
-        assert!(known.check_at("a", now, || 9_999_999).is_err());
-        assert!(known.check_at("a", now, || 10_000_000).is_ok(), "before the first beat the wall clock counts");
+        assert!(
+            known.check_at("a", now + Duration::from_secs(3600)).is_err(),
+            "nothing ends by a clock that is not known"
+        );
         take(&known, "beat", json!({"epoch": "e", "version": 7, "at": "1970-01-01T00:00:01Z"}), now).unwrap();
-        assert!(known.check_at("a", now + Duration::from_millis(8_999), || i64::MAX).is_err());
-        assert!(known.check_at("a", now + Duration::from_millis(9_000), || 0).is_ok());
+        assert!(known.check_at("a", now + Duration::from_millis(8_999)).is_err());
+        assert!(known.check_at("a", now + Duration::from_millis(9_000)).is_ok());
     }
 
     #[test]

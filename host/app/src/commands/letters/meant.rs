@@ -23,7 +23,7 @@ pub(super) struct Filter {
     /// Only this class, as in the list: `detect/PH2003/threshold@1.2.0`
     #[arg(long, value_name = "CLASS")]
     class: Option<String>,
-    /// Only what this step refused: gate, enrich, detect, deliver
+    /// Only what this step refused: gate, enrich, detect, deliver, halt, order
     #[arg(long, value_name = "STAGE")]
     stage: Option<String>,
     /// Only this code
