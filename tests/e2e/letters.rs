@@ -61,6 +61,23 @@ fn parked_letters_are_listed_shown_redriven_through_a_kill_and_given_up() -> any
         let none = send(&host, Method::POST, path, &others)?;
         assert_eq!((none.status, none.str("/code")), (409, "PH2403"), "{}", none.text);
     }
+    // A word that nobody knows could be a filter that is missing; so could a rate of nothing be meant as a stop.
+    for (path, odd, named) in [
+        (
+            "/v1/discards",
+            json!({ "stream": "sensors", "class": CLASS, "untill": "2026-01-01T00:00:00Z", "reason": "old" }),
+            "untill",
+        ),
+        (
+            "/v1/redrives",
+            json!({ "stream": "sensors", "class": CLASS, "if_runing": "f00d", "reason": "again" }),
+            "if_runing",
+        ),
+        ("/v1/redrives", json!({ "stream": "sensors", "class": CLASS, "rate": 0, "reason": "again" }), "rate"),
+    ] {
+        let refused = send(&host, Method::POST, path, &odd)?;
+        assert!(matches!(refused.status, 400 | 422) && refused.text.contains(named), "{}", refused.text);
+    }
     let version = |digest: &Value| json!({ "stream": "sensors", "class": CLASS, "rate": 400, "if_running": digest, "reason": "again" });
     let gone = send(&host, Method::POST, "/v1/redrives", &version(&json!("f00d")))?;
     assert_eq!((gone.status, gone.str("/code")), (410, "PH2402"), "{}", gone.text);

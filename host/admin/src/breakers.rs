@@ -242,11 +242,15 @@ fn find(app: &App, caller: &Caller, named: &Named) -> Result<Status, Problem> {
     Err(problem.hint("`GET /v1/breakers` lists them"))
 }
 
-/// Failed calls: of the window, or those that opened it while it is not closed.
+/// What counts against it: failed calls of the window, or while it is not closed those that opened it, be they rows or slow calls.
 fn failures(status: &Status) -> u64 {
     match (&status.state, &status.last_trip) {
         (breaker::State::Closed, _) | (_, None) => status.counts.hard(),
-        (_, Some(trip)) => trip.counts.hard(),
+        (_, Some(trip)) => match trip.reason {
+            breaker::Reason::Rows => trip.counts.failed_rows,
+            breaker::Reason::Slow => trip.counts.slow,
+            _ => trip.counts.hard(),
+        },
     }
 }
 

@@ -98,10 +98,10 @@ pub(crate) async fn guard(State(app): State<App>, request: Request, next: Next) 
 
 fn preflight() -> Response {
     let headers = [
-        (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, POST, PUT"),
+        (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, POST, PUT, DELETE"),
         (
             header::ACCESS_CONTROL_ALLOW_HEADERS,
-            "authorization, content-type, content-encoding, x-api-key, if-match, x-phronis, x-reason, x-actor",
+            "authorization, content-type, content-encoding, x-api-key, if-match, x-phronis, x-reason, x-actor, idempotency-key",
         ),
         (header::ACCESS_CONTROL_MAX_AGE, "600"),
     ];

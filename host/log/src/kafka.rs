@@ -160,8 +160,17 @@ impl crate::Log for Log {
             }),
         )?;
         let beside = member::Beside::new(topics, beside);
-        let source =
-            member::Member::new(consumer, inbox, Arc::clone(asker), gate, Arc::clone(group), topics, beside, *start)?;
+        let source = member::Member::new(
+            consumer,
+            inbox,
+            Arc::clone(asker),
+            gate,
+            Arc::clone(group),
+            topics,
+            beside,
+            *start,
+            clients.options.leave_on_stop,
+        )?;
         Ok(Member { source: Box::new(source), sink: Box::new(sink) })
     }
 

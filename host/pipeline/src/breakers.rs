@@ -78,6 +78,8 @@ pub(crate) struct Kept {
     /// When that changed here, in milliseconds of the breakers' clock; and whether the index was heard at all.
     ranges_touched: AtomicU64,
     are_ranges_known: AtomicBool,
+    /// Whether raw may soon forget the records of the oldest.
+    are_ranges_late: AtomicBool,
     /// Rows that it kept from the plugin.
     refused_rows: AtomicU64,
     policy: Mutex<Policy>,
@@ -118,6 +120,7 @@ impl Breakers {
             ranges: AtomicU64::new(0),
             ranges_touched: AtomicU64::new(0),
             are_ranges_known: AtomicBool::new(false),
+            are_ranges_late: AtomicBool::new(false),
             refused_rows: AtomicU64::new(0),
             policy: Mutex::new(policy),
             over: Mutex::default(),
@@ -153,10 +156,11 @@ impl Breakers {
         }
     }
 
-    /// How many range letters of a plugin are outstanding.
-    pub(crate) fn set_ranges(&self, id: &PluginId, letters: u64) {
+    /// How many range letters of a plugin are outstanding, and whether raw may soon forget the records of the oldest.
+    pub(crate) fn set_ranges(&self, id: &PluginId, letters: u64, is_late: bool) {
         if let Some(kept) = lock(&self.all).get(id) {
             kept.set_ranges(letters);
+            kept.are_ranges_late.store(is_late, Ordering::Relaxed);
         }
     }
 
@@ -216,11 +220,12 @@ impl Kept {
         self.shared.view(self.now()).state == State::Closed
     }
 
-    /// What becomes of a batch while it is open; too many range letters make it wait.
+    /// What becomes of a batch while it is open; too many range letters, or too old ones, make it wait.
     pub(crate) fn when_open(&self) -> WhenOpen {
         match self.when_open.load(Ordering::Relaxed) {
             wait if wait == WhenOpen::Hold as u8 => WhenOpen::Hold,
             pass if pass == WhenOpen::Bypass as u8 => WhenOpen::Bypass,
+            _ if self.are_ranges_late.load(Ordering::Relaxed) => WhenOpen::Hold,
             _ if self.ranges.load(Ordering::Relaxed) >= self.ranges_most.load(Ordering::Relaxed) => WhenOpen::Hold,
             _ => WhenOpen::Letter,
         }
@@ -235,6 +240,12 @@ impl Kept {
         let (ranges, most) = (self.ranges.load(Ordering::Relaxed), self.ranges_most.load(Ordering::Relaxed));
         if self.when_open.load(Ordering::Relaxed) == WhenOpen::Hold as u8 {
             return Some(format!("waits for the breaker of {name} to close (PH2202)"));
+        }
+        if self.are_ranges_late.load(Ordering::Relaxed) {
+            return Some(format!(
+                "waits for the breaker of {name} to close: the oldest of {ranges} range letters has waited for half of the time \
+                 that raw keeps records (PH2202)"
+            ));
         }
         Some(format!("waits for the breaker of {name} to close: {ranges} range letters wait, {most} may (PH2202)"))
     }

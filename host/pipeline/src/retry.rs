@@ -50,8 +50,8 @@ use crate::whole::settled;
 /// Whether a plugin's breaker is open: its letters wait.
 pub(crate) type IsOpen = Arc<dyn Fn(&PluginId) -> bool + Send + Sync>;
 
-/// Told how many range letters of a plugin are outstanding here.
-pub(crate) type Ranges = Arc<dyn Fn(&PluginId, u64) + Send + Sync>;
+/// Told how many range letters of a plugin are outstanding here, and whether raw may soon forget the records of the oldest.
+pub(crate) type Ranges = Arc<dyn Fn(&PluginId, u64, bool) + Send + Sync>;
 
 /// Bounds of one read: some milliseconds of folding.
 const READ: PollLimits = PollLimits { records: 1024, bytes: 4 << 20 };
@@ -110,7 +110,7 @@ struct Branch<'a> {
     redrive_pace: Option<(String, Pace)>,
     committed_at: Instant,
     /// Plugins that have, or had, range letters.
-    ranges: BTreeMap<Name, u64>,
+    ranges: BTreeMap<Name, (u64, bool)>,
     /// The copy in the store, where there is one.
     keeper: Option<Keeper>,
 }
@@ -412,22 +412,28 @@ impl<'a> Branch<'a> {
 }
 
 impl Branch<'_> {
-    /// Tells breakers how many range letters wait for them: they bear so many and no more. Known once all was read.
+    /// Tells breakers how many range letters wait for them: they bear so many and no more, and none for longer than half of the
+    /// time that raw keeps its records. Known once all was read.
     fn count_ranges(&mut self) {
         if self.owned.values().any(|owned| !owned.is_ready()) {
             return;
         }
-        self.ranges.values_mut().for_each(|letters| *letters = 0);
+        self.ranges.values_mut().for_each(|known| *known = (0, false));
+        let options = &self.parts.stream.options;
+        let bearable = options.retention.age.map(|age| i64::try_from(age.as_micros() / 2).unwrap_or(i64::MAX));
+        let late_before = bearable.map(|most| Time(now_us().saturating_sub(most)));
         for (class, sum) in self.parts.letters.classes() {
             if let (code::BREAKER_OPEN, Some(plugin)) = (class.code, class.plugin_name()) {
-                *self.ranges.entry(plugin.clone()).or_default() += sum.waiting + sum.parked;
+                let (letters, is_late) = self.ranges.entry(plugin.clone()).or_default();
+                *letters += sum.waiting + sum.parked;
+                *is_late |= sum.oldest.zip(late_before).is_some_and(|(oldest, before)| oldest < before);
             }
         }
-        for (plugin, letters) in &self.ranges {
-            let id = PluginId { stream: self.parts.stream.options.id.clone(), name: plugin.clone() };
-            (self.parts.ranges)(&id, *letters);
+        for (plugin, (letters, is_late)) in &self.ranges {
+            let id = PluginId { stream: options.id.clone(), name: plugin.clone() };
+            (self.parts.ranges)(&id, *letters, *is_late);
         }
-        self.ranges.retain(|_, letters| *letters > 0);
+        self.ranges.retain(|_, (letters, _)| *letters > 0);
     }
 }
 

@@ -364,7 +364,7 @@ impl Running {
             let breakers = Arc::clone(breakers);
             let told = Arc::clone(&breakers);
             let is_open: retry::IsOpen = Arc::new(move |plugin| breakers.is_open(plugin));
-            let ranges: retry::Ranges = Arc::new(move |plugin, letters| told.set_ranges(plugin, letters));
+            let ranges: retry::Ranges = Arc::new(move |plugin, letters, late| told.set_ranges(plugin, letters, late));
             let parts = retry::Parts { stream, letters, log, is_open, ranges, should_stop };
             let gate = Arc::clone(gate);
             self.spawn(&format!("{id}-retry"), move || {

@@ -37,6 +37,8 @@
 //! # }
 //! ```
 //!
+//! [`Call::until_halted`] is the same as a future, to be raced against an asynchronous tool.
+//!
 //! A process that forks without `exec` connects a new guard in the child: threads do not survive a fork.
 
 mod cache;
@@ -54,7 +56,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-pub use call::Call;
+pub use call::{Call, UntilHalted};
 pub use options::{Error, Options, WhenUnreachable};
 
 use cache::Cache;

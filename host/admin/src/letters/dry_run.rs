@@ -82,8 +82,12 @@ pub(crate) async fn dry_run(
     let place_of_work = Arc::clone(&app.ingests).try_acquire_owned();
     let working = place_of_work.map_err(|_| Problem::busy("too many requests are being judged"))?;
     let asked = stream.clone();
-    let ran = app.ask(move |pipeline| pipeline.dry_run(&asked, at, digest.as_deref())).await?;
-    drop(working);
+    let ran = app.ask(move |pipeline| {
+        // Until it ends, also when the client has left.
+        let _working = working;
+        pipeline.dry_run(&asked, at, digest.as_deref())
+    });
+    let ran = ran.await?;
     let ran = ran.map_err(|error| match error {
         Impossible::Unknown => unknown(&stream, at),
         Impossible::Gone(detail) => Problem::new(code::LETTER_VERSION_GONE, detail),

@@ -15,7 +15,7 @@ use super::units::Bytes;
 use super::value::{Setting, text, words};
 
 /// Keys that only this log has.
-pub(super) const KEYS: [&str; 10] = [
+pub(super) const KEYS: [&str; 11] = [
     "bootstrap",
     "node_id",
     "profile",
@@ -23,6 +23,7 @@ pub(super) const KEYS: [&str; 10] = [
     "max_record_bytes",
     "commit_every",
     "transaction",
+    "leave_on_stop",
     "auto_create",
     "password_file",
     "properties",
@@ -48,6 +49,8 @@ pub struct Kafka {
     pub commit_every: Duration,
     /// How long a transaction may collect deliveries.
     pub transaction: Duration,
+    /// Whether a host that stops leaves its groups.
+    pub leave_on_stop: bool,
     /// Whether a host makes topics that are not there.
     pub auto_create: bool,
     /// Properties of librdkafka, the password among them.
@@ -66,6 +69,7 @@ impl Kafka {
             max_record_bytes: self.max_record_bytes.0,
             commit_every: self.commit_every,
             transaction: self.transaction,
+            leave_on_stop: self.leave_on_stop,
             properties: self.properties.0.clone(),
             ..kafka::Options::new(self.bootstrap.0.clone(), node_id)
         }
@@ -172,6 +176,7 @@ pub(super) fn read(reader: &mut Reader, section: &mut Section<'_>) -> Kafka {
         max_record_bytes: section.or(reader, "max_record_bytes", Bytes(1 << 20)),
         commit_every: section.or(reader, "commit_every", Duration::from_secs(1)),
         transaction: section.or(reader, "transaction", Duration::from_millis(100)),
+        leave_on_stop: section.or(reader, "leave_on_stop", true),
         auto_create: section.or(reader, "auto_create", false),
         properties: Properties::default(),
     };

@@ -274,6 +274,7 @@ fn kafka_has_usual_values_and_takes_what_is_written() {
             ("replication = 1", "default"),
             ("max_record_bytes = \"1MiB\"", "default"),
             ("commit_every = \"1s\"", "default"),
+            ("leave_on_stop = true", "default"),
             ("auto_create = false", "default"),
             ("exactly_once = true", "EXACTLY_ONCE"),
         ]),

@@ -77,6 +77,8 @@ pub(super) struct Member {
     leaving: Option<TopicPartitionList>,
     /// Partitions that stopped because their offset is gone.
     stopped: BTreeSet<(TopicName, i32)>,
+    /// Whether it leaves its group when it ends.
+    leaves: bool,
 }
 
 /// Topics that are not the group's business: their partitions come and go with those of a topic that is.
@@ -114,11 +116,24 @@ impl Member {
         topics: &[TopicName],
         beside: Beside,
         start: Start,
+        leaves: bool,
     ) -> Result<Self> {
         let lanes = Lanes::new(&consumer)?;
         let names: Vec<&str> = topics.iter().map(|topic| &**topic).collect();
         consumer.subscribe(&names).map_err(|error| failed("subscribing", error))?;
-        Ok(Self { consumer, inbox, lanes, asker, gate, group, start, beside, leaving: None, stopped: BTreeSet::new() })
+        Ok(Self {
+            consumer,
+            inbox,
+            lanes,
+            asker,
+            gate,
+            group,
+            start,
+            beside,
+            leaving: None,
+            stopped: BTreeSet::new(),
+            leaves,
+        })
     }
 
     /// Lets librdkafka's callbacks run; also says that this member is alive, so it asks even when nothing waits.
@@ -441,18 +456,20 @@ impl Source for Member {
 }
 
 impl Drop for Member {
-    /// Leaves the group: what is durable is committed, and partitions are handed over at once.
+    /// What is durable is committed. Leaves the group, so that partitions are handed over at once, or keeps its place in it.
     fn drop(&mut self) {
-        if self.shut_out().is_some() {
-            // Its partitions are someone else's. They are let go of all the same: closing waits for that.
+        let is_shut_out = self.shut_out().is_some();
+        if !is_shut_out && let Err(error) = self.commit(None) {
+            tracing::warn!(group = %self.group, %error, "the last offsets were not committed: some records are judged again");
+        }
+        if is_shut_out || !self.leaves {
+            // Its partitions are someone else's, or wait for it. They are let go of here all the same: closing waits for that.
+            // A static member says nothing to its group when its client closes.
             if let Err(error) = self.consumer.unassign() {
                 tracing::debug!(group = %self.group, %error, "leaving");
             }
             self.inbox.is_closed.store(true, Ordering::Relaxed);
             return;
-        }
-        if let Err(error) = self.commit(None) {
-            tracing::warn!(group = %self.group, %error, "the last offsets were not committed: some records are judged again");
         }
         if let Some(leaving) = self.leaving.take() {
             self.answer_leaving(&Rebalance::Revoke(leaving, false));

@@ -23,6 +23,9 @@ pub struct Options {
     pub commit_every: Duration,
     /// How long a transaction may collect deliveries while there is more to do.
     pub transaction: Duration,
+    /// Whether a member that stops leaves its groups, so that others take its partitions at once. If not, they stay its own for
+    /// the session timeout, and a host that is back by then goes on without a rebalance.
+    pub leave_on_stop: bool,
     /// Properties of librdkafka, over those that follow from the rest: security, rack, buffers, anything but [`OURS`].
     pub properties: BTreeMap<String, String>,
 }
@@ -94,6 +97,7 @@ impl Options {
             max_record_bytes: 1 << 20,
             commit_every: Duration::from_secs(1),
             transaction: Duration::from_millis(100),
+            leave_on_stop: true,
             properties: BTreeMap::new(),
         }
     }

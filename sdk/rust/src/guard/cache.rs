@@ -5,7 +5,8 @@
 //! `LastKnown` has no such age unless one is given.
 
 use std::collections::HashMap;
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
@@ -24,6 +25,8 @@ pub(super) struct Cache {
     policy: WhenUnreachable,
     stale_after: Option<Duration>,
     known: RwLock<Known>,
+    /// Who waits for a halt.
+    wakers: Mutex<Vec<Waker>>,
 }
 
 #[derive(Debug, Default)]
@@ -118,7 +121,7 @@ impl Cache {
     pub(super) fn new(policy: WhenUnreachable, stale_after: Option<Duration>) -> Self {
         let is_last_known = policy == WhenUnreachable::LastKnown;
         let stale_after = if is_last_known { stale_after } else { stale_after.or(Some(SILENCE)) };
-        Self { policy, stale_after, known: RwLock::default() }
+        Self { policy, stale_after, known: RwLock::default(), wakers: Mutex::default() }
     }
 
     /// Takes an event of the stream. Gives whether it says that the host is well.
@@ -126,9 +129,11 @@ impl Cache {
         match name {
             "snapshot" => self.snapshot(data, now)?,
             "change" => self.change(data, now)?,
-            "beat" => self.beat(data, now)?,
+            "beat" => return self.beat(data, now).map(|()| true),
             _ => return Ok(false),
         }
+        let waiting = std::mem::take(&mut *self.wakers.lock().unwrap_or_else(PoisonError::into_inner));
+        waiting.into_iter().for_each(Waker::wake);
         Ok(true)
     }
 
@@ -180,11 +185,8 @@ impl Cache {
 
     fn check_at(&self, agent: &str, now: Instant) -> Result<(), Halted> {
         let known = self.read();
-        for halt in known.halted.get(agent).into_iter().chain(&known.tenant) {
-            if !known.is_over(halt, now) {
-                let Halt { reason, actor, at, .. } = halt.clone();
-                return Err(Halted { agent_id: agent.to_owned(), reason, actor, at });
-            }
+        if let Some(halted) = known.halt_of(agent, now) {
+            return Err(halted);
         }
         let refused = |reason| Err(Halted { agent_id: agent.to_owned(), reason, actor: None, at: None });
         match (self.policy, known.heard) {
@@ -201,6 +203,17 @@ impl Cache {
                 _ => Ok(()),
             },
         }
+    }
+
+    /// The halt of an agent, if there is one; else the waker is woken when the host says something new.
+    pub(super) fn halt_or_wait(&self, agent: &str, waker: &Waker) -> Option<Halted> {
+        let mut wakers = self.wakers.lock().unwrap_or_else(PoisonError::into_inner);
+        // Looked at under the lock: what comes after this look wakes.
+        let halted = self.read().halt_of(agent, Instant::now());
+        if halted.is_none() && !wakers.iter().any(|known| known.will_wake(waker)) {
+            wakers.push(waker.clone());
+        }
+        halted
     }
 
     /// Notes why the host is not heard.
@@ -242,6 +255,13 @@ impl Known {
     fn hear(&mut self, now: Instant) {
         self.heard = Some(now);
         self.trouble = None;
+    }
+
+    /// The halt that holds for an agent.
+    fn halt_of(&self, agent: &str, now: Instant) -> Option<Halted> {
+        let mut halts = self.halted.get(agent).into_iter().chain(&self.tenant);
+        let Halt { reason, actor, at, .. } = halts.find(|halt| !self.is_over(halt, now))?.clone();
+        Some(Halted { agent_id: agent.to_owned(), reason, actor, at })
     }
 
     fn learn_clock(&mut self, at: Option<&str>, now: Instant) {

@@ -1,5 +1,7 @@
 //! One call of a tool, from its begin to the moment in which it is dropped.
 
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use super::events::Event;
@@ -28,6 +30,13 @@ impl Call {
         Some(halted)
     }
 
+    /// Ends when the agent is halted: race it against an asynchronous tool, which is cancelled by being dropped.
+    /// Works with every executor. [`Call::halted`] then says so, and notes it for the host.
+    pub fn until_halted(&self) -> UntilHalted {
+        let agent = self.event.as_ref().map(|event| event.agent.clone()).unwrap_or_default();
+        UntilHalted { guard: self.guard.clone(), agent }
+    }
+
     /// Says how many tokens the call used in all.
     pub fn tokens(&mut self, tokens: u64) {
         if let Some(event) = &mut self.event {
@@ -48,6 +57,22 @@ impl Call {
         if let Some(event) = &mut self.event {
             event.outcome = "error";
         }
+    }
+}
+
+/// A halt to come, of [`Call::until_halted`].
+#[derive(Debug)]
+#[must_use = "a future does nothing unless it is awaited"]
+pub struct UntilHalted {
+    guard: Guard,
+    agent: String,
+}
+
+impl Future for UntilHalted {
+    type Output = Halted;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Halted> {
+        self.guard.0.cache.halt_or_wait(&self.agent, context.waker()).map_or(Poll::Pending, Poll::Ready)
     }
 }
 

@@ -289,3 +289,36 @@ fn options_that_cannot_be_are_refused() {
     let guard = Guard::connect(fine()).unwrap();
     assert!(guard.check("").is_err() && guard.check(&"x".repeat(257)).is_err());
 }
+
+#[test]
+fn a_call_that_waits_hears_of_its_halt() {
+    use std::pin::pin;
+    use std::task::{Context, Poll, Wake};
+
+    struct Unpark(std::thread::Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+
+    let host = Fake::start();
+    let guard = host.guard();
+    let mut call = guard.begin("a", "tool").unwrap();
+    let waiting = call.until_halted();
+    let waiter = std::thread::spawn(move || {
+        let waker = Arc::new(Unpark(std::thread::current())).into();
+        let (mut context, mut waiting) = (Context::from_waker(&waker), pin!(waiting));
+        loop {
+            match waiting.as_mut().poll(&mut context) {
+                Poll::Ready(halted) => return halted,
+                Poll::Pending => std::thread::park(),
+            }
+        }
+    });
+    host.change(json!("b"), "halted");
+    host.change(json!("a"), "halted");
+    let halted = waiter.join().unwrap();
+    assert_eq!((&*halted.agent_id, &*halted.reason), ("a", "r"));
+    assert_eq!(call.halted(), Some(halted));
+}
