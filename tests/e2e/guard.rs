@@ -7,7 +7,9 @@ use std::time::Duration;
 use anyhow::Context as _;
 use phronis_sdk::guard::{Guard, Options};
 use phronis_tests::host::{Host, Room};
+use phronis_tests::kafka::Broker;
 use phronis_tests::plugins::{plugin, root};
+use phronis_tests::postgres::Server;
 use reqwest::Method;
 use serde_json::Value;
 
@@ -16,10 +18,15 @@ const SETTINGS: &str = include_str!("../../examples/guarded-agent/plugins/defaul
 
 fn halting_host() -> anyhow::Result<(Room, Host)> {
     let room = Room::with(CONFIG)?;
-    room.install("default/agents/threshold", &plugin("threshold")?, SETTINGS)?;
-    let host = Host::start(&room)?;
-    host.plugin_is("default/agents/threshold", "active")?;
+    let host = halting(&room)?;
     Ok((room, host))
+}
+
+fn halting(room: &Room) -> anyhow::Result<Host> {
+    room.install("default/agents/threshold", &plugin("threshold")?, SETTINGS)?;
+    let host = Host::start(room)?;
+    host.plugin_is("default/agents/threshold", "active")?;
+    Ok(host)
 }
 
 fn say(host: &Host, path: &str, body: &'static str) -> anyhow::Result<u16> {
@@ -30,6 +37,23 @@ fn say(host: &Host, path: &str, body: &'static str) -> anyhow::Result<u16> {
 #[test]
 fn a_python_agent_that_runs_away_is_stopped_before_its_next_call() -> anyhow::Result<()> {
     let (_room, host) = halting_host()?;
+    runs_away(&host)
+}
+
+#[test]
+fn a_python_agent_that_runs_away_is_stopped_on_kafka_and_postgres_too() -> anyhow::Result<()> {
+    let (broker, store) = (Broker::start()?, Server::start()?);
+    let log = format!("[log]\nkind = \"kafka\"\nbootstrap = \"{}\"\nauto_create = true\n", broker.bootstrap());
+    let room = Room::with(&format!("{log}[store]\nkind = \"postgres\"\nurl_file = \"store.url\"\n{CONFIG}"))?;
+    std::fs::write(room.folder().join("store.url"), store.url())?;
+    let host = halting(&room)?;
+    runs_away(&host)?;
+    assert!(host.stop()?.success());
+    Ok(())
+}
+
+/// An agent in another process calls tools until it is refused.
+fn runs_away(host: &Host) -> anyhow::Result<()> {
     let agent = Command::new("python3")
         .arg(root().join("examples/guarded-agent/agent.py"))
         .args(["--url", host.base(), "--agent", "runaway-1", "--rate", "1000", "--most", "20000"])
@@ -40,19 +64,20 @@ fn a_python_agent_that_runs_away_is_stopped_before_its_next_call() -> anyhow::Re
     let (told, said) = (String::from_utf8_lossy(&agent.stdout), String::from_utf8_lossy(&agent.stderr));
     assert_eq!(agent.status.code(), Some(0), "it was never stopped: {told}{said}");
     let end: Value = serde_json::from_str(told.trim())?;
-    assert!(end["calls"].as_u64().is_some_and(|calls| calls > 500), "nobody is halted before 500 calls: {end}");
-    assert_eq!(end["agent"], "runaway-1");
-    assert!(end["reason"].as_str().is_some_and(|reason| reason.contains("calls_in_minute")), "{end}");
+    let of = |name: &str| end.get(name).cloned().unwrap_or_default();
+    assert!(of("calls").as_u64().is_some_and(|calls| calls > 500), "nobody is halted before 500 calls: {end}");
+    assert_eq!(of("agent"), "runaway-1");
+    assert!(of("reason").as_str().is_some_and(|reason| reason.contains("calls_in_minute")), "{end}");
 
     // Whoever comes later, in another language, is told the same; another agent is not concerned.
     let guard = Guard::connect(Options::new(host.base()))?;
     let halted = guard.check("runaway-1").err().context("it may call")?;
-    assert_eq!(end["actor"].as_str(), halted.actor.as_deref());
+    assert_eq!(of("actor").as_str(), halted.actor.as_deref());
     assert_eq!(guard.call("quiet-1", "search", || 7)?, 7);
 
     // Its calls are in the stream as the contract wants them, none refused.
     assert!(guard.flush(Duration::from_secs(20)));
-    let calls = end["calls"].as_i64().unwrap_or_default() + 1;
+    let calls = of("calls").as_i64().unwrap_or_default() + 1;
     host.until("all calls are delivered", |host| {
         let stream = host.get("/v1/streams/agents")?;
         anyhow::ensure!(stream.number("/counts/gate_letters") == Some(0), "{}", stream.text);

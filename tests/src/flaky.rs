@@ -1,6 +1,7 @@
 //! A server that fails now and then: an HTTP proxy in front of one, which lets every so many calls go wrong.
 //!
-//! Calls go wrong in turns: refused with 500, refused with 503, and, which is the worst, done by the server and never answered.
+//! Calls go wrong in turns: refused with 500, refused with 503, and, which is worse, done by the server and never answered,
+//! or answered by somebody on the way who says 503.
 //! It speaks HTTP/1.1 as far as that needs: one call a connection.
 
 use std::io::{ErrorKind, Read as _, Write as _};
@@ -14,6 +15,9 @@ use anyhow::{Context as _, ensure};
 
 /// How often the thread at the door looks whether it is over.
 const GLANCE: Duration = Duration::from_millis(1);
+
+/// What somebody on the way says.
+const UNAVAILABLE: &str = "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 
 /// Longest head of a call.
 const HEAD: usize = 64 << 10;
@@ -42,6 +46,8 @@ enum Fate {
     Refused(&'static str),
     /// Done, and the answer is lost.
     Lost,
+    /// Done, and the answer says that it was not.
+    Denied,
 }
 
 impl Flaky {
@@ -107,9 +113,10 @@ impl State {
         match self.every.load(SeqCst) {
             0 => Fate::Answered,
             every if !call.is_multiple_of(every) => Fate::Answered,
-            _ => match self.failed.fetch_add(1, SeqCst) % 3 {
+            _ => match self.failed.fetch_add(1, SeqCst) % 4 {
                 0 => Fate::Lost,
                 1 => Fate::Refused("500 Internal Server Error"),
+                2 => Fate::Denied,
                 _ => Fate::Refused("503 Slow Down"),
             },
         }
@@ -136,6 +143,10 @@ impl State {
         spawn(move || drop(std::io::copy(&mut from, &mut to)));
         let copied = match fate {
             Fate::Lost => std::io::copy(&mut server, &mut std::io::sink()),
+            Fate::Denied => std::io::copy(&mut server, &mut std::io::sink()).and_then(|bytes| {
+                client.write_all(UNAVAILABLE.as_bytes())?;
+                Ok(bytes)
+            }),
             _ => std::io::copy(&mut server, &mut client),
         };
         for socket in [&client, &server] {

@@ -156,6 +156,14 @@ impl Host {
     /// When it does not end.
     pub fn end(&mut self) -> anyhow::Result<ExitStatus> {
         kill_process(self.process()?, Signal::TERM)?;
+        self.ended()
+    }
+
+    /// Waits for its end; what it said can still be read.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub fn ended(&mut self) -> anyhow::Result<ExitStatus> {
         // A host that cannot end in order ends itself after this time, and says so.
         let until = Instant::now() + PATIENCE * 2;
         while Instant::now() < until {
@@ -164,7 +172,7 @@ impl Host {
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        bail!("the host does not end after SIGTERM: {}", self.said())
+        bail!("the host does not end: {}", self.said())
     }
 
     /// Waits until something holds.

@@ -45,6 +45,13 @@ fn help_is_the_manual() {
         ("help-audit", &["audit", "--help"]),
         ("help-breaker", &["breaker", "--help"]),
         ("help-breaker-open", &["breaker", "open", "--help"]),
+        ("help-letters", &["letters", "--help"]),
+        ("help-letters-list", &["letters", "list", "--help"]),
+        ("help-letters-redrive", &["letters", "redrive", "--help"]),
+        ("help-archive", &["archive", "--help"]),
+        ("help-archive-query", &["archive", "query", "--help"]),
+        ("help-archive-maintain", &["archive", "maintain", "--help"]),
+        ("help-replay", &["replay", "--help"]),
         ("help-config", &["config", "--help"]),
     ] {
         let output = phronis(folder.path(), arguments);

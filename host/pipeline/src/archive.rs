@@ -169,9 +169,6 @@ impl<'a> Branch<'a> {
             None => self.source.poll(limits, if is_busy { Duration::ZERO } else { WAIT }),
         };
         let is_idle = matches!(polled, Ok(Polled::Idle));
-        if is_idle && limits == READ {
-            self.lanes.iter_mut().for_each(Lane::source_is_idle);
-        }
         match polled {
             Ok(polled) => self.take(polled)?,
             Err(LogError::OutOfRange { topic, partition, earliest, .. }) => self.gap(&topic, partition, earliest)?,
@@ -286,10 +283,11 @@ impl<'a> Branch<'a> {
         let skips = self.parts.shared.options.skips_gaps;
         let stream = self.parts.stream.options.id.clone();
         let group = Arc::clone(&self.group);
+        let identity = self.parts.log.topic_identity(topic)?;
         let Some(lane) = self.lane(topic) else { return Ok(()) };
         let from = lane.group_position(partition);
-        if from.is_some_and(|from| from >= earliest) {
-            // Nothing was deleted before it: the topic was made anew, and is to be asked for anew.
+        let opened = lane.identity.clone();
+        if from.is_some_and(|from| from >= earliest) && opened.is_some_and(|opened| opened != identity) {
             return Err(LogError::Invalid(format!(
                 "{topic}/{partition} ends before where it was read: it was made anew"
             )));

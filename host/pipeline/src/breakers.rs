@@ -78,8 +78,8 @@ pub(crate) struct Kept {
     /// When that changed here, in milliseconds of the breakers' clock; and whether the index was heard at all.
     ranges_touched: AtomicU64,
     are_ranges_known: AtomicBool,
-    /// Whether raw may soon forget the records of the oldest.
-    are_ranges_late: AtomicBool,
+    /// When it was last told that raw may soon forget the records of the oldest; 0: it is not so.
+    ranges_late_at: AtomicU64,
     /// Rows that it kept from the plugin.
     refused_rows: AtomicU64,
     policy: Mutex<Policy>,
@@ -120,7 +120,7 @@ impl Breakers {
             ranges: AtomicU64::new(0),
             ranges_touched: AtomicU64::new(0),
             are_ranges_known: AtomicBool::new(false),
-            are_ranges_late: AtomicBool::new(false),
+            ranges_late_at: AtomicU64::new(0),
             refused_rows: AtomicU64::new(0),
             policy: Mutex::new(policy),
             over: Mutex::default(),
@@ -131,10 +131,12 @@ impl Breakers {
     }
 
     /// Whether a plugin would not be asked now: what the retry branch asks before it moves a letter.
-    /// A plugin that was removed is not waited for: its letters learn that it is gone.
+    /// A plugin that is not there (yet, or any more) is waited for until its breaker would have been tried again:
+    /// then its letters learn that it is gone.
     /// The worker that judges a letter may be another host's, so an open breaker of any host counts.
     pub(crate) fn is_open(&self, id: &PluginId) -> bool {
-        let is_open_here = lock(&self.all).get(id).is_some_and(|kept| kept.is_live() && kept.is_open());
+        let is_open_here =
+            lock(&self.all).get(id).is_some_and(|kept| kept.is_open() && (kept.is_live() || kept.is_before_retry()));
         let until = lock(&self.elsewhere).get(id).and_then(|hosts| hosts.values().max().copied());
         is_open_here || until.is_some_and(|until| until.0 > now_us())
     }
@@ -160,7 +162,8 @@ impl Breakers {
     pub(crate) fn set_ranges(&self, id: &PluginId, letters: u64, is_late: bool) {
         if let Some(kept) = lock(&self.all).get(id) {
             kept.set_ranges(letters);
-            kept.are_ranges_late.store(is_late, Ordering::Relaxed);
+            let late_at = if is_late { kept.now_ms().max(1) } else { 0 };
+            kept.ranges_late_at.store(late_at, Ordering::Relaxed);
         }
     }
 
@@ -225,7 +228,7 @@ impl Kept {
         match self.when_open.load(Ordering::Relaxed) {
             wait if wait == WhenOpen::Hold as u8 => WhenOpen::Hold,
             pass if pass == WhenOpen::Bypass as u8 => WhenOpen::Bypass,
-            _ if self.are_ranges_late.load(Ordering::Relaxed) => WhenOpen::Hold,
+            _ if self.are_ranges_late() => WhenOpen::Hold,
             _ if self.ranges.load(Ordering::Relaxed) >= self.ranges_most.load(Ordering::Relaxed) => WhenOpen::Hold,
             _ => WhenOpen::Letter,
         }
@@ -241,7 +244,7 @@ impl Kept {
         if self.when_open.load(Ordering::Relaxed) == WhenOpen::Hold as u8 {
             return Some(format!("waits for the breaker of {name} to close (PH2202)"));
         }
-        if self.are_ranges_late.load(Ordering::Relaxed) {
+        if self.are_ranges_late() {
             return Some(format!(
                 "waits for the breaker of {name} to close: the oldest of {ranges} range letters has waited for half of the time \
                  that raw keeps records (PH2202)"
@@ -262,8 +265,17 @@ impl Kept {
     }
 
     fn touch_ranges(&self) {
-        let now = u64::try_from(self.now().as_millis()).unwrap_or(u64::MAX);
-        self.ranges_touched.store(now, Ordering::Relaxed);
+        self.ranges_touched.store(self.now_ms(), Ordering::Relaxed);
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.now().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// As long as somebody says so: the branch that counts letters may be another host's by now.
+    fn are_ranges_late(&self) -> bool {
+        let late_at = self.ranges_late_at.load(Ordering::Relaxed);
+        late_at > 0 && Duration::from_millis(self.now_ms().saturating_sub(late_at)) < INDEX_LATE * 2
     }
 
     /// Range letters became durable.
@@ -288,6 +300,10 @@ impl Kept {
     /// Whether a version of the plugin is there.
     pub(crate) fn set_live(&self, is_live: bool) {
         self.is_live.store(is_live, Ordering::Relaxed);
+    }
+
+    fn is_before_retry(&self) -> bool {
+        self.shared.view(self.now()).retry_at.is_some_and(|at| at > self.now())
     }
 
     fn is_live(&self) -> bool {

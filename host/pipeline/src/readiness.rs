@@ -40,6 +40,7 @@ impl From<&phronis_log::Error> for Reason {
 pub(crate) enum Fatal {
     NodeIdTaken { node_id: String, holder: String },
     Log(phronis_log::Error),
+    Panicked { thread: String },
 }
 
 impl From<Fatal> for Error {
@@ -47,6 +48,7 @@ impl From<Fatal> for Error {
         match fatal {
             Fatal::NodeIdTaken { node_id, holder } => Self::NodeIdTaken { node_id, holder },
             Fatal::Log(error) => Self::Log(error),
+            Fatal::Panicked { thread } => Self::Host(format!("its thread `{thread}` panicked")),
         }
     }
 }

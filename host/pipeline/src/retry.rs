@@ -147,9 +147,9 @@ impl<'a> Branch<'a> {
         while !self.parts.should_stop.load(Ordering::Relaxed) {
             self.step()?;
         }
-        self.commit();
+        let committed = self.commit();
         self.save();
-        Ok(())
+        committed
     }
 
     fn step(&mut self) -> Result<()> {
@@ -158,16 +158,17 @@ impl<'a> Branch<'a> {
         match self.source.poll(limits, wait) {
             Ok(Polled::Assigned(partitions)) => self.take_over(&partitions),
             Ok(Polled::Revoked(partitions)) => {
-                self.commit();
+                let committed = self.commit();
                 self.save();
                 self.let_go(&partitions);
+                committed?;
             }
             Ok(Polled::Lost(partitions)) => self.let_go(&partitions),
             Ok(Polled::Records(records)) => self.fold(&records),
             Ok(Polled::Idle) => {}
             // Retention overtook the group: the partition is read again from what is left.
             Err(LogError::OutOfRange { topic, partition, .. }) => {
-                self.commit();
+                self.commit()?;
                 drop(self.source.rewind(&topic, partition));
                 self.begin_again(partition);
                 rest(BACKOFF.0, &self.parts.should_stop);
@@ -184,7 +185,7 @@ impl<'a> Branch<'a> {
         self.move_due()?;
         self.redrive()?;
         if self.committed_at.elapsed() >= COMMIT_EVERY {
-            self.commit();
+            self.commit()?;
             self.save();
             self.follow_jobs();
             self.measure();
@@ -303,8 +304,13 @@ impl<'a> Branch<'a> {
     /// With transactions, when it is not known how that ended.
     fn stand_still(&mut self, partition: i32, error: LogError) -> Result<()> {
         let is_open = matches!(error, LogError::Unreachable { .. } | LogError::Fenced { .. } | LogError::Closed);
-        if is_open && self.parts.stream.options.exactly_once {
-            return Err(error);
+        if self.parts.stream.options.exactly_once {
+            if is_open {
+                return Err(error);
+            }
+            // Nothing more is taken behind a fence that failed before the member has gone back.
+            let at = self.source.rewind(&self.parts.stream.options.topics.dlq, partition)?;
+            self.owned.get_mut(&partition).into_iter().for_each(|owned| owned.set_committed(true, at));
         }
         let Some(owned) = self.owned.get_mut(&partition) else { return Ok(()) };
         let detail = format!("letters of partition {partition} do not come back: {error}");
@@ -345,7 +351,10 @@ impl<'a> Branch<'a> {
     }
 
     /// Lets the group's offsets follow what is folded. Nothing depends on them but what retention may delete.
-    fn commit(&mut self) {
+    ///
+    /// # Errors
+    /// With transactions, when it is not known how that ended.
+    fn commit(&mut self) -> Result<()> {
         self.committed_at = Instant::now();
         let topics = &self.parts.stream.options.topics;
         let mut commits = Vec::new();
@@ -361,12 +370,18 @@ impl<'a> Branch<'a> {
             }
         }
         if commits.is_empty() {
-            return;
+            return Ok(());
         }
         let delivery = Delivery { appends: Vec::new(), commits: commits.clone() };
         let committed = self.sink.submit(delivery).and_then(|ticket| settled(ticket, &self.parts.should_stop));
         if let Err(error) = committed {
             tracing::debug!(stream = %self.parts.stream.options.id, %error, "the offsets of the retry branch were not taken");
+            if self.parts.should_stop.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+            if self.parts.stream.options.exactly_once {
+                return Err(error);
+            }
             // Nothing more is taken of these partitions before the member has gone back to what is certain;
             // what it reads again was folded.
             for Commit { topic, partition, .. } in commits {
@@ -376,13 +391,14 @@ impl<'a> Branch<'a> {
                 };
                 owned.set_committed(topic == topics.dlq, at);
             }
-            return;
+            return Ok(());
         }
         for Commit { topic, partition, next, .. } in commits {
             if let Some(owned) = self.owned.get_mut(&partition) {
                 owned.set_committed(topic == topics.dlq, next);
             }
         }
+        Ok(())
     }
 
     /// Stores what changed. The store may be away: what changed meanwhile is stored when it is back.

@@ -1,6 +1,7 @@
 //! Starts the branches, keeps the workers alive, and ends everything in order.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
@@ -26,7 +27,7 @@ use crate::ingest::partitions::{self, Partitions};
 use crate::lasting::keep_going;
 use crate::opening::{Opening, say_for_workers};
 use crate::plugins::{self, Board, Mailbox, Message};
-use crate::readiness::Gate;
+use crate::readiness::{Fatal, Gate};
 use crate::retry::{self, Letters};
 use crate::stream::{self, Stream, lag};
 use crate::worker::Worker;
@@ -75,6 +76,7 @@ pub struct Pipeline {
 #[derive(Debug)]
 struct Running {
     should_stop: Arc<AtomicBool>,
+    gate: Arc<Gate>,
     mailbox: Mailbox,
     /// Wakes the thread that counts partitions.
     wake: mpsc::SyncSender<()>,
@@ -106,8 +108,9 @@ impl Pipeline {
         let (mailbox, messages) = mpsc::channel();
         let (wake, woken) = mpsc::sync_channel(1);
         let should_stop = Arc::new(AtomicBool::new(false));
+        let gate = Arc::new(Gate::new());
         let mut running =
-            Running { should_stop, mailbox, wake, watcher: None, threads: Vec::new(), archive: None, beat: None };
+            Running { should_stop, gate, mailbox, wake, watcher: None, threads: Vec::new(), archive: None, beat: None };
         match running.begin(options, log, engine, messages, woken) {
             Ok(handle) => Ok(Self { handle, running }),
             Err(error) => {
@@ -152,7 +155,7 @@ impl Running {
         let (live, _) = broadcast::channel(live::BACKLOG);
         let breakers = Arc::new(Breakers::new());
         let board = Arc::new(Board::new(wanted.iter().map(|stream| stream.id.clone())));
-        let gate = Arc::new(Gate::new());
+        let gate = Arc::clone(&self.gate);
         let needed = topics(&wanted);
         let named: BTreeMap<StreamId, Topics> =
             wanted.iter().map(|stream| (stream.id.clone(), stream.topics.clone())).collect();
@@ -286,7 +289,7 @@ impl Running {
     fn say_that_it_lives(&mut self, gate: Arc<Gate>, beat: impl FnOnce(Arc<AtomicBool>) -> Beat) -> Result<()> {
         let should_stop = Arc::new(AtomicBool::new(false));
         let beat = beat(Arc::clone(&should_stop));
-        self.beat = Some((should_stop, spawn("hosts", move || beat.run(&gate))?));
+        self.beat = Some((should_stop, spawn("hosts", &self.gate, move || beat.run(&gate))?));
         Ok(())
     }
 
@@ -389,7 +392,7 @@ impl Running {
         let pointers = archive::StorePointers(store.clone());
         let shared = archive::Shared::new(options, streams.len(), Some(Arc::new(pointers)), runtime.handle().clone());
         let shared = Arc::new(shared);
-        shared.learn_columns(streams.iter().map(|stream| stream.id.clone()));
+        shared.learn_columns(streams.iter().map(|stream| stream.id.clone()).collect());
         shared.open_beside();
         self.archive = Some(Archiving { runtime, should_stop: Arc::default(), threads: Vec::new() });
         Ok(shared)
@@ -416,7 +419,7 @@ impl Running {
                 should_stop: Arc::clone(&archiving.should_stop),
             };
             let gate = Arc::clone(gate);
-            archiving.threads.push(spawn(&format!("{id}-archive"), move || {
+            archiving.threads.push(spawn(&format!("{id}-archive"), &self.gate, move || {
                 phronis_archive::step_back();
                 if gate.wait(&parts.should_stop) {
                     archive::keep(&parts);
@@ -464,7 +467,7 @@ impl Running {
         let (sender, changes) = mpsc::channel();
         let mailbox = self.mailbox.clone();
         // Ends when the watcher does.
-        spawn("plugin-files", move || {
+        spawn("plugin-files", &self.gate, move || {
             for change in changes {
                 if mailbox.send(Message::File(change)).is_err() {
                     return;
@@ -478,7 +481,7 @@ impl Running {
     }
 
     fn spawn(&mut self, name: &str, run: impl FnOnce() + Send + 'static) -> Result<()> {
-        self.threads.push(spawn(name, run)?);
+        self.threads.push(spawn(name, &self.gate, run)?);
         Ok(())
     }
 
@@ -539,6 +542,29 @@ fn keep_working(member: i32, parts: (Arc<Stream>, Arc<Board>, Arc<dyn Log>, Arc<
     );
 }
 
-fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
-    thread::Builder::new().name(name.to_owned()).spawn(run).map_err(Error::Thread)
+/// A thread. What may fail in it begins anew by itself; a panic that comes through to here ends the host, since nobody else
+/// does what the thread did, and nobody would miss it.
+fn spawn(name: &str, gate: &Arc<Gate>, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+    let (gate, thread) = (Arc::clone(gate), name.to_owned());
+    let guarded = move || {
+        if catch_unwind(AssertUnwindSafe(run)).is_err() {
+            gate.fail(Fatal::Panicked { thread });
+        }
+    };
+    thread::Builder::new().name(name.to_owned()).spawn(guarded).map_err(Error::Thread)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_panics_ends_the_host() {
+        let gate = Arc::new(Gate::new());
+        spawn("fine", &gate, || {}).unwrap().join().unwrap();
+        assert!(gate.tried(Duration::ZERO).is_ok());
+        spawn("broken", &gate, || panic!("a fault")).unwrap().join().unwrap();
+        let why = gate.tried(Duration::ZERO).unwrap_err().to_string();
+        assert!(why.contains("`broken` panicked"), "{why}");
+    }
 }

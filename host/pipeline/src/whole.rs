@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use phronis_core::delivery::Receipt;
 use phronis_core::records::{Records, TopicName};
-use phronis_log::{Error, Follower, Log, PollLimits, Result, Start, Ticket};
+use phronis_log::{Error, Follower, Log, PollLimits, Position, Result, Start, Ticket};
 
 /// Bounds of one read.
 const READ: PollLimits = PollLimits { records: 1000, bytes: 1 << 20 };
@@ -15,8 +15,8 @@ const READ: PollLimits = PollLimits { records: 1000, bytes: 1 << 20 };
 /// How long a read waits; also how soon its thread notices that it should stop.
 const WAIT: Duration = Duration::from_millis(200);
 
-/// When nothing came for so long from a log that can be reached, the end is reached:
-/// the last offsets of a topic may be gaps (markers of transactions, compaction).
+/// When nothing came for so long from a log that can be reached, the end may be reached:
+/// the last offsets of a topic may be gaps (markers of transactions, compaction). A reader of its own then tells.
 const SILENCE: Duration = Duration::from_secs(3);
 
 /// How long a small write of the host's own may take before it counts as failed.
@@ -79,12 +79,31 @@ impl Whole {
                 None => {
                     log.health()?;
                     if heard.elapsed() >= SILENCE {
-                        break;
+                        if self.is_at_end(log, &ends)? {
+                            break;
+                        }
+                        heard = Instant::now();
                     }
                 }
             }
         }
         Ok(())
+    }
+
+    /// Whether no record is left before these ends.
+    fn is_at_end(&self, log: &dyn Log, ends: &[(i32, i64)]) -> Result<bool> {
+        for (partition, end) in ends {
+            let next = self.next.get(partition).copied();
+            if next.is_some_and(|next| next >= *end) {
+                continue;
+            }
+            let from = next.map_or(Position::Earliest, Position::Offset);
+            let mut reader = log.reader(&self.topic, *partition, from)?;
+            if reader.next(READ, Duration::ZERO)?.is_some() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Whether the topic ends before where this one, or the one before it, had read: it was made anew.

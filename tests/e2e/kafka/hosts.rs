@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
-use phronis_tests::fleet::{Fleet, HIGH, Node, Options, Written};
+use phronis_tests::fleet::{Fleet, HIGH, Load, Node, Options, Written};
 use phronis_tests::host::{Host, run};
 use phronis_tests::kafka::{Broker, produce};
 use phronis_tests::plugins::{package, plugin};
@@ -24,6 +24,40 @@ fn a_second_host_with_the_same_name_is_refused_and_told_who_has_it() -> anyhow::
     let mut second = second;
     second.start()?;
     second.stop()
+}
+
+#[test]
+fn a_host_that_was_frozen_until_another_took_its_name_ends() -> anyhow::Result<()> {
+    let fleet = Fleet::shared("replaced", Options::default())?;
+    let mut first = fleet.start("a")?;
+    let mut second = fleet.node("a")?;
+    first.host()?.pause()?;
+    second.start()?;
+    first.host()?.resume()?;
+    let (code, said) = first.ends()?;
+    assert!(code == Some(5) && said.contains("PH0106"), "{code:?} {said}");
+    assert_eq!(second.host()?.get("/readyz")?.status, 200);
+    second.stop()
+}
+
+#[test]
+fn a_host_that_keeps_its_place_comes_back_without_a_rebalance() -> anyhow::Result<()> {
+    let log = "leave_on_stop = false\n".to_owned();
+    let properties = vec![("session.timeout.ms", "30000"), ("heartbeat.interval.ms", "500")];
+    let fleet = Fleet::shared("restarted", Options { log, properties, ..Options::default() })?;
+    let (mut a, mut b) = (fleet.start("a")?, fleet.start("b")?);
+    let moves = |node: &Node| ["taken over", "handed over"].map(|what| node.said().matches(what).count());
+    b.host()?.until("each has two partitions", |_| Ok(moves(&a)[1] == 1 && moves(&b)[0] == 1))?;
+    let before = moves(&b);
+    a.stop()?;
+    a.start()?;
+    let written = fleet.write(Load { most: 2000, ..Load::new(7) })?.finish()?;
+    fleet.drained(&[&a, &b])?;
+    a.stop()?;
+    assert_eq!(moves(&b), before, "{}", b.last_words());
+    b.stop()?;
+    fleet.judge(&written)?;
+    Ok(())
 }
 
 #[test]
@@ -54,8 +88,20 @@ fn hosts_that_run_different_versions_say_so_until_they_agree() -> anyhow::Result
             }
         }
     };
+    let alerts = a.host()?.listen("")?;
     let event = told("versions-differ")?;
     assert_eq!(event.get("plugin"), Some(&Value::from(id.clone())), "{event}");
+    let alert = loop {
+        let alert = alerts.next("alert")?.data;
+        if alert.get("rule") == Some(&"versions-differ".into()) {
+            break alert;
+        }
+    };
+    assert_eq!(
+        alert.pointer("/attributes/hosts").and_then(Value::as_object).map(serde_json::Map::len),
+        Some(2),
+        "{alert}"
+    );
     b.room().install(&id, &plugin("threshold")?, "")?;
     consistent([&a, &b], true)?;
     told("versions-agree")?;

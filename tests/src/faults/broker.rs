@@ -52,7 +52,7 @@ pub(super) fn comes_late(_: u64) -> anyhow::Result<String> {
     let log = log.into_iter().find(|check| text(check, "name") == "log").with_context(|| ready.text.clone())?;
     ensure!(text(log, "detail").contains("PH3005"), "{}", ready.text);
     let answer = host.post(fleet.stream(), event(1))?;
-    ensure!(is_refused(&answer), "{}: {}", answer.status, answer.text);
+    ensure!(answer.status == 503 && answer.retry_after.is_some(), "{}: {}", answer.status, answer.text);
     std::thread::sleep(std::time::Duration::from_secs(5));
     let warnings = host.said().matches("\"WARN\"").count();
     ensure!((1..=4).contains(&warnings), "{warnings} warnings in a few seconds: {}", host.said());

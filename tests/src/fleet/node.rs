@@ -72,6 +72,16 @@ impl Node {
         Ok(())
     }
 
+    /// Waits until it ends by itself; the answer is its exit code, and what it said.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn ends(&mut self) -> anyhow::Result<(Option<i32>, String)> {
+        let end = self.host.as_mut().context("the host does not run")?.ended()?;
+        self.let_go();
+        Ok((end.code(), self.said()))
+    }
+
     /// All that it ever said.
     pub fn said(&self) -> String {
         let now = self.host.as_ref().map(Host::said).unwrap_or_default();

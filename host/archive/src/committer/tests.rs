@@ -298,3 +298,20 @@ async fn a_full_buffer_goes_to_storage_while_the_next_one_fills() {
     committer.commit().await.unwrap();
     assert_eq!(read(&world).await, from(0, next));
 }
+
+#[tokio::test]
+async fn what_waited_for_too_long_is_read_again() {
+    let world = World::default();
+    let mut committer = open(&world).await;
+    committer.append(0, 0, 5, batch(&from(0, 5))).await.unwrap();
+    committer.commit().await.unwrap();
+    committer.append(0, 5, 9, batch(&from(5, 4))).await.unwrap();
+    committer.flush().await.unwrap();
+    let long_ago = SystemTime::now() - Duration::from_secs(13 * 3600);
+    committer.plan.since = committer.plan.since.map(|(steady, _)| (steady, long_ago));
+    assert_eq!(committer.commit().await.unwrap(), Outcome::Fenced, "upkeep may have removed its files");
+    assert_eq!(committer.resume(0), Some(5));
+    committer.append(0, 5, 9, batch(&from(5, 4))).await.unwrap();
+    assert_eq!(committed(committer.commit().await.unwrap()).rows, 4);
+    assert_eq!(read(&world).await, from(0, 9));
+}

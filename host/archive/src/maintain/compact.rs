@@ -86,11 +86,13 @@ pub(super) async fn run(archive: &Archive, table: &str, upkeep: &Upkeep, report:
         let base = archive.loaded(table).await?;
         let wanted: HashSet<String> = group.files.iter().cloned().collect();
         let Some(files) = small_files(&base, upkeep).await? else { return Ok(()) };
-        let inputs: Vec<DataFile> = files.into_iter().filter(|file| wanted.contains(file.file_path())).collect();
+        let mut inputs: Vec<DataFile> = files.into_iter().filter(|file| wanted.contains(file.file_path())).collect();
         if inputs.len() != wanted.len() {
             report.skipped.push(format!("{}: a file is not in the table any more", group.partition));
             continue;
         }
+        // The smallest first: a large one that fills the memory alone must not keep the others as they are.
+        inputs.sort_by_key(DataFile::file_size_in_bytes);
         let target = target(&base, upkeep)?;
         let (inputs, rows) = read(&base, inputs, upkeep.max_bytes).await?;
         if inputs.len() < 2 {

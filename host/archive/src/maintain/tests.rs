@@ -291,3 +291,26 @@ print(len(rows), sum(rows['phronis_offset'].to_pylist()), [n[-1] for n in catalo
     let said = String::from_utf8_lossy(&output.stdout);
     assert_eq!(said.trim(), "60 1770 acme_sensors_events", "{}", String::from_utf8_lossy(&output.stderr));
 }
+
+#[tokio::test]
+async fn no_more_is_rewritten_at_once_than_memory_bears() {
+    let (folder, settings) = local();
+    let archive = open(&folder, &settings).await;
+    let mut writer = Writer::open(&archive).await;
+    for _ in 0..6 {
+        writer.commit().await;
+    }
+    // The first size that bears more than one file bears two.
+    let mut max_bytes = 1;
+    let report = loop {
+        let upkeep = Upkeep { max_bytes, max_manifests: 100, keep_at_most: 100, keep_at_least: 100, ..eager() };
+        let report = archive.maintain("acme_sensors_events", &upkeep).await.unwrap();
+        if report.compacted > 0 {
+            break report;
+        }
+        assert_eq!(report.skipped.len(), 2, "{report:?}");
+        max_bytes *= 2;
+    };
+    assert_eq!(report.compacted, 4, "two files of each day: {report:?}");
+    assert_eq!(content(&archive).await, writer.sorted());
+}

@@ -130,8 +130,15 @@ pub(super) fn fenced_commits(subject: &Subject<'_>) {
     let mut more = append(&output, 0, numbers([2]));
     more.commits.push(commit(&group, &input, 0, 4, 5));
     deliver(more).unwrap();
+    // A commit that moves nothing is a fence all the same.
+    for (at, number, is_taken) in [(5, 3, true), (4, 4, false), (5, 5, true)] {
+        let mut unmoved = append(&output, 0, numbers([number]));
+        unmoved.commits.push(commit(&group, &input, 0, at, at));
+        assert_eq!(deliver(unmoved).is_ok(), is_taken, "{number}");
+    }
+    stands(log, &group, &input, 5);
     let mut reader = log.reader(&output, 0, Position::Earliest).unwrap();
-    assert_eq!(read_numbers(&mut *reader, 2), [1, 2], "what a fenced delivery appends is not there");
+    assert_eq!(read_numbers(&mut *reader, 4), [1, 2, 3, 5], "what a fenced delivery appends is not there");
 }
 
 pub(super) fn gaps_are_fenced(subject: &Subject<'_>) {

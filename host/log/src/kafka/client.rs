@@ -253,6 +253,8 @@ impl Clients {
         config.set("socket.timeout.ms", "20000");
         // Partitions that are added are seen this soon.
         config.set("topic.metadata.refresh.interval.ms", "15000").set("metadata.max.age.ms", "60000");
+        // Topics are made by `phronis topics create`, as they should be: one that was deleted is missed, and not made by asking for it.
+        config.set("allow.auto.create.topics", "false");
         config.set("log.connection.close", "false").set("enable.metrics.push", "false");
         for (name, value) in &self.options.properties {
             config.set(name, value);
@@ -264,7 +266,6 @@ impl Clients {
         let mut config = self.common();
         let defaults = [
             ("partition.assignment.strategy", "cooperative-sticky"),
-            ("allow.auto.create.topics", "false"),
             ("max.poll.interval.ms", "300000"),
             // Members are static: they keep their partitions over a restart that is shorter than this, and lose them after it.
             ("session.timeout.ms", "15000"),
@@ -305,8 +306,7 @@ impl Clients {
             // What is under way is bounded by bytes before it comes here.
             ("queue.buffering.max.messages", "10000000"),
             ("queue.buffering.max.kbytes", "1048576"),
-            // Topics are made by people and by this host, and are there before it writes: one that was deleted stays so.
-            ("allow.auto.create.topics", "false"),
+            // Topics are made by people and by this host, and are there before it writes.
             ("topic.metadata.propagation.max.ms", "5000"),
         ];
         self.set_defaults(&mut config, &defaults);

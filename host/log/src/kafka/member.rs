@@ -37,6 +37,12 @@ pub(super) struct Inbox {
     pub(super) progress: Progress,
 }
 
+impl Inbox {
+    fn take(&self) -> Option<Rebalance> {
+        self.rebalances.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+    }
+}
+
 impl Listener for Inbox {
     fn rebalanced(&self, rebalance: Rebalance) -> bool {
         if self.is_closed.load(Ordering::Relaxed) {
@@ -196,7 +202,7 @@ impl Member {
     }
 
     fn take_rebalance(&self) -> Option<Rebalance> {
-        self.inbox.rebalances.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+        self.inbox.take()
     }
 
     fn put_back(&self, rebalance: Rebalance) {
@@ -463,12 +469,16 @@ impl Drop for Member {
             tracing::warn!(group = %self.group, %error, "the last offsets were not committed: some records are judged again");
         }
         if is_shut_out || !self.leaves {
-            // Its partitions are someone else's, or wait for it. They are let go of here all the same: closing waits for that.
-            // A static member says nothing to its group when its client closes.
+            // Its partitions are someone else's, or wait for it. They are let go of here all the same, and what Kafka told is
+            // answered: closing waits for that. A static member says nothing to its group when its client closes.
+            self.inbox.is_closed.store(true, Ordering::Relaxed);
+            let leaving = self.leaving.take().map(|leaving| Rebalance::Revoke(leaving, false));
+            for told in leaving.into_iter().chain(std::iter::from_fn(|| self.inbox.take())).collect::<Vec<_>>() {
+                self.answer_leaving(&told);
+            }
             if let Err(error) = self.consumer.unassign() {
                 tracing::debug!(group = %self.group, %error, "leaving");
             }
-            self.inbox.is_closed.store(true, Ordering::Relaxed);
             return;
         }
         if let Some(leaving) = self.leaving.take() {

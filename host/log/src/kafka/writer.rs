@@ -539,3 +539,41 @@ fn record_failed(topic: &TopicName, error: &KafkaError) -> Error {
         _ => failed(&format!("writing to {topic}"), error.clone()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use phronis_core::records::RecordsBuilder;
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+
+    use super::*;
+    use crate::kafka::{Log, Options};
+    use crate::{Log as _, Position};
+
+    fn delivery(value: &str) -> Delivery {
+        let mut records = RecordsBuilder::default();
+        records.push(0, None, Some(value.as_bytes()), &[]);
+        let append = Append { topic: "t".into(), partition: 0, records: records.finish() };
+        Delivery { appends: vec![append], commits: Vec::new() }
+    }
+
+    #[test]
+    fn a_producer_that_kafka_gave_up_is_replaced() {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("t", 1, 1).unwrap();
+        let log = Log::open(Options::new(cluster.bootstrap_servers(), "a")).unwrap();
+        let sink = log.sink().unwrap();
+        assert!(sink.submit(delivery("one")).unwrap().wait().is_ok());
+        // What a broker says that has lost records which it had acknowledged.
+        let lost = RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER;
+        cluster.request_errors(RDKafkaApiKey::Produce, &[lost]);
+        assert!(sink.submit(delivery("two")).unwrap().wait().is_err());
+        let until = Instant::now() + Duration::from_secs(30);
+        while sink.submit(delivery("three")).unwrap().wait().is_err() {
+            assert!(Instant::now() < until, "it never writes again");
+        }
+        let mut reader = log.reader("t", 0, Position::Latest).unwrap();
+        drop(reader.next(crate::PollLimits { records: 1, bytes: 1 }, Duration::ZERO));
+        assert!(reader.position() >= 2);
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use phronis_archive::{Archive, Error, Kind, Pointers, TableName, plain_columns};
@@ -75,24 +75,30 @@ impl Shared {
         Ok(archive)
     }
 
-    /// Learns which columns the streams have in the archive, if it answers soon: a plugin that would change one is then refused
-    /// before the tables are open.
-    pub(crate) fn learn_columns(&self, streams: impl Iterator<Item = StreamId>) {
-        let learning = async {
-            let archive = self.archive().await?;
-            for stream in streams {
-                let table = TableName::new(&stream, Kind::Events).to_string();
-                if let Some(table) = archive.catalog().load(&table).await? {
-                    self.known.learn(&stream, &plain_columns(&table));
-                }
+    /// Learns which columns the streams have in the archive, and waits a moment for it: a plugin that would change one is then
+    /// refused before the tables are open.
+    pub(crate) fn learn_columns(self: &Arc<Self>, streams: Vec<StreamId>) {
+        let shared = Arc::clone(self);
+        let (told, heard) = mpsc::channel();
+        self.runtime.spawn(async move {
+            if let Err(error) = shared.ask_for_columns(streams).await {
+                tracing::debug!(%error, "the columns of the archive are not known yet");
             }
-            Ok::<_, Error>(())
-        };
-        match self.runtime.block_on(tokio::time::timeout(COLUMNS_WITHIN, learning)) {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::debug!(%error, "the columns of the archive are not known yet"),
-            Err(_) => tracing::debug!("the columns of the archive are not known yet: it does not answer"),
+            // Who asked may have stopped waiting.
+            told.send(()).ok();
+        });
+        heard.recv_timeout(COLUMNS_WITHIN).ok();
+    }
+
+    async fn ask_for_columns(&self, streams: Vec<StreamId>) -> Result<(), Error> {
+        let archive = self.archive().await?;
+        for stream in streams {
+            let table = TableName::new(&stream, Kind::Events).to_string();
+            if let Some(table) = archive.catalog().load(&table).await? {
+                self.known.learn(&stream, &plain_columns(&table));
+            }
         }
+        Ok(())
     }
 
     /// Does something on this thread that may be given up when the host ends.

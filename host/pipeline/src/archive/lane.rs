@@ -27,6 +27,9 @@ use crate::plugins::Board;
 mod opening;
 mod reading;
 
+/// When neither the log nor the source brought anything more of a partition for so long, there is nothing more.
+const QUIET: Duration = Duration::from_secs(3);
+
 /// How long a read of what was missed waits; the group hears of its member between two.
 const CATCH_UP: Duration = Duration::from_millis(200);
 
@@ -50,6 +53,10 @@ pub(super) struct Lane {
     lag: i64,
     /// What is to be archived before the table counts as up to date again.
     mark: Option<Mark>,
+    /// The ends of its partitions, as they were measured last.
+    ends: BTreeMap<i32, i64>,
+    /// Which topic of its name was read when the table was opened.
+    pub(super) identity: Option<String>,
 }
 
 /// Why nothing is written.
@@ -80,6 +87,8 @@ impl Lane {
             trouble: None,
             lag: 0,
             mark: None,
+            ends: BTreeMap::new(),
+            identity: None,
         }
     }
 
@@ -171,21 +180,16 @@ impl Lane {
         }
     }
 
-    /// The source had nothing more to bring.
-    pub(super) fn source_is_idle(&mut self) {
-        if let Some(mark) = &mut self.mark {
-            mark.was_idle = true;
-        }
-    }
-
     /// Whether all that the log had at the last mark is in the table. The last offsets of a partition may be no records,
-    /// but markers of transactions: then it is so when the source had nothing more.
+    /// but markers of transactions: then it is so when neither log nor source brought anything more of it for a while.
     fn look_at_mark(&mut self) {
         let Some(mark) = &self.mark else { return };
         let has_it = |(partition, owned): (&i32, &Owned)| {
-            let end = mark.ends.get(usize_of(*partition)).copied().unwrap_or(i64::MAX);
-            let is_there = owned.archived.is_some_and(|archived| archived >= end);
-            owned.gap.is_none() && !owned.is_behind() && (is_there || mark.was_idle)
+            // A partition that came after the mark had nothing then.
+            let Some((end, polled)) = mark.places.get(partition) else { return true };
+            let is_quiet =
+                owned.polled == *polled && self.ends.get(partition) == Some(end) && mark.at.elapsed() >= QUIET;
+            owned.gap.is_none() && !owned.is_behind() && (owned.archived.is_some_and(|at| at >= *end) || is_quiet)
         };
         if self.owned.iter().all(has_it) {
             self.table.has_all_of(mark.at);
@@ -277,8 +281,12 @@ impl Lane {
                 Some(info.latest - owned.archived.unwrap_or(info.earliest).clamp(info.earliest, info.latest))
             };
             self.lag = self.owned.iter().filter_map(behind).sum();
-            let ends = || info.partitions.iter().map(|partition| partition.latest).collect();
-            self.mark.get_or_insert_with(|| Mark { at, ends: ends(), was_idle: false });
+            let end = |partition: &i32| info.partitions.get(usize_of(*partition)).map(|info| info.latest);
+            self.ends = self.owned.keys().filter_map(|partition| Some((*partition, end(partition)?))).collect();
+            if self.mark.is_none() {
+                let place = |(partition, owned): (&i32, &Owned)| Some((*partition, (end(partition)?, owned.polled)));
+                self.mark = Some(Mark { at, places: self.owned.iter().filter_map(place).collect() });
+            }
         }
         let lag = self.lag;
         #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
@@ -300,10 +308,8 @@ impl Lane {
 /// What the log had at a moment.
 struct Mark {
     at: Instant,
-    /// The next offset of each partition.
-    ends: Vec<i64>,
-    /// Whether the source had nothing more to bring since.
-    was_idle: bool,
+    /// The end of each partition, and how far the source had brought it.
+    places: BTreeMap<i32, (i64, i64)>,
 }
 
 /// Why nothing could be done.

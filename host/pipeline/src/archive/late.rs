@@ -60,7 +60,8 @@ impl<'a> Teller<'a> {
             stream: Arc::clone(&parts.stream),
             log: Arc::clone(&parts.log),
             node_id: parts.node_id.clone(),
-            late_after: parts.shared.options.late_after,
+            // What came right after a commit is in the table with the one after the next.
+            late_after: parts.shared.options.late_after.max(parts.shared.options.commit_every * 3),
             sink: None,
             said: BTreeMap::new(),
             waiting: Vec::new(),

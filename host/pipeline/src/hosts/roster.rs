@@ -83,7 +83,8 @@ impl Roster {
         let Said { node_id, offset, record } = said;
         let is_own = node_id == self.node_id;
         if self.offsets.get(&node_id).is_some_and(|newest| *newest >= offset) {
-            self.elders.extend(record.filter(|_| is_own).map(|record| record.incarnation));
+            let spoke = record.filter(|_| is_own).map(|record| record.incarnation);
+            self.elders.extend(spoke.filter(|incarnation| !self.doubles.contains_key(incarnation)));
             return Taken::Fine;
         }
         self.offsets.insert(node_id.clone(), offset);

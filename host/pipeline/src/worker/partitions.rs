@@ -1,5 +1,6 @@
 //! The partitions that a worker owns: how they come, what must be known before they are judged, and how they go.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,10 +41,16 @@ pub(super) struct Partition {
     pub(super) is_stopped: bool,
 }
 
+/// Partitions for a log line: raw and retry of one number go together.
+fn numbers(partitions: impl Iterator<Item = i32>) -> BTreeSet<i32> {
+    partitions.collect()
+}
+
 impl Worker {
     /// Takes partitions over.
     pub(super) fn take_over(&mut self, partitions: &[(TopicName, i32, i64)]) {
         self.stream.limits.learn(self.log.as_ref(), &self.stream.options.topics);
+        tracing::info!(stream = %self.stream.options.id, partitions = ?numbers(partitions.iter().map(|(_, number, _)| *number)), "partitions taken over");
         for (topic, partition, next) in partitions {
             let (lane, next) = (self.lane(topic, *partition), *next);
             let (watermark, window, line) = (i64::MIN, None, None);
@@ -70,6 +77,7 @@ impl Worker {
     /// Hands partitions over, after what is in flight. Whatever became of that, they are their new owner's;
     /// an error says that another partition must be read again.
     pub(super) fn hand_over(&mut self, partitions: &[(TopicName, i32)]) -> Result<()> {
+        tracing::info!(stream = %self.stream.options.id, partitions = ?numbers(partitions.iter().map(|(_, number)| *number)), "partitions handed over");
         let settled = self.settle_all();
         let lanes: Vec<Lane> = partitions.iter().map(|(topic, number)| self.lane(topic, *number)).collect();
         let must_rewind = |lane: &&Lane| self.partitions.get(lane).is_some_and(|p| p.must_rewind);

@@ -5,6 +5,7 @@
 //! `LastKnown` has no such age unless one is given.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -25,8 +26,9 @@ pub(super) struct Cache {
     policy: WhenUnreachable,
     stale_after: Option<Duration>,
     known: RwLock<Known>,
-    /// Who waits for a halt.
-    wakers: Mutex<Vec<Waker>>,
+    /// Who waits for a halt, by number.
+    wakers: Mutex<HashMap<u64, Waker>>,
+    next_waker: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -121,7 +123,7 @@ impl Cache {
     pub(super) fn new(policy: WhenUnreachable, stale_after: Option<Duration>) -> Self {
         let is_last_known = policy == WhenUnreachable::LastKnown;
         let stale_after = if is_last_known { stale_after } else { stale_after.or(Some(SILENCE)) };
-        Self { policy, stale_after, known: RwLock::default(), wakers: Mutex::default() }
+        Self { policy, stale_after, known: RwLock::default(), wakers: Mutex::default(), next_waker: AtomicU64::new(0) }
     }
 
     /// Takes an event of the stream. Gives whether it says that the host is well.
@@ -133,7 +135,7 @@ impl Cache {
             _ => return Ok(false),
         }
         let waiting = std::mem::take(&mut *self.wakers.lock().unwrap_or_else(PoisonError::into_inner));
-        waiting.into_iter().for_each(Waker::wake);
+        waiting.into_values().for_each(Waker::wake);
         Ok(true)
     }
 
@@ -206,14 +208,24 @@ impl Cache {
     }
 
     /// The halt of an agent, if there is one; else the waker is woken when the host says something new.
-    pub(super) fn halt_or_wait(&self, agent: &str, waker: &Waker) -> Option<Halted> {
+    pub(super) fn halt_or_wait(&self, agent: &str, number: u64, waker: &Waker) -> Option<Halted> {
         let mut wakers = self.wakers.lock().unwrap_or_else(PoisonError::into_inner);
         // Looked at under the lock: what comes after this look wakes.
         let halted = self.read().halt_of(agent, Instant::now());
-        if halted.is_none() && !wakers.iter().any(|known| known.will_wake(waker)) {
-            wakers.push(waker.clone());
+        if halted.is_none() {
+            wakers.insert(number, waker.clone());
         }
         halted
+    }
+
+    /// A number for one who will wait.
+    pub(super) fn waiter(&self) -> u64 {
+        self.next_waker.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Who had this number waits no more.
+    pub(super) fn forget(&self, number: u64) {
+        self.wakers.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
     }
 
     /// Notes why the host is not heard.

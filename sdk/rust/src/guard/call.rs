@@ -34,7 +34,7 @@ impl Call {
     /// Works with every executor. [`Call::halted`] then says so, and notes it for the host.
     pub fn until_halted(&self) -> UntilHalted {
         let agent = self.event.as_ref().map(|event| event.agent.clone()).unwrap_or_default();
-        UntilHalted { guard: self.guard.clone(), agent }
+        UntilHalted { guard: self.guard.clone(), agent, number: self.guard.0.cache.waiter() }
     }
 
     /// Says how many tokens the call used in all.
@@ -66,13 +66,20 @@ impl Call {
 pub struct UntilHalted {
     guard: Guard,
     agent: String,
+    number: u64,
 }
 
 impl Future for UntilHalted {
     type Output = Halted;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Halted> {
-        self.guard.0.cache.halt_or_wait(&self.agent, context.waker()).map_or(Poll::Pending, Poll::Ready)
+        self.guard.0.cache.halt_or_wait(&self.agent, self.number, context.waker()).map_or(Poll::Pending, Poll::Ready)
+    }
+}
+
+impl Drop for UntilHalted {
+    fn drop(&mut self) {
+        self.guard.0.cache.forget(self.number);
     }
 }
 

@@ -42,11 +42,10 @@ impl Lane {
 
     fn try_open(&mut self, asked: &mut Asked<'_>) -> std::result::Result<Option<(Committer, Rows)>, Failure> {
         let mut rows = self.rows();
-        let source = Source {
-            topic: self.table.topic.to_string(),
-            identity: self.log.topic_identity(&self.table.topic)?,
-            origin: Some(self.log.topic_identity(&self.raw)?),
-        };
+        let identity = self.log.topic_identity(&self.table.topic)?;
+        self.identity = Some(identity.clone());
+        let source =
+            Source { topic: self.table.topic.to_string(), identity, origin: Some(self.log.topic_identity(&self.raw)?) };
         let spec = TableSpec { name: self.table.name.clone(), schema: rows.schema(), key: rows.key(), source };
         let shared = asked.shared;
         let mut options = shared.options.write.clone();
