@@ -105,6 +105,7 @@ fn an_object_store_that_comes_and_goes_loses_nothing() -> anyhow::Result<()> {
     store.restart()?;
     goes_well(&host)?;
     commits(&host, &mut producer, 1)?;
+    host.until("no table is late any more", |host| Ok(host.said().matches("not late any more").count() >= 3))?;
     // Storage that takes calls and answers none is told of as soon as one that is away.
     let listener = host.listen("?kind=alert&plugin=archive")?;
     store.pause()?;

@@ -51,8 +51,9 @@ pub(super) struct Lane {
     trouble: Option<Trouble>,
     /// Records of the log that are not in the table, when that was last asked.
     lag: i64,
-    /// What is to be archived before the table counts as up to date again.
-    mark: Option<Mark>,
+    /// What is to be archived before the table counts as up to date.
+    oldest_mark: Option<Mark>,
+    newest_mark: Option<Mark>,
     /// The ends of its partitions, as they were measured last.
     ends: BTreeMap<i32, i64>,
     /// Which topic of its name was read when the table was opened.
@@ -86,7 +87,8 @@ impl Lane {
             committed_at: Instant::now(),
             trouble: None,
             lag: 0,
-            mark: None,
+            oldest_mark: None,
+            newest_mark: None,
             ends: BTreeMap::new(),
             identity: None,
         }
@@ -174,26 +176,24 @@ impl Lane {
                 for owned in self.owned.values_mut() {
                     owned.archived = owned.next;
                 }
-                self.look_at_mark();
+                self.look_at_marks();
             }
             Err(error) => self.failed(&error.into()),
         }
     }
 
-    /// Whether all that the log had at the last mark is in the table. The last offsets of a partition may be no records,
-    /// but markers of transactions: then it is so when neither log nor source brought anything more of it for a while.
-    fn look_at_mark(&mut self) {
-        let Some(mark) = &self.mark else { return };
-        let has_it = |(partition, owned): (&i32, &Owned)| {
-            // A partition that came after the mark had nothing then.
-            let Some((end, polled)) = mark.places.get(partition) else { return true };
-            let is_quiet =
-                owned.polled == *polled && self.ends.get(partition) == Some(end) && mark.at.elapsed() >= QUIET;
-            owned.gap.is_none() && !owned.is_behind() && (owned.archived.is_some_and(|at| at >= *end) || is_quiet)
-        };
-        if self.owned.iter().all(has_it) {
+    /// Notes what the table has of what the log had: at the newest mark, else at the oldest that it had not reached.
+    fn look_at_marks(&mut self) {
+        if let Some(mark) =
+            self.newest_mark.take_if(|mark| self.owned.iter().all(|place| mark.is_reached(place, &self.ends)))
+        {
             self.table.has_all_of(mark.at);
-            self.mark = None;
+            self.oldest_mark = None;
+        } else if let Some(mark) =
+            self.oldest_mark.take_if(|mark| self.owned.iter().all(|place| mark.is_reached(place, &self.ends)))
+        {
+            self.table.has_all_of(mark.at);
+            self.oldest_mark = self.newest_mark.take();
         }
     }
 
@@ -283,10 +283,9 @@ impl Lane {
             self.lag = self.owned.iter().filter_map(behind).sum();
             let end = |partition: &i32| info.partitions.get(usize_of(*partition)).map(|info| info.latest);
             self.ends = self.owned.keys().filter_map(|partition| Some((*partition, end(partition)?))).collect();
-            if self.mark.is_none() {
-                let place = |(partition, owned): (&i32, &Owned)| Some((*partition, (end(partition)?, owned.polled)));
-                self.mark = Some(Mark { at, places: self.owned.iter().filter_map(place).collect() });
-            }
+            let place = |(partition, owned): (&i32, &Owned)| Some((*partition, (end(partition)?, owned.polled)));
+            let mark = Mark { at, places: self.owned.iter().filter_map(place).collect() };
+            *if self.oldest_mark.is_none() { &mut self.oldest_mark } else { &mut self.newest_mark } = Some(mark);
         }
         let lag = self.lag;
         #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
@@ -310,6 +309,17 @@ struct Mark {
     at: Instant,
     /// The end of each partition, and how far the source had brought it.
     places: BTreeMap<i32, (i64, i64)>,
+}
+
+impl Mark {
+    /// Whether all that the log had of a partition is in the table. Its last offsets may be no records, but markers of
+    /// transactions: then it is so when neither log nor source brought anything more of it for a while.
+    fn is_reached(&self, (partition, owned): (&i32, &Owned), ends: &BTreeMap<i32, i64>) -> bool {
+        // A partition that came after the mark had nothing then.
+        let Some((end, polled)) = self.places.get(partition) else { return true };
+        let is_quiet = owned.polled == *polled && ends.get(partition) == Some(end) && self.at.elapsed() >= QUIET;
+        owned.gap.is_none() && !owned.is_behind() && (owned.archived.is_some_and(|at| at >= *end) || is_quiet)
+    }
 }
 
 /// Why nothing could be done.
