@@ -9,11 +9,14 @@ use serde_json::json;
 
 use super::{is_ready, is_told, line, options};
 use crate::fleet::{Fleet, HIGH, Load, Options, Written};
-use crate::kafka::{Admin, Broker, produce};
+use crate::kafka::{self, Admin, Broker, produce};
 
-/// A topic of outputs is deleted while the host runs, and made again.
+/// A topic of outputs is deleted while the host runs, and made again. The broker makes topics that are asked for, as brokers
+/// do unless told otherwise: the host must not ask.
 pub(super) fn is_deleted(seed: u64) -> anyhow::Result<String> {
-    let fleet = Fleet::shared("deleted", eager(4))?;
+    let settings = vec![("auto.create.topics.enable".to_owned(), "true".to_owned())];
+    let broker = Broker::with(kafka::Options { settings, ..kafka::Options::default() })?;
+    let fleet = Fleet::on(&broker.bootstrap(), &broker.bootstrap(), "deleted", eager(4))?;
     let mut node = fleet.start("a")?;
     let topics = fleet.topics()?;
     Admin::new(fleet.direct())?.delete(&topics.processed)?;
