@@ -245,15 +245,27 @@ impl<'a> Headers<'a> {
     }
 }
 
-impl<'a> Iterator for Headers<'a> {
-    type Item = (&'a str, &'a [u8]);
+impl<'a> Headers<'a> {
+    /// Names and values as bytes, for who only passes them on: whether a name is text is not looked at again.
+    pub fn pairs(mut self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+        std::iter::from_fn(move || self.pair())
+    }
 
-    fn next(&mut self) -> Option<Self::Item> {
+    fn pair(&mut self) -> Option<(&'a [u8], &'a [u8])> {
         let (name_len, rest) = self.rest.split_first_chunk::<2>()?;
         let (name, rest) = rest.split_at_checked(usize::from(u16::from_le_bytes(*name_len)))?;
         let (value_len, rest) = rest.split_first_chunk::<4>()?;
         let (value, rest) = rest.split_at_checked(u32::from_le_bytes(*value_len) as usize)?;
         self.rest = rest;
+        Some((name, value))
+    }
+}
+
+impl<'a> Iterator for Headers<'a> {
+    type Item = (&'a str, &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (name, value) = self.pair()?;
         Some((str::from_utf8(name).ok()?, value))
     }
 }

@@ -17,7 +17,7 @@ use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
 
 use super::health::Health;
 use super::options::{ALIASES, Options, Profile, is_secret};
-use super::raw::{self, Tally};
+use super::raw::{self, Fate};
 use crate::{Error, Result};
 
 /// How long a call that waits for Kafka may take. Longer than an election of a leader, shorter than people wait.
@@ -37,7 +37,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(15);
 const OUTPUT_WITHIN: Duration = Duration::ZERO;
 
 /// Records that a member reads ahead, over all its partitions: each takes some 400 bytes of memory besides its own.
-const READ_AHEAD: i32 = 40_000;
+const READ_AHEAD: i32 = 20_000;
 
 /// Kilobytes that a member reads ahead, over all its partitions: librdkafka counts those of each partition alone.
 const READ_AHEAD_KB: i32 = 65_536;
@@ -136,11 +136,12 @@ impl ClientContext for Reports {
 }
 
 impl ProducerContext for Reports {
-    type DeliveryOpaque = Arc<Tally>;
+    type DeliveryOpaque = Fate;
 
-    fn delivery(&self, result: &DeliveryResult<'_>, tally: Arc<Tally>) {
+    /// Called for what is under way when a producer is dropped; other reports are served in whole (`Queue::serve_reports`).
+    fn delivery(&self, result: &DeliveryResult<'_>, fate: Fate) {
         use rdkafka::Message as _;
-        tally.told(match result {
+        fate.told(match result {
             Ok(message) => Ok(message.offset()),
             Err((error, _)) => Err(error.clone()),
         });
@@ -292,7 +293,7 @@ impl Clients {
         let mut config = self.common();
         let linger = match self.options.profile {
             Profile::LowLatency => "0",
-            Profile::Throughput => "10",
+            Profile::Throughput => "20",
         };
         // A batch counts against the limit of a record, which is the topic's.
         let batch_size = self.options.max_record_bytes.min(1_000_000).to_string();

@@ -1,6 +1,6 @@
 //! librdkafka's own calls: batches from per-partition queues, and sending without a copy.
 //!
-//! All `unsafe` of this crate stands here, in `groups` and in `topics`. The safe wrapper takes one message at a time, each with an allocation and an event of its own,
+//! All `unsafe` of this crate stands here, in `fate`, in `groups` and in `topics`. The safe wrapper takes one message at a time, each with an allocation and an event of its own,
 //! which costs as much as everything else that a record goes through; these calls take hundreds.
 //! Batches come from the queues of single partitions: taking them from the consumer's main queue would swallow rebalances.
 
@@ -10,18 +10,20 @@ use std::ffi::{CStr, CString, c_char, c_void};
 use std::fmt;
 use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use phronis_core::records::{Headers, HeadersBuilder, NewRecords};
+use phronis_core::records::{Headers, HeadersBuilder};
 use rdkafka::bindings as sys;
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode;
 
 use super::bell::Bell;
 
+mod fate;
 pub(super) mod groups;
 pub(super) mod topics;
+
+pub(super) use fate::{Fate, Tally};
 
 /// Something that owns a librdkafka client and keeps it alive.
 pub(super) trait Client: Send + Sync {
@@ -248,17 +250,32 @@ impl Topic {
         Some(Self { ptr: NonNull::new(ptr)?, client })
     }
 
-    /// Queues one row for sending. Its value is not copied: the tally keeps it until the delivery report has come.
-    pub(super) fn send(&self, tally: &Arc<Tally>, row: usize, partition: i32) -> Result<(), RDKafkaErrorCode> {
+    /// Queues all records of a tally for sending, in their order. Their values are not copied: the tally keeps them until each
+    /// has its fate. While librdkafka's queue is full, `when_full` is called; it must serve reports.
+    pub(super) fn send(&self, tally: &Arc<Tally>, partition: i32, mut when_full: impl FnMut()) {
+        for (row, fate) in Tally::fates(tally).enumerate() {
+            let mut refused = self.produce(tally, row, partition, &fate);
+            while matches!(refused, Some(RDKafkaErrorCode::QueueFull)) {
+                when_full();
+                refused = self.produce(tally, row, partition, &fate);
+            }
+            match refused {
+                None => fate.handed_over(),
+                Some(code) => fate.told(Err(KafkaError::MessageProduction(code))),
+            }
+        }
+    }
+
+    /// Queues one record, unless it is refused.
+    fn produce(&self, tally: &Tally, row: usize, partition: i32, fate: &Fate) -> Option<RDKafkaErrorCode> {
         use sys::rd_kafka_vtype_t as vtype;
+        let records = tally.records();
         let part = |bytes: Option<&[u8]>| bytes.map_or((ptr::null(), 0), |bytes| (bytes.as_ptr(), bytes.len()));
-        let records = &tally.records;
         let ((key, key_len), (value, value_len)) = (part(records.key(row)), part(records.value(row)));
         let timestamp = records.timestamps.values().get(row).copied().unwrap_or(0);
         let headers = Block::of(records.headers(row));
-        let opaque = Arc::into_raw(Arc::clone(tally));
         // SAFETY: every tag is followed by the arguments that librdkafka reads for it. Key and headers are copied or taken over;
-        // the value lies in the tally's records, and the reference given along is taken back only with the delivery report.
+        // the value lies in the tally's records, which live until each record has its fate.
         let code = unsafe {
             sys::rd_kafka_producev(
                 self.client.native(),
@@ -275,7 +292,7 @@ impl Topic {
                 vtype::RD_KAFKA_VTYPE_TIMESTAMP,
                 timestamp,
                 vtype::RD_KAFKA_VTYPE_OPAQUE,
-                opaque.cast_mut(),
+                fate.opaque(),
                 vtype::RD_KAFKA_VTYPE_HEADERS,
                 headers.ptr(),
                 vtype::RD_KAFKA_VTYPE_END,
@@ -284,13 +301,9 @@ impl Topic {
         match RDKafkaErrorCode::from(code) {
             RDKafkaErrorCode::NoError => {
                 headers.taken();
-                Ok(())
+                None
             }
-            code => {
-                // SAFETY: librdkafka did not take the message, so this is the reference made above.
-                drop(unsafe { Arc::from_raw(opaque) });
-                Err(code)
-            }
+            code => Some(code),
         }
     }
 }
@@ -302,69 +315,18 @@ impl Drop for Topic {
     }
 }
 
-/// Records for one partition on their way out, and what became of them.
-#[derive(Debug)]
-pub(super) struct Tally {
-    records: NewRecords,
-    /// Records without a fate.
-    left: AtomicUsize,
-    /// Offset of the first record.
-    base: AtomicI64,
-    failure: OnceLock<KafkaError>,
-}
-
-impl Tally {
-    pub(super) fn new(records: NewRecords) -> Arc<Self> {
-        let left = AtomicUsize::new(records.len());
-        Arc::new(Self { records, left, base: AtomicI64::new(i64::MAX), failure: OnceLock::new() })
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.records.len()
-    }
-
-    /// Notes the fate of one record: its offset, or why it has none.
-    pub(super) fn told(&self, fate: Result<i64, KafkaError>) {
-        match fate {
-            Ok(offset) => {
-                self.base.fetch_min(offset, Ordering::Relaxed);
-            }
-            Err(error) => {
-                // The first failure says why; those behind it follow from it.
-                drop(self.failure.set(error));
-            }
-        }
-        self.left.fetch_sub(1, Ordering::Release);
-    }
-
-    pub(super) fn is_done(&self) -> bool {
-        self.left.load(Ordering::Acquire) == 0
-    }
-
-    pub(super) fn failure(&self) -> Option<&KafkaError> {
-        self.failure.get()
-    }
-
-    /// The offset of the first record, once all are done; -1 when there is none.
-    pub(super) fn base_offset(&self) -> i64 {
-        match self.base.load(Ordering::Relaxed) {
-            i64::MAX => -1,
-            offset => offset,
-        }
-    }
-}
-
 /// librdkafka's form of headers; none at all for none.
 struct Block<'a>(*mut sys::rd_kafka_headers_t, PhantomData<&'a ()>);
 
 impl<'a> Block<'a> {
     fn of(headers: Headers<'a>) -> Self {
         let mut block = Self(ptr::null_mut(), PhantomData);
-        for (name, value) in headers {
+        for (name, value) in headers.pairs() {
             // SAFETY: name and value are copied with the lengths given.
             unsafe {
                 if block.0.is_null() {
-                    block.0 = sys::rd_kafka_headers_new(4);
+                    // Most records have one.
+                    block.0 = sys::rd_kafka_headers_new(1);
                 }
                 sys::rd_kafka_header_add(
                     block.0,

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use phronis_core::delivery::{Append, Delivery, Receipt};
 use phronis_core::records::TopicName;
+use rdkafka::ClientContext as _;
 use rdkafka::consumer::{CommitMode, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::producer::{Producer as _, PurgeConfig};
@@ -31,6 +32,9 @@ const UNDER_WAY: usize = 32 << 20;
 
 /// How long a sink that is closed goes on with what it took.
 const CLOSE: Duration = Duration::from_secs(10);
+
+/// How long reports are waited for while librdkafka's queue is full.
+const FULL: Duration = Duration::from_millis(10);
 
 /// How long the thread sleeps when nothing rings.
 const NAP: Duration = Duration::from_millis(100);
@@ -308,9 +312,12 @@ impl Outlet {
 
     /// Lets delivery reports come in.
     pub(super) fn serve(&self) {
-        while self.events.len() > 0 {
-            self.producer.poll(Duration::ZERO);
-        }
+        self.serve_within(Duration::ZERO);
+    }
+
+    /// The same, after a wait for the first.
+    fn serve_within(&self, wait: Duration) {
+        self.events.serve_reports(wait, |error, reason| self.producer.client().context().error(error, reason));
     }
 }
 
@@ -457,19 +464,7 @@ impl Writer {
             let tally = Tally::new(append.records.clone());
             sent.tallies.push(Arc::clone(&tally));
             let Some((topic, _)) = self.outlet.topics.get(&append.topic) else { continue };
-            for row in 0..tally.len() {
-                let outcome = loop {
-                    match topic.send(&tally, row, append.partition) {
-                        Err(RDKafkaErrorCode::QueueFull) => {
-                            self.outlet.producer.poll(Duration::from_millis(10));
-                        }
-                        other => break other,
-                    }
-                };
-                if let Err(code) = outcome {
-                    tally.told(Err(KafkaError::MessageProduction(code)));
-                }
-            }
+            topic.send(&tally, append.partition, || self.outlet.serve_within(FULL));
         }
         sent
     }
