@@ -8,7 +8,7 @@ use phronis_core::records::TopicName;
 
 use super::Subject;
 use super::kit::{
-    ALL, Assigned, LONG, append, commit, deliver, fresh, joined, member, numbers, polled, read, step, subscription,
+    ALL, Assigned, LONG, append, commit, deliver, fresh, gathered, joined, member, numbers, polled, read, step, subscription,
     topic,
 };
 use crate::{Error, Member, PollLimits, Polled, Start, Ticket};
@@ -18,14 +18,13 @@ pub(super) fn groups_go_on(subject: &Subject<'_>) {
     let (topic, group) = (topic(log, 1), fresh("group"));
     deliver(log, append(&topic, 0, numbers(0..10))).unwrap();
     let (mut first, _) = member(subject, &group, &[&topic], (0, 1), Start::Earliest);
-    let three = PollLimits { records: 3, bytes: 1 << 20 };
-    assert_eq!(read(&polled(&mut *first.source, three)), [0, 1, 2]);
-    assert_eq!(read(&polled(&mut *first.source, three)), [3, 4, 5], "a poll goes on without a commit");
+    assert_eq!(gathered(&mut *first.source, 3).2, [0, 1, 2]);
+    assert_eq!(gathered(&mut *first.source, 3).2, [3, 4, 5], "a poll goes on without a commit");
     step(&first, commit(&group, &topic, 0, 0, 3));
     drop(first);
     let (mut second, assigned) = member(subject, &group, &[&topic], (0, 1), Start::Latest);
     assert_eq!(assigned, [(Arc::clone(&topic), 0, 3)]);
-    assert_eq!(read(&polled(&mut *second.source, three)), [3, 4, 5]);
+    assert_eq!(gathered(&mut *second.source, 3).2, [3, 4, 5]);
 }
 
 pub(super) fn groups_start(subject: &Subject<'_>) {
@@ -35,13 +34,13 @@ pub(super) fn groups_start(subject: &Subject<'_>) {
     deliver(log, append(&topic, 0, numbers(0..10))).unwrap();
     let (mut member_early, _) = member(subject, &early, &[&topic], (0, 1), Start::Earliest);
     let (member_late, _) = member(subject, &late, &[&topic], (0, 1), Start::Latest);
-    assert!(matches!(member_early.source.poll(ALL, LONG).unwrap(), Polled::Records(records) if records.len() == 10));
+    assert_eq!(gathered(&mut *member_early.source, 10).2, (0..10).collect::<Vec<_>>());
     assert_eq!(log.committed(&late, &topic).unwrap(), [Some(10)], "where a group starts is durable when it joins");
     assert_eq!(log.committed(&never, &topic).unwrap(), [None]);
     drop(member_late);
     deliver(log, append(&topic, 0, numbers(10..12))).unwrap();
     let (mut member_late, _) = member(subject, &late, &[&topic], (0, 1), Start::Latest);
-    assert_eq!(read(&polled(&mut *member_late.source, ALL)), [10, 11]);
+    assert_eq!(gathered(&mut *member_late.source, 2).2, [10, 11]);
 }
 
 pub(super) fn groups_split(subject: &Subject<'_>) {
@@ -155,9 +154,7 @@ pub(super) fn beside_is_read(subject: &Subject<'_>) {
     expected.sort();
     assert_eq!(assigned, expected);
     deliver(log, append(&beside, 1, numbers(0..6))).unwrap();
-    let four = PollLimits { records: 4, bytes: 1 << 20 };
-    let records = polled(&mut *member.source, four);
-    assert_eq!((&records.topic, records.partition, read(&records)), (&beside, 1, vec![0, 1, 2, 3]));
+    assert_eq!(gathered(&mut *member.source, 4), (Arc::clone(&beside), 1, vec![0, 1, 2, 3]));
     // Its step, and one of the first topic, with what follows from both.
     deliver(log, append(&lead, 1, numbers(0..3))).unwrap();
     let mut delivery = append(&lead, 0, numbers(7..8));
@@ -169,8 +166,7 @@ pub(super) fn beside_is_read(subject: &Subject<'_>) {
         seen.extend(read(&records).into_iter().map(|n| (Arc::clone(&records.topic), records.partition, n)));
     }
     assert_eq!(member.source.rewind(&beside, 1).unwrap(), 4);
-    let again = polled(&mut *member.source, ALL);
-    assert_eq!((&again.topic, read(&again)), (&beside, vec![4, 5]));
+    assert_eq!(gathered(&mut *member.source, 2), (Arc::clone(&beside), 1, vec![4, 5]));
     assert!(member.source.rewind(&beside, 7).is_err());
     let stale = Delivery { appends: Vec::new(), commits: vec![commit(&group, &beside, 1, 3, 6)] };
     let refused = member.sink.submit(stale).and_then(Ticket::wait).unwrap_err();
@@ -206,17 +202,11 @@ pub(super) fn rewinding(subject: &Subject<'_>) {
     let (topic, group) = (topic(log, 2), fresh("group"));
     deliver(log, append(&topic, 0, numbers(0..10))).unwrap();
     let (mut member, _) = member(subject, &group, &[&topic], (0, 1), Start::Earliest);
-    let four = PollLimits { records: 4, bytes: 1 << 20 };
-    assert_eq!(read(&polled(&mut *member.source, four)), [0, 1, 2, 3]);
+    assert_eq!(gathered(&mut *member.source, 4).2, [0, 1, 2, 3]);
     step(&member, commit(&group, &topic, 0, 0, 4));
-    assert_eq!(read(&polled(&mut *member.source, four)), [4, 5, 6, 7]);
-    assert_eq!(read(&polled(&mut *member.source, four)), [8, 9]);
+    assert_eq!(gathered(&mut *member.source, 6).2, [4, 5, 6, 7, 8, 9]);
     assert_eq!(member.source.rewind(&topic, 0).unwrap(), 4);
-    let mut seen = Vec::new();
-    while seen.len() < 6 {
-        seen.extend(read(&polled(&mut *member.source, ALL)));
-    }
-    assert_eq!(seen, [4, 5, 6, 7, 8, 9]);
+    assert_eq!(gathered(&mut *member.source, 6).2, [4, 5, 6, 7, 8, 9]);
     assert!(member.source.rewind(&topic, 7).is_err());
 }
 
@@ -229,16 +219,14 @@ pub(super) fn pausing(subject: &Subject<'_>) {
     for partition in 0..2 {
         deliver(log, append(&topic, partition, numbers(0..10))).unwrap();
     }
-    let two = PollLimits { records: 2, bytes: 1 << 20 };
-    for _ in 0..5 {
-        assert_eq!(polled(source, two).partition, 1, "the other goes on");
-    }
+    let (_, partition, seen) = gathered(source, 10);
+    assert_eq!((partition, seen), (1, (0..10).collect()), "the other goes on");
     assert!(matches!(source.poll(ALL, Duration::from_millis(100)).unwrap(), Polled::Idle), "it is paused");
     source.pause(&topic, 0, false);
-    assert_eq!(read(&polled(source, two)), [0, 1], "it goes on where it stood");
+    assert_eq!(gathered(source, 2).2, [0, 1], "it goes on where it stood");
     source.pause(&topic, 0, true);
     assert_eq!(source.rewind(&topic, 0).unwrap(), 0);
     assert!(matches!(source.poll(ALL, Duration::from_millis(100)).unwrap(), Polled::Idle), "it is paused still");
     source.pause(&topic, 0, false);
-    assert_eq!(read(&polled(source, two)), [0, 1], "it goes on where it was rewound to");
+    assert_eq!(gathered(source, 2).2, [0, 1], "it goes on where it was rewound to");
 }

@@ -109,6 +109,23 @@ pub fn polled(source: &mut dyn Source, limits: PollLimits) -> Records {
     }
 }
 
+/// The next `count` numbers of a member, all of one partition.
+///
+/// Over a network what one delivery wrote may be seen bit by bit, so it takes as many polls as it takes; none brings more than it may.
+pub(super) fn gathered(source: &mut dyn Source, count: usize) -> (TopicName, i32, Vec<i64>) {
+    let mut place: Option<(TopicName, i32)> = None;
+    let mut seen = Vec::new();
+    while seen.len() < count {
+        let records = polled(source, PollLimits { records: count - seen.len(), bytes: 1 << 20 });
+        assert!(records.len() <= count - seen.len());
+        let of = place.get_or_insert((Arc::clone(&records.topic), records.partition));
+        assert_eq!((&of.0, of.1), (&records.topic, records.partition), "they come from one partition");
+        seen.extend(read(&records));
+    }
+    let (topic, partition) = place.unwrap();
+    (topic, partition, seen)
+}
+
 pub(super) fn deliver(log: &dyn Log, delivery: Delivery) -> Result<Receipt, Error> {
     log.sink().unwrap().submit(delivery)?.wait()
 }
