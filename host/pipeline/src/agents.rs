@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use phronis_core::agent::{Key, Record, Scope, State};
 use phronis_core::records::Records;
-use phronis_core::{Id, Name};
+use phronis_core::{Id, Name, Time};
 use phronis_log::Sink;
 use phronis_store::Store;
 use serde_json::json;
@@ -117,19 +117,22 @@ struct Work {
 /// The last alerts that have halted; the store knows all of them.
 #[derive(Debug, Default)]
 struct Handled {
-    known: HashSet<Id>,
-    order: VecDeque<Id>,
+    known: HashSet<Alert>,
+    order: VecDeque<Alert>,
+/// An alert, and the time of the record that it is about.
+type Alert = (Id, Option<Time>);
+
 }
 
 impl Handled {
     /// An alert is read again soon or never: after a rebalance, or a commit that failed.
     const MOST: usize = 10_000;
 
-    fn contains(&self, alert: &Id) -> bool {
+    fn contains(&self, alert: &Alert) -> bool {
         self.known.contains(alert)
     }
 
-    fn extend(&mut self, alerts: impl IntoIterator<Item = Id>) {
+    fn extend(&mut self, alerts: impl IntoIterator<Item = Alert>) {
         for alert in alerts {
             if !self.known.insert(alert) {
                 continue;
@@ -383,6 +386,6 @@ impl std::fmt::Debug for Registry {
 }
 
 /// The time of now, as records have it.
-fn now() -> phronis_core::Time {
-    phronis_core::Time(now_us())
+fn now() -> Time {
+    Time(now_us())
 }

@@ -167,6 +167,7 @@ impl Asked {
             reason: self.order.reason(&self.sign)?,
             actor: self.order.actor(&self.sign),
             cause: None,
+            cause_at: None,
             expires_at: self.order.expires_at(now())?,
             if_version: self.matched.version,
             key: key.clone(),

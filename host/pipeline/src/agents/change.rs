@@ -40,6 +40,8 @@ pub struct Halt {
     /// When it ends by itself.
     pub expires_at: Option<Time>,
     /// Only if this is still the number of the last word.
+    /// The time of the record that the alert is about.
+    pub cause_at: Option<Time>,
     pub if_version: Option<u64>,
 }
 
@@ -114,8 +116,8 @@ impl Registry {
         let entry = self.memory.entry(&halt.key);
         if let (Some(cause), Some(entry)) = (halt.cause, &entry) {
             // One alert of many: the first has halted the agent for good. Or this very one has, and someone has reset it since.
-            let held = entry.halt().filter(|held| held.expires_at.is_none() || held.cause == halt.cause);
-            let was_handled = self.lock().handled.contains(&cause);
+            let held = entry.halt().filter(|held| held.expires_at.is_none());
+            let was_handled = self.lock().handled.contains(&(cause, halt.cause_at));
             if let Some(word) = held.or_else(|| was_handled.then_some(&entry.record)) {
                 let is_replicated = word.is_replicated;
                 return Err(Outcome { record: Arc::clone(word), is_replicated, is_news: false });
@@ -124,7 +126,7 @@ impl Registry {
         let version = entry.map_or(0, |entry| entry.record.version.max(pending_version(&entry)));
         let record = record(halt, version.saturating_add(1));
         self.take(record.clone());
-        self.lock().handled.extend(record.cause);
+        self.lock().handled.extend(record.cause.map(|cause| (cause, record.cause_at)));
         Ok(Begun { record, number: self.touch_file(), begun: Instant::now() })
     }
 
@@ -223,6 +225,7 @@ impl Registry {
                 self.take(other.clone());
                 return Err(Refusal::Changed(Box::new(other)));
             }
+            cause_at: None,
             Set::Handled => return Err(Refusal::Changed(Box::new(current))),
         }
         self.take(running.clone());
@@ -277,7 +280,13 @@ impl Registry {
             Set::Stored => Ok(told),
             Set::Stale(_) | Set::Handled => {
                 let (known, _) = truth::settle(&self.store, record).await?;
-                Ok(known.unwrap_or(told))
+                // An alert that has halted before, and an agent of whom nothing is known: what is not there is not stored.
+                known.ok_or_else(|| phronis_store::Error::Failed {
+                    doing: "storing a halt",
+                    source: Arc::from(Box::<dyn std::error::Error + Send + Sync>::from(
+                        "the history has a halt by this alert, and nothing is known of this agent",
+                    )),
+                })
             }
         }
     }
@@ -331,7 +340,7 @@ fn pending_version(entry: &super::memory::Entry) -> u64 {
 }
 
 fn record(halt: Halt, version: u64) -> Record {
-    let Halt { key, reason, actor, cause, expires_at, if_version: _ } = halt;
+    let Halt { key, reason, actor, cause, cause_at, expires_at, if_version: _ } = halt;
     Record {
         tenant: key.tenant,
         scope: key.scope,
@@ -345,3 +354,4 @@ fn record(halt: Halt, version: u64) -> Record {
         is_replicated: false,
     }
 }
+        cause_at,

@@ -224,6 +224,7 @@ impl Keeper {
                 self.registry.take(ended.clone());
                 self.registry.lock().unsaid.insert(key.clone());
                 self.registry.note("agent.expire", &ended).await;
+            cause_at: None,
             }
             Set::Stale(Some(other)) => drop(self.registry.take(*other)),
             Set::Stale(None) | Set::Handled => {}

@@ -295,6 +295,7 @@ mod tests {
     fn tenant(memory: &Memory) -> Arc<Tenant> {
         memory.tenant(&"default".parse().unwrap())
     }
+            cause_at: None,
 
     #[test]
     fn who_is_halted_is_held_and_nobody_else_and_a_tenant_holds_all() {

@@ -25,7 +25,16 @@ fn halt(agents: &Agents, agent: &str) -> Result<Outcome, Refusal> {
 
 fn halt_until(agents: &Agents, agent: &str, expires_at: Option<Time>) -> Result<Outcome, Refusal> {
     let (reason, actor) = ("it loops".to_owned(), "ann".to_owned());
-    RUNTIME.block_on(agents.halt(Halt { key: key(agent), reason, actor, cause: None, expires_at, if_version: None }))
+    let key = key(agent);
+    RUNTIME.block_on(agents.halt(Halt {
+        key,
+        reason,
+        actor,
+        cause: None,
+        cause_at: None,
+        expires_at,
+        if_version: None,
+    }))
 }
 
 fn reset(agents: &Agents, agent: &str, if_version: Option<u64>) -> Result<Outcome, Refusal> {
@@ -154,6 +163,7 @@ fn two_operators_at_once_do_not_undo_each_other_unseen() {
     assert!(!reset(&agents, "a1", None).unwrap().is_news, "it runs already");
     let again = Halt {
         key: key("a1"),
+        cause_at: None,
         reason: "again".into(),
         actor: "ann".into(),
         cause: None,
@@ -252,5 +262,35 @@ fn an_alert_halts_its_agent_once() {
     eventually("the store has said so", || state(&agents, "wild") == Some(State::Running));
     let halts = history(&truth, "wild").iter().filter(|(state, _)| *state == State::Halted).count();
     assert_eq!(halts, 1);
+    pipeline.stop();
+}
+
+#[test]
+fn an_alert_about_a_raw_that_was_made_anew_halts_although_one_of_its_id_has() {
+    let room = Room::new();
+    let mut options = room.options("a");
+    options.streams[0].may_halt.insert("hot".parse().unwrap());
+    let truth = options.store.clone();
+    let (pipeline, agents) = start(&room, options);
+    let alert = |id: &str, agent: &str, at: &str| {
+        let value = json!({
+            "id": id.repeat(32), "rule": "too-many", "message": "501 calls in a minute", "agent": agent, "halt": true,
+            "plugin": {"name": "hot"}, "origin": {"topic": "phronis.raw.events", "partition": 0, "offset": 3, "timestamp": at},
+        });
+        room.append("phronis.alerts", "k", Some(&value.to_string()));
+    };
+    let (first, second) = ("2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z");
+    alert("3", "wild", first);
+    eventually("the alert halts", || {
+        agents.status(&key("wild")).unwrap().record.is_some_and(|word| word.is_replicated)
+    });
+    reset(&agents, "wild", None).unwrap();
+    alert("3", "wild", first);
+    alert("4", "last", first);
+    eventually("both were read", || state(&agents, "last") == Some(State::Halted));
+    assert_eq!(state(&agents, "wild"), Some(State::Running), "the same alert halts once");
+    alert("3", "wild", second);
+    eventually("the other alert halts", || state(&agents, "wild") == Some(State::Halted));
+    eventually("the store has it", || history(&truth, "wild").len() == 3);
     pipeline.stop();
 }
