@@ -16,6 +16,8 @@ mod file;
 mod keeper;
 mod memory;
 mod trip;
+#[cfg(test)]
+mod tests;
 mod truth;
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
@@ -104,6 +106,8 @@ struct Work {
     /// Halts whose time is over, which the store does not know yet.
     over: BTreeSet<Key>,
     /// Alerts that have halted since this host started.
+    /// Halts that nothing but memory had when they were last tried to be written down.
+    unwritten: BTreeSet<Key>,
     handled: Handled,
     /// Whether `phronis.control` was read to its end.
     is_current: bool,

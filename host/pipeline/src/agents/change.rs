@@ -117,6 +117,12 @@ impl Registry {
         if let (Some(cause), Some(entry)) = (halt.cause, &entry) {
             // One alert of many: the first has halted the agent for good. Or this very one has, and someone has reset it since.
             let held = entry.halt().filter(|held| held.expires_at.is_none());
+            if let (Some(_), Some(pending)) = (held, &entry.pending)
+                && self.lock().unwritten.remove(&halt.key)
+            {
+                // Memory alone has it: it is written down before the alert counts as read.
+                return Ok(Begun { record: Record::clone(pending), number: self.touch_file(), begun: Instant::now() });
+            }
             let was_handled = self.lock().handled.contains(&(cause, halt.cause_at));
             if let Some(word) = held.or_else(|| was_handled.then_some(&entry.record)) {
                 let is_replicated = word.is_replicated;
@@ -160,7 +166,10 @@ impl Registry {
                     "halted without the store: it is told when it answers"
                 );
                 match (said, filed) {
-                    (Err(said), Err(filed)) => Err(Refusal::NotDurable(format!("{error}; {said}; {filed}"))),
+                    (Err(said), Err(filed)) => {
+                        self.lock().unwritten.insert(record.key());
+                        Err(Refusal::NotDurable(format!("{error}; {said}; {filed}")))
+                    }
                     _ => Ok(Outcome { record: Arc::new(record.clone()), is_replicated: false, is_news: true }),
                 }
             }
