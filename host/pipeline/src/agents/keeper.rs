@@ -11,7 +11,7 @@ use phronis_core::Time;
 use phronis_core::agent::{Key, Record, State};
 use phronis_store::agents::Set;
 
-use super::memory::{Entry, is_due};
+use super::memory::Entry;
 use super::{Registry, Written, control, file, now};
 use crate::clock::now_ms;
 use crate::whole::settled;
@@ -51,7 +51,7 @@ impl Keeper {
     pub(crate) fn run(self) {
         let mut memory = Memory::default();
         while !self.should_stop.load(Ordering::Relaxed) {
-            self.let_go(&mut memory);
+            self.let_go(&mut memory, now(), Instant::now());
             self.speak(&mut memory);
             self.see_to_the_store(&mut memory);
             self.wait(&memory);
@@ -69,27 +69,25 @@ impl Keeper {
         }
     }
 
-    /// Ends halts whose time is over.
-    fn let_go(&self, memory: &mut Memory) {
-        let ending = self.registry.memory.entries(|entry| entry.halt().is_some_and(|halt| halt.expires_at.is_some()));
-        let now = now();
+    /// Ends halts whose time is over, by the wall and by a steady clock.
+    fn let_go(&self, memory: &mut Memory, wall: Time, steady: Instant) {
         let mut seen = BTreeSet::new();
-        for entry in ending {
-            let Some(ends) = entry.halt().and_then(|halt| halt.expires_at) else { continue };
+        for entry in self.registry.memory.entries(|entry| entry.ends_at().is_some()) {
+            let Some(ends) = entry.ends_at() else { continue };
             let key = entry.record.key();
-            let left = Duration::from_micros(u64::try_from(ends.0.saturating_sub(now.0)).unwrap_or(0));
-            let steady = memory.ends.get(&key).copied().filter(|(of, _)| *of == ends);
+            let left = Duration::from_micros(u64::try_from(ends.0.saturating_sub(wall.0)).unwrap_or(0));
+            let known = memory.ends.get(&key).copied().filter(|(of, _)| *of == ends);
             // A time that no clock can hold never comes while this process lives.
-            let (_, at) = steady.unwrap_or_else(|| (ends, Instant::now().checked_add(left).unwrap_or_else(far)));
+            let (_, at) = known.unwrap_or_else(|| (ends, steady.checked_add(left).unwrap_or_else(|| far(steady))));
             memory.ends.insert(key.clone(), (ends, at));
             seen.insert(key.clone());
             // A wall clock that jumps ahead alone ends nothing.
-            if !is_due(&entry, now) || at > Instant::now() {
+            if ends > wall || at > steady {
                 continue;
             }
-            let change = self.registry.memory.alter(&key, |entry| {
-                if let Some(entry) = entry {
-                    entry.over = entry.over.max(Some(latest(entry).unwrap_or(ends)));
+            let change = self.registry.memory.alter(&key, |known| {
+                if let Some(known) = known {
+                    known.end(&entry);
                 }
             });
             if let Some(change) = change {
@@ -290,11 +288,9 @@ impl Registry {
     }
 }
 
-/// The end of the halt that holds longest.
-fn latest(entry: &Entry) -> Option<Time> {
-    std::iter::once(&entry.record).chain(&entry.pending).filter_map(|record| record.expires_at).max()
+fn far(from: Instant) -> Instant {
+    from + Duration::from_secs(86_400 * 365)
 }
 
-fn far() -> Instant {
-    Instant::now() + Duration::from_secs(86_400 * 365)
-}
+#[cfg(test)]
+mod tests;
