@@ -25,6 +25,10 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// Words in one write to the control topic.
 const AT_ONCE: usize = 1000;
 
+/// How long one turn asks the store about words that it may not have, and how long it tells it of ends: at least one of each,
+/// so that a slow store holds up neither what else the thread does, nor one of the two the other.
+const ASK_FOR: Duration = Duration::from_millis(100);
+
 /// Who lets go of halts whose time is over.
 const BY_ITSELF: &str = "phronis";
 
@@ -137,12 +141,13 @@ impl Keeper {
                 self.load().await?;
                 memory.is_loaded = true;
             }
-            self.make_sure().await
+            self.make_sure(ASK_FOR).await
         });
         match outcome {
             Ok(()) => {
                 memory.not_before = None;
-                if std::mem::take(&mut memory.is_away) {
+                if memory.is_away && self.registry.lock().unsure.is_empty() {
+                    memory.is_away = false;
                     tracing::info!("the store answers again and has every halt of this host");
                 }
             }
@@ -182,24 +187,31 @@ impl Keeper {
         Ok(())
     }
 
-    async fn make_sure(&self) -> phronis_store::Result<()> {
+    /// Asks the store about some of the words that it may not have, and tells it of some ends, each for about so long.
+    async fn make_sure(&self, at_most: Duration) -> phronis_store::Result<()> {
+        let is_enough = |since: Instant| since.elapsed() >= at_most || self.should_stop.load(Ordering::Relaxed);
+        let began = Instant::now();
         while let Some(key) = self.registry.next(|work| &mut work.unsure) {
             if let Err(error) = self.registry.settle(&key).await {
                 self.registry.lock().unsure.insert(key);
                 return Err(error);
             }
-            if self.should_stop.load(Ordering::Relaxed) {
-                return Ok(());
+            if is_enough(began) {
+                break;
             }
         }
         while let Some(key) = self.registry.next(|work| &mut work.over) {
             if let Err(error) = self.record_end(&key).await {
                 self.registry.lock().over.insert(key);
+        let began = Instant::now();
                 return Err(error);
             }
         }
         Ok(())
     }
+            if is_enough(began) {
+                break;
+            }
 
     /// Writes down that a halt is over. Every host tries; one is first.
     async fn record_end(&self, key: &Key) -> phronis_store::Result<()> {

@@ -2,7 +2,8 @@
 
 use phronis_core::agent::Scope;
 
-use super::super::tests::Room;
+use super::super::Halt;
+use super::super::tests::{Room, block, halt, key};
 use super::*;
 
 fn keeper(room: &Room) -> Keeper {
@@ -58,4 +59,30 @@ fn no_clock_that_jumps_ends_a_halt_early() {
     assert!(holds(900, 20_000));
     assert!(holds(5000, 20_200), "the wall clock was set ahead");
     assert!(!holds(5000, 21_100));
+}
+
+#[test]
+fn a_slow_store_is_asked_about_one_word_a_turn_and_told_of_one_end() {
+    let room = Room::new();
+    let keeper = keeper(&room);
+    for agent in ["a", "b", "c"] {
+        room.halt(halt(agent)).unwrap();
+    }
+    for agent in ["x", "y"] {
+        room.halt(Halt { expires_at: Some(wall(1)), ..halt(agent) }).unwrap();
+    }
+    let keys = |agents: &[&str]| agents.iter().map(|agent| key(agent)).collect::<BTreeSet<Key>>();
+    let left = || {
+        let work = room.registry.lock();
+        (work.unsure.clone(), work.over.clone())
+    };
+    {
+        let mut work = room.registry.lock();
+        (work.unsure, work.over) = (keys(&["a", "b", "c"]), keys(&["x", "y"]));
+    }
+    block(keeper.make_sure(Duration::ZERO)).unwrap();
+    assert_eq!(left(), (keys(&["b", "c"]), keys(&["y"])));
+    assert_eq!(room.history("x").first(), Some(&(State::Running, "phronis".to_owned())));
+    block(keeper.make_sure(Duration::MAX)).unwrap();
+    assert_eq!(left(), (keys(&[]), keys(&[])));
 }
