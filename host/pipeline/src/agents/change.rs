@@ -26,6 +26,9 @@ const STORE_FIRST: Duration = Duration::from_millis(50);
 /// How long the file and the control topic may take.
 const COPIES: Duration = Duration::from_secs(2);
 
+/// Who lets go of halts whose time is over.
+pub(super) const BY_ITSELF: &str = "phronis";
+
 /// A halt that someone wants.
 #[derive(Debug, Clone)]
 pub struct Halt {
@@ -226,7 +229,12 @@ impl Registry {
             expires_at: None,
             ..current.clone()
         };
-        match self.store.set_agent(&running, current.version).await.map_err(Refusal::StoreAway)? {
+        let set = self.store.set_agent(&running, current.version).await.map_err(|error| {
+            // It may be there all the same: the keeper asks.
+            self.lock().unsure.insert(key);
+            Refusal::StoreAway(error)
+        })?;
+        match set {
             Set::Stored => {}
             // Whoever resets must know what halts the agent.
             Set::Stale(other) => {
@@ -257,9 +265,10 @@ impl Registry {
             let (known, is_news) = truth::settle(&self.store, &word).await?;
             if let Some(known) = known {
                 self.adopt(&word, known.clone());
-                if is_news {
+                // Also what the store has and nobody has told: a call that was given up may have been carried out.
+                if is_news || !known.is_same_change(&word) {
                     self.lock().unsaid.insert(key.clone());
-                    self.note(if known.state == State::Halted { "agent.halt" } else { "agent.reset" }, &known).await;
+                    self.note(action(&known), &known).await;
                 }
                 current = Some(known);
             }
@@ -346,6 +355,15 @@ impl Registry {
 
 fn pending_version(entry: &super::memory::Entry) -> u64 {
     entry.pending.as_ref().map_or(0, |pending| pending.version)
+}
+
+/// What was done by a word, as the audit has it.
+fn action(word: &Record) -> &'static str {
+    match word.state {
+        State::Halted => "agent.halt",
+        State::Running if word.actor == BY_ITSELF => "agent.expire",
+        State::Running => "agent.reset",
+    }
 }
 
 fn record(halt: Halt, version: u64) -> Record {

@@ -11,6 +11,7 @@ use phronis_core::Time;
 use phronis_core::agent::{Key, Record, State};
 use phronis_store::agents::Set;
 
+use super::change::BY_ITSELF;
 use super::memory::Entry;
 use super::{Registry, Written, control, file, now};
 use crate::clock::now_ms;
@@ -28,9 +29,6 @@ const AT_ONCE: usize = 1000;
 /// How long one turn asks the store about words that it may not have, and how long it tells it of ends: at least one of each,
 /// so that a slow store holds up neither what else the thread does, nor one of the two the other.
 const ASK_FOR: Duration = Duration::from_millis(100);
-
-/// Who lets go of halts whose time is over.
-const BY_ITSELF: &str = "phronis";
 
 /// The thread behind a registry.
 pub(crate) struct Keeper {

@@ -86,3 +86,23 @@ fn a_slow_store_is_asked_about_one_word_a_turn_and_told_of_one_end() {
     block(keeper.make_sure(Duration::MAX)).unwrap();
     assert_eq!(left(), (keys(&[]), keys(&[])));
 }
+
+#[test]
+fn a_reset_that_the_store_has_and_nobody_was_told_is_learned() {
+    let room = Room::new();
+    let keeper = keeper(&room);
+    let halted = room.halt(halt("a")).unwrap().record;
+    // Its call was given up, and carried out.
+    let reset = Record { state: State::Running, version: 2, actor: "bob".to_owned(), ..Record::clone(&halted) };
+    block(room.registry.store.set_agent(&reset, 1)).unwrap();
+    {
+        let mut work = room.registry.lock();
+        work.unsaid.clear();
+        work.unsure.insert(key("a"));
+    }
+    block(keeper.make_sure(Duration::ZERO)).unwrap();
+    assert_eq!(room.state("a"), State::Running);
+    assert!(room.registry.lock().unsaid.contains(&key("a")), "other hosts hear of it");
+    let audit = block(room.registry.store.audit(&phronis_store::audit::Filter::default(), 10, None)).unwrap();
+    assert_eq!(audit.items.first().map(|entry| entry.action.as_str()), Some("agent.reset"));
+}
