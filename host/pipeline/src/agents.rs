@@ -2,29 +2,30 @@
 //!
 //! Memory ([`memory`]) answers every question. Behind it stand three copies: the store, which is the truth;
 //! `phronis.control`, by which other hosts learn of a change within milliseconds; and a file of this host's own ([`mod@file`]),
-//! from which a start restores its halts when all else is away.
+//! from which a start restores its halts when all else is away; who else is asked first says [`asked`].
 //!
 //! A halt is in force here at once, then made durable ([`change`]). A reset is the other way round: the store first.
 //! So whatever fails in between, an agent is halted that need not be, never the reverse.
 //! What a copy missed is made up for by [`keeper`], which also lets halts go whose time is over.
 //! [`trip`] halts agents because alerts say so.
 
+mod asked;
 mod change;
 mod control;
 mod face;
 mod file;
 mod keeper;
 mod memory;
-mod trip;
 #[cfg(test)]
 mod tests;
+mod trip;
 mod truth;
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use phronis_core::agent::{Key, Record, Scope, State};
 use phronis_core::records::Records;
@@ -36,6 +37,7 @@ use tokio::sync::{broadcast, watch};
 
 use crate::clock::{Careful, now_us, rest};
 use crate::live;
+use asked::Asked;
 pub use change::{Halt, Outcome, Refusal, Reset};
 pub use face::Agents;
 pub(crate) use keeper::Keeper;
@@ -92,8 +94,7 @@ pub(crate) struct Registry {
     file: Copy,
     work: Mutex<Work>,
     wake: Condvar,
-    /// Whether who is halted is known, from the file, the control topic, or the store.
-    is_known: AtomicBool,
+    asked: Asked,
 }
 
 /// What the keeper must see to.
@@ -105,9 +106,9 @@ struct Work {
     unsure: BTreeSet<Key>,
     /// Halts whose time is over, which the store does not know yet.
     over: BTreeSet<Key>,
-    /// Alerts that have halted since this host started.
     /// Halts that nothing but memory had when they were last tried to be written down.
     unwritten: BTreeSet<Key>,
+    /// Alerts that have halted since this host started.
     handled: Handled,
     /// Whether `phronis.control` was read to its end.
     is_current: bool,
@@ -118,14 +119,14 @@ struct Work {
     must_load: bool,
 }
 
+/// An alert, and the time of the record that it is about.
+type Alert = (Id, Option<Time>);
+
 /// The last alerts that have halted; the store knows all of them.
 #[derive(Debug, Default)]
 struct Handled {
     known: HashSet<Alert>,
     order: VecDeque<Alert>,
-/// An alert, and the time of the record that it is about.
-type Alert = (Id, Option<Time>);
-
 }
 
 impl Handled {
@@ -178,6 +179,7 @@ impl Registry {
         live: broadcast::Sender<Arc<live::Event>>,
     ) -> Self {
         let found = file::read(&path);
+        let asked = Asked::new(matches!(found, file::Found::Records(_)));
         let registry = Self {
             memory: memory::Memory::default(),
             epoch,
@@ -188,7 +190,7 @@ impl Registry {
             file: Copy { path, wanted: Mutex::default(), wake: Condvar::new(), written: watch::Sender::default() },
             work: Mutex::default(),
             wake: Condvar::new(),
-            is_known: AtomicBool::new(false),
+            asked,
         };
         match found {
             file::Found::Nothing => {}
@@ -200,7 +202,6 @@ impl Registry {
                 for record in records {
                     registry.memory.take(record);
                 }
-                registry.is_known.store(true, Ordering::Release);
             }
             file::Found::Damaged { reason, aside } => {
                 let aside = aside.map(|aside| aside.display().to_string());
@@ -220,12 +221,14 @@ impl Registry {
 
     /// Whether it is known who is halted.
     pub(crate) fn is_known(&self) -> bool {
-        self.is_known.load(Ordering::Acquire)
+        self.asked.is_enough(self.asked.since())
     }
 
     /// Waits until it is known who is halted; false when told to stop before.
+    /// The log is there when someone waits, so it is given its time however late it came.
     pub(crate) fn wait_until_known(&self, should_stop: &AtomicBool) -> bool {
-        while !self.is_known() {
+        let began = Instant::now();
+        while !self.asked.is_enough(began.elapsed()) {
             if should_stop.load(Ordering::Relaxed) {
                 return false;
             }
@@ -310,7 +313,7 @@ impl Registry {
         work.unsaid.extend(unsaid.iter().map(|entry| entry.record.key()));
         work.unsure.extend(unsure.iter().map(|entry| entry.record.key()));
         drop(work);
-        self.is_known.store(true, Ordering::Release);
+        self.asked.log();
         self.wake.notify_all();
     }
 

@@ -40,11 +40,11 @@ pub struct Halt {
     pub actor: String,
     /// The alert that it follows from.
     pub cause: Option<Id>,
+    /// The time of the record that the alert is about.
+    pub cause_at: Option<Time>,
     /// When it ends by itself.
     pub expires_at: Option<Time>,
     /// Only if this is still the number of the last word.
-    /// The time of the record that the alert is about.
-    pub cause_at: Option<Time>,
     pub if_version: Option<u64>,
 }
 
@@ -225,6 +225,7 @@ impl Registry {
             reason,
             actor,
             cause: None,
+            cause_at: None,
             at: now(),
             expires_at: None,
             ..current.clone()
@@ -242,7 +243,6 @@ impl Registry {
                 self.take(other.clone());
                 return Err(Refusal::Changed(Box::new(other)));
             }
-            cause_at: None,
             Set::Handled => return Err(Refusal::Changed(Box::new(current))),
         }
         self.take(running.clone());
@@ -376,9 +376,9 @@ fn record(halt: Halt, version: u64) -> Record {
         reason,
         actor,
         cause,
+        cause_at,
         at: now(),
         expires_at,
         is_replicated: false,
     }
 }
-        cause_at,

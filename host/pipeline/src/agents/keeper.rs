@@ -141,6 +141,7 @@ impl Keeper {
             }
             self.make_sure(ASK_FOR).await
         });
+        self.registry.asked.store_was_tried();
         match outcome {
             Ok(()) => {
                 memory.not_before = None;
@@ -179,7 +180,7 @@ impl Keeper {
             entry.pending.is_some() || (entry.record.state == State::Halted && is_newer)
         });
         self.registry.lock().unsure.extend(unsure.iter().map(|entry| entry.record.key()));
-        if !self.registry.is_known.swap(true, Ordering::AcqRel) {
+        if self.registry.asked.store() {
             tracing::info!(halts = count, "halts of agents restored from the store");
         }
         Ok(())
@@ -198,18 +199,18 @@ impl Keeper {
                 break;
             }
         }
+        let began = Instant::now();
         while let Some(key) = self.registry.next(|work| &mut work.over) {
             if let Err(error) = self.record_end(&key).await {
                 self.registry.lock().over.insert(key);
-        let began = Instant::now();
                 return Err(error);
+            }
+            if is_enough(began) {
+                break;
             }
         }
         Ok(())
     }
-            if is_enough(began) {
-                break;
-            }
 
     /// Writes down that a halt is over. Every host tries; one is first.
     async fn record_end(&self, key: &Key) -> phronis_store::Result<()> {
@@ -223,6 +224,7 @@ impl Keeper {
             reason: "the time of the halt is over".to_owned(),
             actor: BY_ITSELF.to_owned(),
             cause: None,
+            cause_at: None,
             at: now(),
             expires_at: None,
             ..current.clone()
@@ -232,7 +234,6 @@ impl Keeper {
                 self.registry.take(ended.clone());
                 self.registry.lock().unsaid.insert(key.clone());
                 self.registry.note("agent.expire", &ended).await;
-            cause_at: None,
             }
             Set::Stale(Some(other)) => drop(self.registry.take(*other)),
             Set::Stale(None) | Set::Handled => {}

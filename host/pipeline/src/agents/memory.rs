@@ -295,6 +295,7 @@ mod tests {
             reason: format!("word {version}"),
             actor: "ann".into(),
             cause: None,
+            cause_at: None,
             at: Time(i64::try_from(version).unwrap()),
             expires_at: None,
             is_replicated,
@@ -304,7 +305,6 @@ mod tests {
     fn tenant(memory: &Memory) -> Arc<Tenant> {
         memory.tenant(&"default".parse().unwrap())
     }
-            cause_at: None,
 
     #[test]
     fn who_is_halted_is_held_and_nobody_else_and_a_tenant_holds_all() {

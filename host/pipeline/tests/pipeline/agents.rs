@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::LazyLock;
+use std::sync::atomic::Ordering;
 
 use phronis_core::Time;
 use phronis_core::agent::{Key, State};
@@ -96,11 +97,7 @@ fn what_was_halted_stays_halted_whichever_copies_are_lost() {
         let options = room.options("a");
         let truth = options.store.clone();
         let (pipeline, agents) = start(&room, options);
-        if lost.len() < 2 {
-            assert_eq!(state(&agents, "a1"), Some(State::Halted), "without {lost:?}");
-        }
-        // With both gone, the control topic says so a moment after the start.
-        eventually("it is halted", || state(&agents, "a1") == Some(State::Halted));
+        assert_eq!(state(&agents, "a1"), Some(State::Halted), "without {lost:?}, from the first answer on");
         eventually("all copies have it again", || RUNTIME.block_on(truth.halts()).unwrap().len() == 1 && file.exists());
         pipeline.stop();
     }
@@ -134,7 +131,7 @@ fn without_the_store_halts_hold_and_are_written_back_and_nobody_is_reset() {
     RUNTIME.block_on(elsewhere.set_agent(&word, 0)).unwrap();
 
     let (pipeline, agents) = start(&room, room.options("a"));
-    assert_eq!(state(&agents, "new"), Some(State::Halted), "from the file, before the store is asked");
+    assert_eq!(state(&agents, "new"), Some(State::Halted), "the store knows only of the reset");
     eventually("it is written back", || history(&elsewhere, "new").first() == Some(&(State::Halted, "ann".to_owned())));
     let status = agents.status(&key("new")).unwrap();
     eventually("memory knows", || agents.status(&key("new")).unwrap().version() == 8);
@@ -163,10 +160,10 @@ fn two_operators_at_once_do_not_undo_each_other_unseen() {
     assert!(!reset(&agents, "a1", None).unwrap().is_news, "it runs already");
     let again = Halt {
         key: key("a1"),
-        cause_at: None,
         reason: "again".into(),
         actor: "ann".into(),
         cause: None,
+        cause_at: None,
         expires_at: None,
         if_version: Some(1),
     };
@@ -191,6 +188,32 @@ fn every_host_knows_and_any_of_them_resets() {
     assert_eq!(watch.changes.try_recv().unwrap().state, State::Running);
     first.stop();
     second.stop();
+}
+
+#[test]
+fn a_host_that_was_down_answers_nobody_before_it_heard_of_the_halts_of_others() {
+    let room = Room::new();
+    start(&room, room.options("a")).0.stop();
+    // Its own file and its own store say that nobody is halted. Meanwhile another host halts.
+    let (other, b) = start(&room, room.options("b"));
+    halt(&b, "a1").unwrap();
+    other.stop();
+    let (pipeline, agents) = start(&room, room.options("a"));
+    assert_eq!(state(&agents, "a1"), Some(State::Halted), "from the first answer on");
+    pipeline.stop();
+}
+
+#[test]
+fn a_host_whose_log_and_store_are_away_answers_with_what_it_knew() {
+    let room = Room::new();
+    let (pipeline, agents) = start(&room, room.options("a"));
+    halt(&agents, "a1").unwrap();
+    pipeline.stop();
+    room.away.is_away.store(true, Ordering::Relaxed);
+    let (pipeline, agents) = start(&room, without_store(&room, "a"));
+    assert_eq!(state(&agents, "a1"), Some(State::Halted));
+    assert_eq!(state(&agents, "a2"), Some(State::Running));
+    pipeline.stop();
 }
 
 #[test]
