@@ -1,6 +1,7 @@
 //! Agents and who is halted: `/v1/agents…`, `/v1/tenants/{tenant}/halt|reset`, and the short forms `/halt`, `/reset`, `/status/{agent}`.
 //!
 //! Whether an agent may act is asked by every one of its tool calls, so reading is open to all; changing it needs a key.
+//! The words of an alert hold bytes of its event: who may not see the tenant's events is not told them ([`reason`]).
 //! `?tenant=` says whose agent it is; without it, the tenant of the key, else `default`.
 
 pub(crate) mod change;
@@ -27,6 +28,9 @@ use crate::state::App;
 /// Names that are compared with one that is not known.
 const COMPARED: usize = 10_000;
 
+/// Instead of the words of an alert.
+const WITH_A_KEY: &str = "an alert of the plugin that is named as the actor; its words are shown with a key";
+
 /// An agent, at one moment.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Agent {
@@ -40,7 +44,7 @@ pub(crate) struct Agent {
     halted_by: Option<&'static str>,
     /// Rises with each change of the agent itself; 0 when nothing was ever said of it. Stands in `ETag` too.
     version: u64,
-    /// Why it is as it is, in words.
+    /// Why it is as it is, in words; those of an alert are shown with a key of the tenant.
     reason: Option<String>,
     /// Who said so.
     actor: Option<String>,
@@ -61,7 +65,7 @@ pub(crate) struct Change {
     state: &'static str,
     /// Rises with each change.
     version: u64,
-    /// Why, in words.
+    /// Why, in words; those of an alert are shown with a key of the tenant.
     reason: String,
     /// Who said so.
     actor: String,
@@ -116,9 +120,10 @@ pub(crate) async fn list(
     Query(paging): Query<Paging>,
 ) -> Result<Json<Page<Agent>>, Problem> {
     let tenant = tenant_of(&app, &caller, whose.tenant.as_deref())?;
+    let sees = caller.sees(&tenant);
     let agents = app.pipeline.agents().all(&tenant)?.into_iter().filter_map(|status| {
         let key = status.record.as_ref()?.key();
-        wanted.state.is_none_or(|state| state == status.state()).then(|| Agent::of(&key, &status))
+        wanted.state.is_none_or(|state| state == status.state()).then(|| Agent::of(&key, &status, sees))
     });
     Ok(Json(paging.cut(agents, |agent| agent.agent.clone().unwrap_or_default())))
 }
@@ -140,7 +145,7 @@ pub(crate) async fn show(
     Query(whose): Query<Whose>,
 ) -> Result<Response, Problem> {
     let key = Key::agent(tenant_of(&app, &caller, whose.tenant.as_deref())?, agent);
-    let shown = Agent::of(&key, &app.pipeline.agents().status(&key)?);
+    let shown = Agent::of(&key, &app.pipeline.agents().status(&key)?, caller.sees(&key.tenant));
     Ok((etag(shown.version), Json(shown)).into_response())
 }
 
@@ -184,7 +189,8 @@ pub(crate) async fn history(
     if page.items.is_empty() && cursor.is_none() {
         return Err(unknown(&app, &key));
     }
-    let items = page.items.into_iter().map(Change::from).collect();
+    let sees = caller.sees(&key.tenant);
+    let items = page.items.into_iter().map(|record| Change::of(record, sees)).collect();
     Ok(Json(Page { items, next: page.next.map(|next| next.to_string()) }))
 }
 
@@ -220,7 +226,8 @@ impl From<Refusal> for Problem {
                     current.actor,
                     current.reason
                 );
-                let change = Change::from(*current);
+                // Who may change it sees the tenant.
+                let change = Change::of(*current, true);
                 Self::new(code::PRECONDITION_FAILED, detail).members(&serde_json::json!({ "current": change }))
             }
             Refusal::StoreAway(error) => {
@@ -234,12 +241,17 @@ impl From<Refusal> for Problem {
     }
 }
 
+/// Why, as far as the caller may know.
+fn reason(record: &Record, sees: bool) -> &str {
+    if sees || record.cause.is_none() { &record.reason } else { WITH_A_KEY }
+}
+
 fn now() -> Time {
     Time(jiff::Timestamp::now().as_microsecond())
 }
 
 impl Agent {
-    fn of(key: &Key, status: &Status) -> Self {
+    fn of(key: &Key, status: &Status, sees: bool) -> Self {
         // What halts it says why; else its own last word.
         let telling = status.halt.as_ref().or(status.record.as_ref());
         let agent = match &key.scope {
@@ -255,7 +267,7 @@ impl Agent {
                 Scope::Tenant => "tenant",
             }),
             version: status.version(),
-            reason: telling.map(|record| record.reason.clone()),
+            reason: telling.map(|record| reason(record, sees).to_owned()),
             actor: telling.map(|record| record.actor.clone()),
             cause: telling.and_then(|record| record.cause).map(|cause| cause.to_string()),
             at: telling.map(|record| record.at.to_string()),
@@ -265,12 +277,12 @@ impl Agent {
     }
 }
 
-impl From<Record> for Change {
-    fn from(record: Record) -> Self {
+impl Change {
+    fn of(record: Record, sees: bool) -> Self {
         Self {
             state: record.state.as_str(),
             version: record.version,
-            reason: record.reason,
+            reason: reason(&record, sees).to_owned(),
             actor: record.actor,
             cause: record.cause.map(|cause| cause.to_string()),
             at: record.at.to_string(),

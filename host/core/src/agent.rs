@@ -53,7 +53,7 @@ pub enum State {
 
 /// The last word about an agent, or about everything of a tenant.
 ///
-/// As JSON: `{"tenant", "agent": "a1" | null, "state": "halted" | "running", "version", "reason", "actor", "cause", "at", "expires_at", "is_replicated"}`.
+/// As JSON: `{"tenant", "agent": "a1" | null, "state": "halted" | "running", "version", "reason", "actor", "cause", "cause_at", "at", "expires_at", "is_replicated"}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "Written", into = "Written")]
 pub struct Record {
@@ -71,6 +71,8 @@ pub struct Record {
     pub actor: String,
     /// The alert that it follows from.
     pub cause: Option<Id>,
+    /// The time of the record that the alert is about. Where raw was made anew, another record leads to the same id: its time is another.
+    pub cause_at: Option<Time>,
     /// When it was said.
     pub at: Time,
     /// When a halt ends by itself.
@@ -92,6 +94,8 @@ struct Written {
     actor: String,
     #[serde(default)]
     cause: Option<Id>,
+    #[serde(default)]
+    cause_at: Option<Time>,
     at: Time,
     #[serde(default)]
     expires_at: Option<Time>,
@@ -101,20 +105,22 @@ struct Written {
 
 impl From<Written> for Record {
     fn from(written: Written) -> Self {
-        let Written { tenant, agent, state, version, reason, actor, cause, at, expires_at, is_replicated } = written;
+        let Written { tenant, agent, state, version, reason, actor, cause, cause_at, at, expires_at, is_replicated } =
+            written;
         let scope = agent.map_or(Scope::Tenant, Scope::Agent);
-        Self { tenant, scope, state, version, reason, actor, cause, at, expires_at, is_replicated }
+        Self { tenant, scope, state, version, reason, actor, cause, cause_at, at, expires_at, is_replicated }
     }
 }
 
 impl From<Record> for Written {
     fn from(record: Record) -> Self {
-        let Record { tenant, scope, state, version, reason, actor, cause, at, expires_at, is_replicated } = record;
+        let Record { tenant, scope, state, version, reason, actor, cause, cause_at, at, expires_at, is_replicated } =
+            record;
         let agent = match scope {
             Scope::Tenant => None,
             Scope::Agent(agent) => Some(agent),
         };
-        Self { tenant, agent, state, version, reason, actor, cause, at, expires_at, is_replicated }
+        Self { tenant, agent, state, version, reason, actor, cause, cause_at, at, expires_at, is_replicated }
     }
 }
 
@@ -197,6 +203,7 @@ impl Record {
             .then_with(|| self.reason.cmp(&other.reason))
             .then_with(|| self.actor.cmp(&other.actor))
             .then(self.cause.cmp(&other.cause))
+            .then(self.cause_at.cmp(&other.cause_at))
             .then(self.is_replicated.cmp(&other.is_replicated))
     }
 }

@@ -2,19 +2,22 @@
 //!
 //! Memory ([`memory`]) answers every question. Behind it stand three copies: the store, which is the truth;
 //! `phronis.control`, by which other hosts learn of a change within milliseconds; and a file of this host's own ([`mod@file`]),
-//! from which a start restores its halts when all else is away.
+//! from which a start restores its halts when all else is away; who else is asked first says [`asked`].
 //!
 //! A halt is in force here at once, then made durable ([`change`]). A reset is the other way round: the store first.
 //! So whatever fails in between, an agent is halted that need not be, never the reverse.
 //! What a copy missed is made up for by [`keeper`], which also lets halts go whose time is over.
 //! [`trip`] halts agents because alerts say so.
 
+mod asked;
 mod change;
 mod control;
 mod face;
 mod file;
 mod keeper;
 mod memory;
+#[cfg(test)]
+mod tests;
 mod trip;
 mod truth;
 
@@ -22,11 +25,11 @@ use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use phronis_core::agent::{Key, Record, Scope, State};
 use phronis_core::records::Records;
-use phronis_core::{Id, Name};
+use phronis_core::{Id, Name, Time};
 use phronis_log::Sink;
 use phronis_store::Store;
 use serde_json::json;
@@ -34,6 +37,7 @@ use tokio::sync::{broadcast, watch};
 
 use crate::clock::{Careful, now_us, rest};
 use crate::live;
+use asked::Asked;
 pub use change::{Halt, Outcome, Refusal, Reset};
 pub use face::Agents;
 pub(crate) use keeper::Keeper;
@@ -90,8 +94,7 @@ pub(crate) struct Registry {
     file: Copy,
     work: Mutex<Work>,
     wake: Condvar,
-    /// Whether who is halted is known, from the file, the control topic, or the store.
-    is_known: AtomicBool,
+    asked: Asked,
 }
 
 /// What the keeper must see to.
@@ -103,6 +106,8 @@ struct Work {
     unsure: BTreeSet<Key>,
     /// Halts whose time is over, which the store does not know yet.
     over: BTreeSet<Key>,
+    /// Halts that nothing but memory had when they were last tried to be written down.
+    unwritten: BTreeSet<Key>,
     /// Alerts that have halted since this host started.
     handled: Handled,
     /// Whether `phronis.control` was read to its end.
@@ -114,22 +119,25 @@ struct Work {
     must_load: bool,
 }
 
+/// An alert, and the time of the record that it is about.
+type Alert = (Id, Option<Time>);
+
 /// The last alerts that have halted; the store knows all of them.
 #[derive(Debug, Default)]
 struct Handled {
-    known: HashSet<Id>,
-    order: VecDeque<Id>,
+    known: HashSet<Alert>,
+    order: VecDeque<Alert>,
 }
 
 impl Handled {
     /// An alert is read again soon or never: after a rebalance, or a commit that failed.
     const MOST: usize = 10_000;
 
-    fn contains(&self, alert: &Id) -> bool {
+    fn contains(&self, alert: &Alert) -> bool {
         self.known.contains(alert)
     }
 
-    fn extend(&mut self, alerts: impl IntoIterator<Item = Id>) {
+    fn extend(&mut self, alerts: impl IntoIterator<Item = Alert>) {
         for alert in alerts {
             if !self.known.insert(alert) {
                 continue;
@@ -171,6 +179,7 @@ impl Registry {
         live: broadcast::Sender<Arc<live::Event>>,
     ) -> Self {
         let found = file::read(&path);
+        let asked = Asked::new(matches!(found, file::Found::Records(_)));
         let registry = Self {
             memory: memory::Memory::default(),
             epoch,
@@ -181,7 +190,7 @@ impl Registry {
             file: Copy { path, wanted: Mutex::default(), wake: Condvar::new(), written: watch::Sender::default() },
             work: Mutex::default(),
             wake: Condvar::new(),
-            is_known: AtomicBool::new(false),
+            asked,
         };
         match found {
             file::Found::Nothing => {}
@@ -193,7 +202,6 @@ impl Registry {
                 for record in records {
                     registry.memory.take(record);
                 }
-                registry.is_known.store(true, Ordering::Release);
             }
             file::Found::Damaged { reason, aside } => {
                 let aside = aside.map(|aside| aside.display().to_string());
@@ -213,12 +221,14 @@ impl Registry {
 
     /// Whether it is known who is halted.
     pub(crate) fn is_known(&self) -> bool {
-        self.is_known.load(Ordering::Acquire)
+        self.asked.is_enough(self.asked.since())
     }
 
     /// Waits until it is known who is halted; false when told to stop before.
+    /// The log is there when someone waits, so it is given its time however late it came.
     pub(crate) fn wait_until_known(&self, should_stop: &AtomicBool) -> bool {
-        while !self.is_known() {
+        let began = Instant::now();
+        while !self.asked.is_enough(began.elapsed()) {
             if should_stop.load(Ordering::Relaxed) {
                 return false;
             }
@@ -303,7 +313,7 @@ impl Registry {
         work.unsaid.extend(unsaid.iter().map(|entry| entry.record.key()));
         work.unsure.extend(unsure.iter().map(|entry| entry.record.key()));
         drop(work);
-        self.is_known.store(true, Ordering::Release);
+        self.asked.log();
         self.wake.notify_all();
     }
 
@@ -383,6 +393,6 @@ impl std::fmt::Debug for Registry {
 }
 
 /// The time of now, as records have it.
-fn now() -> phronis_core::Time {
-    phronis_core::Time(now_us())
+fn now() -> Time {
+    Time(now_us())
 }

@@ -33,13 +33,22 @@ const INDEX_LATE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) struct Breakers {
     all: Mutex<BTreeMap<PluginId, Arc<Kept>>>,
-    /// Until when breakers of other hosts are open.
-    elsewhere: Mutex<BTreeMap<PluginId, BTreeMap<String, Time>>>,
+    /// Which breakers of other hosts are open.
+    elsewhere: Mutex<BTreeMap<PluginId, BTreeMap<String, Elsewhere>>>,
     guard: Arc<Mutex<Guard>>,
     clock: Clock,
     /// Wakes the watch when something changed.
     wake: mpsc::SyncSender<()>,
     woken: Mutex<Option<mpsc::Receiver<()>>>,
+}
+
+/// An open breaker of another host.
+#[derive(Debug, Clone, Copy)]
+struct Elsewhere {
+    /// Until when, by the clock of that host.
+    until: Time,
+    /// When this one heard of it.
+    heard: Duration,
 }
 
 /// The breakers' clock: it never goes back, and knows the wall's time for those who read it.
@@ -135,10 +144,20 @@ impl Breakers {
     /// then its letters learn that it is gone.
     /// The worker that judges a letter may be another host's, so an open breaker of any host counts.
     pub(crate) fn is_open(&self, id: &PluginId) -> bool {
-        let is_open_here =
-            lock(&self.all).get(id).is_some_and(|kept| kept.is_open() && (kept.is_live() || kept.is_before_retry()));
-        let until = lock(&self.elsewhere).get(id).and_then(|hosts| hosts.values().max().copied());
-        is_open_here || until.is_some_and(|until| until.0 > now_us())
+        self.is_open_at(id, self.clock.now())
+    }
+
+    fn is_open_at(&self, id: &PluginId, now: Duration) -> bool {
+        let kept = lock(&self.all).get(id).cloned();
+        if kept.as_ref().is_some_and(|kept| kept.is_open() && (kept.is_live() || kept.is_before_retry())) {
+            return true;
+        }
+        let elsewhere = lock(&self.elsewhere);
+        let Some(hosts) = elsewhere.get(id) else { return false };
+        // The clock of another host may be years ahead: no breaker is open for longer than it may be.
+        let default = || breaker::Settings::default().open_most;
+        let most = kept.map_or_else(default, |kept| lock(&kept.policy).settings.open_most);
+        hosts.values().any(|other| other.until.0 > now_us() && now.saturating_sub(other.heard) < most)
     }
 
     /// Learns from `phronis.control` which breakers of other hosts are open, and until when: what one of them said before it died
@@ -148,7 +167,10 @@ impl Breakers {
             let until = said.filter(|said| said.state == State::Open).and_then(|said| said.retry_at);
             let mut elsewhere = lock(&self.elsewhere);
             match until {
-                Some(until) => drop(elsewhere.entry(plugin).or_default().insert(node, until)),
+                Some(until) => {
+                    let heard = self.clock.now();
+                    elsewhere.entry(plugin).or_default().insert(node, Elsewhere { until, heard });
+                }
                 None => {
                     if let Some(hosts) = elsewhere.get_mut(&plugin) {
                         hosts.remove(&node);
@@ -462,6 +484,20 @@ mod tests {
         assert!(hears("b", "open", 60_000_000));
         assert!(hears("a", "half_open", 0), "the other one is still open");
         assert!(!hears("b", "closed", 0));
+    }
+
+    #[test]
+    fn letters_wait_no_longer_for_a_breaker_elsewhere_than_one_may_be_open() {
+        let hot: PluginId = "default/sensors/hot".parse().unwrap();
+        let breakers = Breakers::new();
+        // A host whose clock is a year ahead.
+        breakers.hear(&said("a", "open", 365 * 86_400_000_000), "me");
+        let most = breaker::Settings::default().open_most;
+        assert!(breakers.is_open_at(&hot, most - Duration::from_secs(1)));
+        assert!(!breakers.is_open_at(&hot, most + Duration::from_secs(60)));
+        let policy = Wanted { open_most: Some("2h".to_owned()), ..Wanted::default() }.policy(None).unwrap();
+        breakers.of(&hot).apply(&policy, None);
+        assert!(breakers.is_open_at(&hot, most + Duration::from_secs(60)), "where it may be open for longer");
     }
 
     #[test]

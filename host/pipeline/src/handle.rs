@@ -162,6 +162,13 @@ impl Handle {
             is_ok: trouble.is_none(),
             detail: trouble.unwrap_or_else(|| "answers".to_owned()),
         };
+        // While the log is away, that says it all.
+        let is_unknown = self.shared.gate.is_open() && !self.shared.agents.is_known();
+        let agents = is_unknown.then(|| status::Check {
+            name: "agents".into(),
+            is_ok: false,
+            detail: format!("it is not known yet who is halted ({})", code::AGENTS_UNKNOWN),
+        });
         let processed = self.shared.streams.values().filter(|_| self.shared.roles.contains(&Role::Process));
         let streams = processed.map(|(stream, _)| {
             let (state, detail) = stream.condition();
@@ -171,7 +178,7 @@ impl Handle {
                 detail: detail.unwrap_or_else(|| format!("{state:?}").to_lowercase()),
             }
         });
-        std::iter::once(log).chain(streams).collect()
+        std::iter::once(log).chain(agents).chain(streams).collect()
     }
 
     /// Resolves when the pipeline must end because of something that only a person can change; else never.

@@ -250,7 +250,7 @@ impl Running {
             live: live.clone(),
             node_id: node_id.clone(),
             should_stop: Arc::clone(&self.should_stop),
-            turn: Arc::default(),
+            rows: Arc::default(),
         };
         self.spawn("breakers", move || watch.run())?;
         self.count_partitions(&log, counted, woken, &gate)?;

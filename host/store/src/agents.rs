@@ -1,12 +1,13 @@
 //! Agents and whole tenants that are halted, and the history of who halted and reset them, and why.
 //!
 //! The record of an agent is changed by compare-and-set on its version, in one transaction with its row of history.
-//! A halt that an alert caused carries the alert's id, unique among the halts in the history, so that the same alert never halts twice.
+//! A halt that an alert caused carries the alert's id and the time of its record, unique among the halts in the history,
+//! so that the same alert never halts twice. The id alone is not enough: where raw was made anew, another record leads to it.
 
 use std::borrow::Cow;
 
+use phronis_core::Time;
 use phronis_core::agent::{Key, Record, Scope, State};
-use phronis_core::{Id, Time};
 use sqlx::FromRow;
 
 use crate::database::{Begin as _, count, int, strange, with};
@@ -17,11 +18,11 @@ use crate::{Page, Result, Store};
 /// What a [`Row`] is read from.
 macro_rules! columns {
     () => {
-        "tenant, scope, agent, state, version, reason, actor, cause, at, expires_at"
+        "tenant, scope, agent, state, version, reason, actor, cause, cause_at, at, expires_at"
     };
 }
 
-/// A statement with the columns of a [`NewRow`] as `$1` to `$11`.
+/// A statement with the columns of a [`NewRow`] as `$1` to `$12`.
 macro_rules! bound {
     ($sql:expr, $row:expr) => {
         sqlx::query($sql)
@@ -34,6 +35,7 @@ macro_rules! bound {
             .bind(&*$row.reason)
             .bind(&*$row.actor)
             .bind($row.cause.as_deref())
+            .bind($row.cause_at)
             .bind($row.at)
             .bind($row.expires_at)
     };
@@ -46,7 +48,7 @@ pub enum Set {
     Stored,
     /// Somebody was faster: this is what is there.
     Stale(Option<Box<Record>>),
-    /// The history has a halt of this cause already: the same alert never halts twice.
+    /// The history has a halt by this alert already: the same alert never halts twice.
     Handled,
 }
 
@@ -102,28 +104,43 @@ impl Store {
         let is_stored = with!(self, "storing an agent's state", Patience::Short, |pool| {
             let row = NewRow::of(record);
             let mut tx = pool.write().await?;
-            let noted = bound!(
-                "INSERT INTO agent_history
-                 (tenant, scope, agent_key, agent, state, version, reason, actor, cause, at, expires_at)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT DO NOTHING",
-                row
-            );
-            let noted = noted.execute(&mut *tx).await?;
-            if noted.rows_affected() == 0 {
+            let mut is_handled = false;
+            if let (Some(cause), State::Halted) = (&row.cause, record.state) {
+                // A row without the time of its record is this alert's if it was written after that record.
+                let found: Option<i64> = sqlx::query_scalar(
+                    "SELECT id FROM agent_history WHERE cause = $1 AND state = 'halted'
+                     AND ($2 IS NULL OR cause_at = $2 OR (cause_at IS NULL AND at >= $2)) LIMIT 1",
+                )
+                .bind(cause.as_str())
+                .bind(row.cause_at)
+                .fetch_optional(&mut *tx)
+                .await?;
+                is_handled = found.is_some();
+            }
+            if !is_handled {
+                let noted = bound!(
+                    "INSERT INTO agent_history
+                     (tenant, scope, agent_key, agent, state, version, reason, actor, cause, cause_at, at, expires_at)
+                     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) ON CONFLICT DO NOTHING",
+                    row
+                );
+                is_handled = noted.execute(&mut *tx).await?.rows_affected() == 0;
+            }
+            if is_handled {
                 tx.rollback().await?;
                 return Ok(Some(Set::Handled));
             }
             let sql = match expected {
                 0 => {
                     "INSERT INTO agents
-                     (tenant, scope, agent_key, agent, state, version, reason, actor, cause, at, expires_at)
-                     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+                     (tenant, scope, agent_key, agent, state, version, reason, actor, cause, cause_at, at, expires_at)
+                     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
                      ON CONFLICT (tenant, scope, agent_key) DO NOTHING"
                 }
                 _ => {
                     "UPDATE agents SET agent = $4, state = $5, version = $6, reason = $7, actor = $8, cause = $9,
-                     at = $10, expires_at = $11
-                     WHERE tenant = $1 AND scope = $2 AND agent_key = $3 AND version = $12"
+                     cause_at = $10, at = $11, expires_at = $12
+                     WHERE tenant = $1 AND scope = $2 AND agent_key = $3 AND version = $13"
                 }
             };
             let mut change = bound!(sql, row);
@@ -141,21 +158,6 @@ impl Store {
             Some(set) => Ok(set),
             None => Ok(Set::Stale(self.agent(&record.key()).await?.map(Box::new))),
         }
-    }
-
-    /// Whether the history has a halt that this alert caused.
-    ///
-    /// # Errors
-    /// When the store does not answer.
-    pub async fn is_handled(&self, cause: Id) -> Result<bool> {
-        with!(self, "looking for the halt of an alert", Patience::Short, |pool| {
-            let found: Option<i64> =
-                sqlx::query_scalar("SELECT id FROM agent_history WHERE cause = $1 AND state = 'halted'")
-                    .bind(cause.to_string())
-                    .fetch_optional(&pool)
-                    .await?;
-            Ok(found.is_some())
-        })
     }
 
     /// The changes of an agent, newest first, from `cursor` (the end of the page before) on.
@@ -205,6 +207,7 @@ struct NewRow<'a> {
     reason: Cow<'a, str>,
     actor: Cow<'a, str>,
     cause: Option<String>,
+    cause_at: Option<i64>,
     at: i64,
     expires_at: Option<i64>,
 }
@@ -222,6 +225,7 @@ impl<'a> NewRow<'a> {
             reason: stored(&record.reason),
             actor: stored(&record.actor),
             cause: record.cause.map(|id| id.to_string()),
+            cause_at: record.cause_at.map(|at| at.0),
             at: record.at.0,
             expires_at: record.expires_at.map(|at| at.0),
         }
@@ -239,6 +243,7 @@ struct Row {
     reason: String,
     actor: String,
     cause: Option<String>,
+    cause_at: Option<i64>,
     at: i64,
     expires_at: Option<i64>,
 }
@@ -271,6 +276,7 @@ impl Row {
             reason: told(self.reason),
             actor: told(self.actor),
             cause: self.cause.map(|id| id.parse().map_err(|_| strange("id of an alert", id))).transpose()?,
+            cause_at: self.cause_at.map(Time),
             at: Time(self.at),
             expires_at: self.expires_at.map(Time),
             is_replicated: true,

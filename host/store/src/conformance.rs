@@ -40,6 +40,7 @@ pub const CASES: &[Case] = cases![
     "of_two_who_change_the_same_version_one_wins" = agents::race,
     "a_stale_change_is_told_what_is_there" = agents::stale,
     "an_alert_halts_once" = agents::causes_are_unique,
+    "an_alert_about_another_record_halts_though_it_has_the_same_id" = agents::another_record,
     "only_those_who_are_not_running_are_listed" = agents::listing,
     "any_text_is_a_name_of_an_agent" = agents::strange_names,
     "the_history_comes_in_pages_newest_first" = agents::history,

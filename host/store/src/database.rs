@@ -78,6 +78,12 @@ const MIGRATIONS: &[(i64, &str, &str, &str)] = &[
         include_str!("../migrations/sqlite/0002_iceberg.sql"),
         include_str!("../migrations/postgres/0002_iceberg.sql"),
     ),
+    (
+        3,
+        "causes",
+        include_str!("../migrations/sqlite/0003_causes.sql"),
+        include_str!("../migrations/postgres/0003_causes.sql"),
+    ),
 ];
 
 /// The newest format that this program knows.

@@ -13,6 +13,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{OnceCell, watch};
 use tokio::time::{sleep, timeout};
 
+use crate::audit::Backlog;
 use crate::database::Pool;
 use crate::options::{Options, Postgres};
 use crate::{Error, Result, postgres, sqlite};
@@ -43,6 +44,8 @@ struct Inner {
     backend: Backend,
     health: watch::Sender<Option<Error>>,
     runtime: Handle,
+    /// Rows of the audit that wait for the store.
+    backlog: Backlog,
 }
 
 enum Backend {
@@ -66,7 +69,8 @@ impl Store {
                 is_migrated: OnceCell::new(),
             },
         };
-        let store = Self(Arc::new(Inner { backend, health: watch::Sender::new(None), runtime: Handle::current() }));
+        let (health, runtime) = (watch::Sender::new(None), Handle::current());
+        let store = Self(Arc::new(Inner { backend, health, runtime, backlog: Backlog::default() }));
         if matches!(options, Options::Postgres(_)) {
             match store.knock().await {
                 Err(error @ Error::Newer { .. }) => return Err(error),
@@ -157,6 +161,11 @@ impl Store {
         if timeout(self.limit(Patience::Short), closing).await.is_err() {
             tracing::debug!("a connection of the store was left open");
         }
+    }
+
+    /// Rows of the audit that wait.
+    pub(crate) fn backlog(&self) -> &Backlog {
+        &self.0.backlog
     }
 
     /// The connections of now.

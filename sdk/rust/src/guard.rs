@@ -39,7 +39,8 @@
 //!
 //! [`Call::until_halted`] is the same as a future, to be raced against an asynchronous tool.
 //!
-//! A process that forks without `exec` connects a new guard in the child: threads do not survive a fork.
+//! A process that forks without `exec` connects a new guard in the child: threads do not survive a fork. Until then the child's copy
+//! answers by its policy as if it had never heard the host, since nobody listens for it any more.
 
 mod cache;
 mod call;
@@ -67,6 +68,9 @@ use options::Place;
 
 /// Characters of an agent's name: the limit of the contract of the stream `agents`.
 const NAME: usize = 256;
+
+/// Why a copy in a forked process knows nothing.
+const FORKED: &str = "this process was forked, and threads do not survive that: connect a new guard after fork";
 
 /// How long the last guard that is dropped waits for events that are not sent yet.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -135,6 +139,8 @@ struct Inner {
     minutes: Minutes,
     patience: Duration,
     refused: AtomicU64,
+    /// The process whose threads listen and post.
+    process: u32,
 }
 
 impl Guard {
@@ -143,6 +149,10 @@ impl Guard {
     /// # Errors
     /// When an option cannot be: a URL that is none, a name with a slash.
     pub fn connect(options: Options) -> Result<Self, Error> {
+        Self::connect_as(options, std::process::id())
+    }
+
+    fn connect_as(options: Options, process: u32) -> Result<Self, Error> {
         let place = Place::new(&options)?;
         let cache = Arc::new(Cache::new(options.when_unreachable, options.stale_after));
         Ok(Self(Arc::new(Inner {
@@ -151,6 +161,7 @@ impl Guard {
             minutes: Minutes::default(),
             patience: options.patience,
             refused: AtomicU64::new(0),
+            process,
             cache,
         })))
     }
@@ -184,12 +195,15 @@ impl Guard {
     /// [`Halted`] when it may not.
     pub fn begin(&self, agent: &str, tool: &str) -> Result<Call, Halted> {
         self.check(agent)?;
-        let calls_in_minute = self.0.minutes.note(agent, time::monotonic_seconds());
+        let calls_in_minute = if self.is_forked() { 0 } else { self.0.minutes.note(agent, time::monotonic_seconds()) };
         Ok(Call::new(self.clone(), agent, tool, calls_in_minute))
     }
 
     /// What the guard knows, and how old that is.
     pub fn state(&self) -> State {
+        if self.is_forked() {
+            return self.unknown();
+        }
         let known = self.0.cache.shown();
         let events = self.0.poster.as_ref().map(Poster::counts).unwrap_or_default();
         State {
@@ -209,7 +223,7 @@ impl Guard {
 
     /// Waits until all events are taken by the host or given up. Gives whether they are.
     pub fn flush(&self, at_most: Duration) -> bool {
-        self.0.poster.as_ref().is_none_or(|poster| poster.flush(at_most))
+        !self.is_forked() && self.0.poster.as_ref().is_none_or(|poster| poster.flush(at_most))
     }
 
     fn decide(&self, agent: &str) -> Result<(), Halted> {
@@ -218,19 +232,60 @@ impl Guard {
             let reason = format!("an agent's name has 1 to {NAME} characters");
             return Err(Halted { agent_id: agent.chars().take(NAME).collect(), reason, actor: None, at: None });
         }
+        if self.is_forked() {
+            return self.0.cache.check_unheard(agent, FORKED);
+        }
         if !self.0.feed.is_settled() {
             self.0.feed.wait(self.0.patience);
         }
         self.0.cache.check(agent)
     }
 
+    /// Why a call that runs may not go on, if it may not. A future that waits is woken by the feed, which a fork does not have.
+    fn halt_of(&self, agent: &str) -> Option<Halted> {
+        let checked = if self.is_forked() { self.decide(agent) } else { self.0.cache.check(agent) };
+        checked.err()
+    }
+
+    /// Whether this is a copy in another process than the one that connected. Nothing of it may be waited for there,
+    /// not even a lock: whoever held it at the fork is gone. Asking for one's own id is the cheapest call of the system.
+    fn is_forked(&self) -> bool {
+        self.0.is_forked()
+    }
+
+    /// The state of a copy in a forked process.
+    fn unknown(&self) -> State {
+        State {
+            is_connected: false,
+            age: None,
+            is_stale: true,
+            halted: 0,
+            tenant_is_halted: false,
+            trouble: Some(FORKED.to_owned()),
+            refused: self.0.refused.load(Ordering::Relaxed),
+            events_posted: 0,
+            events_waiting: 0,
+            events_dropped: 0,
+            events_trouble: Some(FORKED.to_owned()),
+        }
+    }
+
     fn poster(&self) -> Option<&Poster> {
-        self.0.poster.as_ref()
+        self.0.poster.as_ref().filter(|_| !self.is_forked())
+    }
+}
+
+impl Inner {
+    fn is_forked(&self) -> bool {
+        std::process::id() != self.process
     }
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
+        if self.is_forked() {
+            return;
+        }
         self.feed.stop();
         if let Some(poster) = &self.poster {
             poster.stop(LAST_WORDS);

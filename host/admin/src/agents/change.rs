@@ -167,6 +167,7 @@ impl Asked {
             reason: self.order.reason(&self.sign)?,
             actor: self.order.actor(&self.sign),
             cause: None,
+            cause_at: None,
             expires_at: self.order.expires_at(now())?,
             if_version: self.matched.version,
             key: key.clone(),
@@ -198,7 +199,7 @@ impl Asked {
         let halt = Some(&record).filter(|record| record.is_halted(now())).cloned();
         // What holds it beside, the tenant's halt for one, stands in its status.
         let whole = self.app.pipeline.agents().status(key).ok().and_then(|status| status.halt);
-        let mut agent = Agent::of(key, &Status { halt: halt.or(whole), record: Some(record) });
+        let mut agent = Agent::of(key, &Status { halt: halt.or(whole), record: Some(record) }, true);
         agent.replicated = is_replicated;
         let status = if is_replicated { StatusCode::OK } else { StatusCode::ACCEPTED };
         Ok((status, etag(agent.version), Json(Changed { agent, changed: is_news })).into_response())

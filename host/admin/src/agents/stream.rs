@@ -20,7 +20,7 @@ use serde::Serialize;
 use tokio::sync::broadcast::Receiver;
 use tokio::time::{Interval, MissedTickBehavior, interval_at};
 
-use super::{Whose, tenant_of};
+use super::{Whose, reason, tenant_of};
 use crate::access::Caller;
 use crate::problem::{Document, Problem};
 use crate::state::{App, stopped};
@@ -74,6 +74,7 @@ struct Beat<'a> {
 /// (`{"epoch", "version", "agent", "state", "reason", "actor", "at", "expires_at"}`, the version one higher each time)
 /// and `beat` every second (`{"epoch", "version", "at"}`).
 /// A gap in the versions, another epoch, or no beat for three seconds: connect anew. A listener that is too slow is cut off.
+/// A reason that is the words of an alert is told to who brings a key of the tenant.
 #[utoipa::path(
     get, path = "/v1/agents/stream", tag = "agents", params(Whose),
     responses(
@@ -93,13 +94,14 @@ pub(crate) async fn follow(
     let place = place.map_err(|_| Problem::busy("too many guards listen to this host"))?;
     let agents = app.pipeline.agents();
     let Watch { version, halted, changes } = agents.watch(&tenant)?;
+    let sees = caller.sees(&tenant);
     let first = {
         let agents = agents.clone();
-        let write = move || snapshot(agents.epoch(), version, agents.time(), &halted);
+        let write = move || snapshot(agents.epoch(), version, agents.time(), &halted, sees);
         tokio::task::spawn_blocking(write).await.map_err(|error| Problem::internal("telling who is halted", &error))?
     };
     let gauge = Guarding::new();
-    let events = stream(agents.clone(), first, version, changes).map(move |piece| {
+    let events = stream(agents.clone(), first, version, changes, sees).map(move |piece| {
         let _held = (&place, &gauge);
         Ok::<_, std::convert::Infallible>(piece)
     });
@@ -108,13 +110,19 @@ pub(crate) async fn follow(
 }
 
 /// What a guard is told, piece by piece; ends when it is too slow, or the pipeline ends.
-fn stream(agents: Agents, first: Bytes, version: u64, changes: Receiver<Arc<Change>>) -> impl Stream<Item = Bytes> {
+fn stream(
+    agents: Agents,
+    first: Bytes,
+    version: u64,
+    changes: Receiver<Arc<Change>>,
+    sees: bool,
+) -> impl Stream<Item = Bytes> {
     let mut beats = interval_at(tokio::time::Instant::now() + BEAT, BEAT);
     beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let events = futures::stream::unfold((changes, beats, version), move |(mut changes, mut beats, mut version)| {
         let agents = agents.clone();
         async move {
-            let piece = next(&agents, &mut changes, &mut beats, &mut version).await?;
+            let piece = next(&agents, &mut changes, &mut beats, &mut version, sees).await?;
             Some((piece, (changes, beats, version)))
         }
     });
@@ -126,23 +134,24 @@ async fn next(
     changes: &mut Receiver<Arc<Change>>,
     beats: &mut Interval,
     version: &mut u64,
+    sees: bool,
 ) -> Option<Bytes> {
     tokio::select! {
         change = changes.recv() => {
             // Behind by more than is kept: the guard must begin anew.
             let change = change.ok()?;
             *version = change.version;
-            Some(changed(agents.epoch(), &change))
+            Some(changed(agents.epoch(), &change, sees))
         }
         _ = beats.tick() => Some(event("beat", &Beat { epoch: agents.epoch(), version: *version, at: agents.time() })),
     }
 }
 
-fn snapshot(epoch: &str, version: u64, at: Time, halted: &[Arc<Record>]) -> Bytes {
+fn snapshot(epoch: &str, version: u64, at: Time, halted: &[Arc<Record>], sees: bool) -> Bytes {
     let halted = halted.iter().map(|record| Halted {
         agent: name(&record.scope),
         state: record.state.as_str(),
-        reason: &record.reason,
+        reason: reason(record, sees),
         actor: &record.actor,
         at: record.at,
         expires_at: record.expires_at,
@@ -151,7 +160,7 @@ fn snapshot(epoch: &str, version: u64, at: Time, halted: &[Arc<Record>]) -> Byte
     event("snapshot", &Snapshot { epoch, version, at, halted: halted.collect() })
 }
 
-fn changed(epoch: &str, change: &Change) -> Bytes {
+fn changed(epoch: &str, change: &Change, sees: bool) -> Bytes {
     let Change { version, agent, state, record } = change;
     let is_halt = *state == phronis_core::agent::State::Halted;
     event(
@@ -161,7 +170,7 @@ fn changed(epoch: &str, change: &Change) -> Bytes {
             version: *version,
             agent: agent.as_deref(),
             state: state.as_str(),
-            reason: &record.reason,
+            reason: reason(record, sees),
             actor: &record.actor,
             at: record.at,
             // Where a halt ended by itself, the record is still that halt.

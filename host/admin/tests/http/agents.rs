@@ -32,8 +32,13 @@ struct Guard(BufReader<std::net::TcpStream>);
 
 impl Guard {
     fn listen(host: &Host, path: &str) -> Self {
+        Self::listen_with(host, path, &[])
+    }
+
+    fn listen_with(host: &Host, path: &str, headers: &[&str]) -> Self {
         let mut socket = connect(host.at);
-        let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n", host.at);
+        let headers: String = headers.iter().map(|line| format!("{line}\r\n")).collect();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\n{headers}\r\n", host.at);
         std::io::Write::write_all(&mut socket, request.as_bytes()).unwrap();
         Self(BufReader::new(socket))
     }
@@ -191,6 +196,58 @@ fn a_guard_hears_who_is_halted_then_every_change_and_the_beat() {
     // Of another tenant it hears nothing, and numbers are the tenant's own.
     let (_, other) = Guard::listen(&host, "/v1/agents/stream?tenant=acme").next(&["snapshot"]);
     assert_eq!((&other["version"], &other["halted"]), (&json!(0), &json!([])));
+}
+
+#[test]
+fn the_words_of_an_alert_are_for_those_who_may_see_its_event() {
+    let keys = || vec![key("reader", None, Role::Read), key("acme", Some("acme"), Role::Read)];
+    let host = start(|options| options.keys = keys());
+    let by_alert = |agent: &str, reason: &str, cause: Option<String>| {
+        let word = json!({
+            "tenant": "default", "agent": agent, "state": "halted", "version": 1, "reason": reason, "cause": cause,
+            "actor": "plugin default/agents/limit", "at": "2026-01-01T00:00:00Z", "is_replicated": false,
+        });
+        host.say(&format!("agents/default/{agent}"), &word);
+    };
+    let callers: [(&[&str], bool); 4] = [
+        (&[], false),
+        (&["X-API-Key: stranger"], false),
+        (&["X-API-Key: acme"], false),
+        (&["X-API-Key: reader"], true),
+    ];
+    by_alert("a1", "too-many: card 4711", Some("07".repeat(16)));
+    by_alert("a2", "card 4711, says ann", None);
+    while get(&host, "/v1/agents/a2/history").status != 200 || get(&host, "/v1/agents/a1/history").status != 200 {
+        std::thread::yield_now();
+    }
+    let mut guards =
+        callers.map(|(headers, sees)| (Guard::listen_with(&host, "/v1/agents/stream?tenant=default", headers), sees));
+    for (headers, sees) in callers {
+        for path in ["/status/a1", "/v1/agents/a1", "/v1/agents/a1/history"] {
+            let answer = send(host.at, "GET", &format!("{path}?tenant=default"), headers, b"");
+            assert_eq!(answer.status, 200, "{answer:?}");
+            let text = answer.text();
+            assert_eq!(text.contains("4711"), sees, "{path} {headers:?}: {text}");
+            assert_eq!(text.contains("shown with a key"), !sees, "{path} {headers:?}: {text}");
+            assert!(text.contains(&"07".repeat(16)) && text.contains("plugin default/agents/limit"), "{text}");
+        }
+        let all = send(host.at, "GET", "/v1/agents?tenant=default", headers, b"").json();
+        let reasons: Vec<_> = all["items"].as_array().unwrap().iter().map(|item| item["reason"].as_str()).collect();
+        assert_eq!(reasons[0].is_some_and(|reason| reason.contains("4711")), sees, "{all}");
+        assert_eq!(reasons[1], Some("card 4711, says ann"), "a person's words are for all: {all}");
+    }
+    for (guard, sees) in &mut guards {
+        let (_, snapshot) = guard.next(&["snapshot"]);
+        let mut halted = snapshot["halted"].as_array().unwrap().iter();
+        let alert = halted.find(|halted| halted["agent"] == "a1").unwrap();
+        assert_eq!(alert["reason"].as_str().unwrap().contains("4711"), *sees, "{snapshot}");
+    }
+    by_alert("a3", "too-many: card 4711", Some("08".repeat(16)));
+    for (guard, sees) in &mut guards {
+        let (_, change) = guard.next(&["change"]);
+        assert_eq!((&change["agent"], &change["state"]), (&json!("a3"), &json!("halted")));
+        assert_eq!(change["reason"].as_str().unwrap().contains("4711"), *sees, "{change}");
+    }
 }
 
 #[test]

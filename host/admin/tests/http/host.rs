@@ -99,6 +99,15 @@ impl Host {
         self.log.sink().unwrap().submit(delivery).unwrap().wait().unwrap();
     }
 
+    /// Says something on the control topic, as another host would.
+    pub(crate) fn say(&self, key: &str, value: &serde_json::Value) {
+        let mut records = RecordsBuilder::default();
+        records.push(0, Some(key.as_bytes()), Some(value.to_string().as_bytes()), &[]);
+        let append = Append { topic: "phronis.control".into(), partition: 0, records: records.finish() };
+        let delivery = Delivery { appends: vec![append], commits: Vec::new() };
+        self.log.sink().unwrap().submit(delivery).unwrap().wait().unwrap();
+    }
+
     /// A host with an archive in its folder; nothing is archived by itself.
     pub(crate) fn start_archived(change: impl FnOnce(&mut Options)) -> Self {
         Self::begin(&[phronis_pipeline::Role::Serve], true, change)

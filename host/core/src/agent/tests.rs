@@ -13,6 +13,7 @@ fn record(state: State, version: u64) -> Record {
         reason: "too many calls".into(),
         actor: "ann".into(),
         cause: None,
+        cause_at: None,
         at: Time(1_000),
         expires_at: None,
         is_replicated: true,
@@ -31,6 +32,7 @@ fn records() -> impl Strategy<Value = Record> {
             expires_at: expires_at.map(Time),
             is_replicated,
             cause: (cause > 0).then_some(Id([cause; 16])),
+            cause_at: (cause > 1).then_some(Time(cause.into())),
             ..record(State::Running, 0)
         })
 }
@@ -142,7 +144,7 @@ fn the_json_is_as_its_readers_expect_it() {
     let json = serde_json::to_value(record(State::Halted, 3)).unwrap();
     let expected = serde_json::json!({
         "tenant": "default", "agent": "a1", "state": "halted", "version": 3, "reason": "too many calls", "actor": "ann",
-        "cause": null, "at": "1970-01-01T00:00:00.001000Z", "expires_at": null, "is_replicated": true,
+        "cause": null, "cause_at": null, "at": "1970-01-01T00:00:00.001000Z", "expires_at": null, "is_replicated": true,
     });
     assert_eq!(json, expected);
     let whole: Record = serde_json::from_str(

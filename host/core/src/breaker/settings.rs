@@ -75,6 +75,10 @@ impl Settings {
     /// The longest window: one bucket a second is kept.
     pub const LONGEST_WINDOW: Duration = Duration::from_secs(600);
 
+    /// The shortest open time: each trip is an alert, a word to the other hosts and a row of the audit,
+    /// and a plugin that fails at once must not flood them.
+    pub const SHORTEST_OPEN: Duration = Duration::from_secs(1);
+
     /// The most probes.
     pub const MOST_PROBES: u32 = 1000;
 
@@ -104,8 +108,8 @@ impl Settings {
         if self.slow.is_some_and(|slow| !is_share(slow.share)) {
             return Err(("slow_share", "above 0, at most 1".into()));
         }
-        if self.open_for.is_zero() {
-            return Err(("open_for", "longer than 0".into()));
+        if self.open_for < Self::SHORTEST_OPEN {
+            return Err(("open_for", format!("at least {}s", Self::SHORTEST_OPEN.as_secs())));
         }
         if self.open_most < self.open_for {
             return Err(("open_most", "at least as long as open_for".into()));

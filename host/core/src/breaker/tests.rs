@@ -382,4 +382,6 @@ fn settings_that_make_no_sense_are_refused_by_name() {
     assert_eq!(check(|s| s.rows = Rows::Share { share: 1.5, of_at_least: 1 }), Some("rows_share"));
     assert_eq!(check(|s| s.rows = Rows::Count(0)), Some("rows"));
     assert_eq!(check(|s| s.open_most = secs(1)), Some("open_most"));
+    assert_eq!(check(|s| s.open_for = Duration::from_millis(999)), Some("open_for"));
+    assert_eq!(check(|s| s.open_for = secs(1)), None);
 }

@@ -26,6 +26,9 @@ const STORE_FIRST: Duration = Duration::from_millis(50);
 /// How long the file and the control topic may take.
 const COPIES: Duration = Duration::from_secs(2);
 
+/// Who lets go of halts whose time is over.
+pub(super) const BY_ITSELF: &str = "phronis";
+
 /// A halt that someone wants.
 #[derive(Debug, Clone)]
 pub struct Halt {
@@ -37,6 +40,8 @@ pub struct Halt {
     pub actor: String,
     /// The alert that it follows from.
     pub cause: Option<Id>,
+    /// The time of the record that the alert is about.
+    pub cause_at: Option<Time>,
     /// When it ends by itself.
     pub expires_at: Option<Time>,
     /// Only if this is still the number of the last word.
@@ -114,8 +119,14 @@ impl Registry {
         let entry = self.memory.entry(&halt.key);
         if let (Some(cause), Some(entry)) = (halt.cause, &entry) {
             // One alert of many: the first has halted the agent for good. Or this very one has, and someone has reset it since.
-            let held = entry.halt().filter(|held| held.expires_at.is_none() || held.cause == halt.cause);
-            let was_handled = self.lock().handled.contains(&cause);
+            let held = entry.halt().filter(|held| held.expires_at.is_none());
+            if let (Some(_), Some(pending)) = (held, &entry.pending)
+                && self.lock().unwritten.remove(&halt.key)
+            {
+                // Memory alone has it: it is written down before the alert counts as read.
+                return Ok(Begun { record: Record::clone(pending), number: self.touch_file(), begun: Instant::now() });
+            }
+            let was_handled = self.lock().handled.contains(&(cause, halt.cause_at));
             if let Some(word) = held.or_else(|| was_handled.then_some(&entry.record)) {
                 let is_replicated = word.is_replicated;
                 return Err(Outcome { record: Arc::clone(word), is_replicated, is_news: false });
@@ -124,7 +135,7 @@ impl Registry {
         let version = entry.map_or(0, |entry| entry.record.version.max(pending_version(&entry)));
         let record = record(halt, version.saturating_add(1));
         self.take(record.clone());
-        self.lock().handled.extend(record.cause);
+        self.lock().handled.extend(record.cause.map(|cause| (cause, record.cause_at)));
         Ok(Begun { record, number: self.touch_file(), begun: Instant::now() })
     }
 
@@ -158,7 +169,10 @@ impl Registry {
                     "halted without the store: it is told when it answers"
                 );
                 match (said, filed) {
-                    (Err(said), Err(filed)) => Err(Refusal::NotDurable(format!("{error}; {said}; {filed}"))),
+                    (Err(said), Err(filed)) => {
+                        self.lock().unwritten.insert(record.key());
+                        Err(Refusal::NotDurable(format!("{error}; {said}; {filed}")))
+                    }
                     _ => Ok(Outcome { record: Arc::new(record.clone()), is_replicated: false, is_news: true }),
                 }
             }
@@ -211,11 +225,17 @@ impl Registry {
             reason,
             actor,
             cause: None,
+            cause_at: None,
             at: now(),
             expires_at: None,
             ..current.clone()
         };
-        match self.store.set_agent(&running, current.version).await.map_err(Refusal::StoreAway)? {
+        let set = self.store.set_agent(&running, current.version).await.map_err(|error| {
+            // It may be there all the same: the keeper asks.
+            self.lock().unsure.insert(key);
+            Refusal::StoreAway(error)
+        })?;
+        match set {
             Set::Stored => {}
             // Whoever resets must know what halts the agent.
             Set::Stale(other) => {
@@ -245,9 +265,10 @@ impl Registry {
             let (known, is_news) = truth::settle(&self.store, &word).await?;
             if let Some(known) = known {
                 self.adopt(&word, known.clone());
-                if is_news {
+                // Also what the store has and nobody has told: a call that was given up may have been carried out.
+                if is_news || !known.is_same_change(&word) {
                     self.lock().unsaid.insert(key.clone());
-                    self.note(if known.state == State::Halted { "agent.halt" } else { "agent.reset" }, &known).await;
+                    self.note(action(&known), &known).await;
                 }
                 current = Some(known);
             }
@@ -277,7 +298,13 @@ impl Registry {
             Set::Stored => Ok(told),
             Set::Stale(_) | Set::Handled => {
                 let (known, _) = truth::settle(&self.store, record).await?;
-                Ok(known.unwrap_or(told))
+                // An alert that has halted before, and an agent of whom nothing is known: what is not there is not stored.
+                known.ok_or_else(|| phronis_store::Error::Failed {
+                    doing: "storing a halt",
+                    source: Arc::from(Box::<dyn std::error::Error + Send + Sync>::from(
+                        "the history has a halt by this alert, and nothing is known of this agent",
+                    )),
+                })
             }
         }
     }
@@ -330,8 +357,17 @@ fn pending_version(entry: &super::memory::Entry) -> u64 {
     entry.pending.as_ref().map_or(0, |pending| pending.version)
 }
 
+/// What was done by a word, as the audit has it.
+fn action(word: &Record) -> &'static str {
+    match word.state {
+        State::Halted => "agent.halt",
+        State::Running if word.actor == BY_ITSELF => "agent.expire",
+        State::Running => "agent.reset",
+    }
+}
+
 fn record(halt: Halt, version: u64) -> Record {
-    let Halt { key, reason, actor, cause, expires_at, if_version: _ } = halt;
+    let Halt { key, reason, actor, cause, cause_at, expires_at, if_version: _ } = halt;
     Record {
         tenant: key.tenant,
         scope: key.scope,
@@ -340,6 +376,7 @@ fn record(halt: Halt, version: u64) -> Record {
         reason,
         actor,
         cause,
+        cause_at,
         at: now(),
         expires_at,
         is_replicated: false,

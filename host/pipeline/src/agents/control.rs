@@ -53,6 +53,7 @@ mod tests {
             reason: "r".into(),
             actor: "a".into(),
             cause: None,
+            cause_at: None,
             at: Time(1),
             expires_at: None,
             is_replicated: true,

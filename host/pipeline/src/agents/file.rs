@@ -94,6 +94,7 @@ mod tests {
             reason: "line\nbreak".into(),
             actor: "ann".into(),
             cause: None,
+            cause_at: None,
             at: Time(1),
             expires_at: None,
             is_replicated: false,

@@ -11,7 +11,8 @@ use phronis_core::Time;
 use phronis_core::agent::{Key, Record, State};
 use phronis_store::agents::Set;
 
-use super::memory::{Entry, is_due};
+use super::change::BY_ITSELF;
+use super::memory::Entry;
 use super::{Registry, Written, control, file, now};
 use crate::clock::now_ms;
 use crate::whole::settled;
@@ -25,8 +26,9 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// Words in one write to the control topic.
 const AT_ONCE: usize = 1000;
 
-/// Who lets go of halts whose time is over.
-const BY_ITSELF: &str = "phronis";
+/// How long one turn asks the store about words that it may not have, and how long it tells it of ends: at least one of each,
+/// so that a slow store holds up neither what else the thread does, nor one of the two the other.
+const ASK_FOR: Duration = Duration::from_millis(100);
 
 /// The thread behind a registry.
 pub(crate) struct Keeper {
@@ -51,7 +53,7 @@ impl Keeper {
     pub(crate) fn run(self) {
         let mut memory = Memory::default();
         while !self.should_stop.load(Ordering::Relaxed) {
-            self.let_go(&mut memory);
+            self.let_go(&mut memory, now(), Instant::now());
             self.speak(&mut memory);
             self.see_to_the_store(&mut memory);
             self.wait(&memory);
@@ -69,27 +71,25 @@ impl Keeper {
         }
     }
 
-    /// Ends halts whose time is over.
-    fn let_go(&self, memory: &mut Memory) {
-        let ending = self.registry.memory.entries(|entry| entry.halt().is_some_and(|halt| halt.expires_at.is_some()));
-        let now = now();
+    /// Ends halts whose time is over, by the wall and by a steady clock.
+    fn let_go(&self, memory: &mut Memory, wall: Time, steady: Instant) {
         let mut seen = BTreeSet::new();
-        for entry in ending {
-            let Some(ends) = entry.halt().and_then(|halt| halt.expires_at) else { continue };
+        for entry in self.registry.memory.entries(|entry| entry.ends_at().is_some()) {
+            let Some(ends) = entry.ends_at() else { continue };
             let key = entry.record.key();
-            let left = Duration::from_micros(u64::try_from(ends.0.saturating_sub(now.0)).unwrap_or(0));
-            let steady = memory.ends.get(&key).copied().filter(|(of, _)| *of == ends);
+            let left = Duration::from_micros(u64::try_from(ends.0.saturating_sub(wall.0)).unwrap_or(0));
+            let known = memory.ends.get(&key).copied().filter(|(of, _)| *of == ends);
             // A time that no clock can hold never comes while this process lives.
-            let (_, at) = steady.unwrap_or_else(|| (ends, Instant::now().checked_add(left).unwrap_or_else(far)));
+            let (_, at) = known.unwrap_or_else(|| (ends, steady.checked_add(left).unwrap_or_else(|| far(steady))));
             memory.ends.insert(key.clone(), (ends, at));
             seen.insert(key.clone());
             // A wall clock that jumps ahead alone ends nothing.
-            if !is_due(&entry, now) || at > Instant::now() {
+            if ends > wall || at > steady {
                 continue;
             }
-            let change = self.registry.memory.alter(&key, |entry| {
-                if let Some(entry) = entry {
-                    entry.over = entry.over.max(Some(latest(entry).unwrap_or(ends)));
+            let change = self.registry.memory.alter(&key, |known| {
+                if let Some(known) = known {
+                    known.end(&entry);
                 }
             });
             if let Some(change) = change {
@@ -139,12 +139,14 @@ impl Keeper {
                 self.load().await?;
                 memory.is_loaded = true;
             }
-            self.make_sure().await
+            self.make_sure(ASK_FOR).await
         });
+        self.registry.asked.store_was_tried();
         match outcome {
             Ok(()) => {
                 memory.not_before = None;
-                if std::mem::take(&mut memory.is_away) {
+                if memory.is_away && self.registry.lock().unsure.is_empty() {
+                    memory.is_away = false;
                     tracing::info!("the store answers again and has every halt of this host");
                 }
             }
@@ -178,26 +180,33 @@ impl Keeper {
             entry.pending.is_some() || (entry.record.state == State::Halted && is_newer)
         });
         self.registry.lock().unsure.extend(unsure.iter().map(|entry| entry.record.key()));
-        if !self.registry.is_known.swap(true, Ordering::AcqRel) {
+        if self.registry.asked.store() {
             tracing::info!(halts = count, "halts of agents restored from the store");
         }
         Ok(())
     }
 
-    async fn make_sure(&self) -> phronis_store::Result<()> {
+    /// Asks the store about some of the words that it may not have, and tells it of some ends, each for about so long.
+    async fn make_sure(&self, at_most: Duration) -> phronis_store::Result<()> {
+        let is_enough = |since: Instant| since.elapsed() >= at_most || self.should_stop.load(Ordering::Relaxed);
+        let began = Instant::now();
         while let Some(key) = self.registry.next(|work| &mut work.unsure) {
             if let Err(error) = self.registry.settle(&key).await {
                 self.registry.lock().unsure.insert(key);
                 return Err(error);
             }
-            if self.should_stop.load(Ordering::Relaxed) {
-                return Ok(());
+            if is_enough(began) {
+                break;
             }
         }
+        let began = Instant::now();
         while let Some(key) = self.registry.next(|work| &mut work.over) {
             if let Err(error) = self.record_end(&key).await {
                 self.registry.lock().over.insert(key);
                 return Err(error);
+            }
+            if is_enough(began) {
+                break;
             }
         }
         Ok(())
@@ -215,6 +224,7 @@ impl Keeper {
             reason: "the time of the halt is over".to_owned(),
             actor: BY_ITSELF.to_owned(),
             cause: None,
+            cause_at: None,
             at: now(),
             expires_at: None,
             ..current.clone()
@@ -289,11 +299,9 @@ impl Registry {
     }
 }
 
-/// The end of the halt that holds longest.
-fn latest(entry: &Entry) -> Option<Time> {
-    std::iter::once(&entry.record).chain(&entry.pending).filter_map(|record| record.expires_at).max()
+fn far(from: Instant) -> Instant {
+    from + Duration::from_secs(86_400 * 365)
 }
 
-fn far() -> Instant {
-    Instant::now() + Duration::from_secs(86_400 * 365)
-}
+#[cfg(test)]
+mod tests;

@@ -57,19 +57,35 @@ pub(crate) struct Entry {
     pub(crate) record: Arc<Record>,
     /// A halt that the store may never have heard of: it holds until the store is known to have it.
     pub(crate) pending: Option<Arc<Record>>,
-    /// Halts that end at this time or before are over.
-    pub(crate) over: Option<Time>,
+    /// Halts whose time is over. The words themselves: a time would also end a later halt, once the wall clock was set back.
+    pub(crate) over: Vec<Arc<Record>>,
 }
 
 impl Entry {
     /// The halt that holds, if one does.
     pub(crate) fn halt(&self) -> Option<&Arc<Record>> {
         // Of two that hold, the one of the higher version tells why.
-        std::iter::once(&self.record).chain(&self.pending).find(|record| self.holds(record))
+        self.halts().next()
     }
 
-    fn holds(&self, record: &Record) -> bool {
-        record.state == State::Halted && record.expires_at.is_none_or(|ends| self.over.is_none_or(|over| ends > over))
+    /// When the last of the halts that hold ends by itself; none when one has no end, or none holds.
+    pub(crate) fn ends_at(&self) -> Option<Time> {
+        let ends: Option<Vec<Time>> = self.halts().map(|halt| halt.expires_at).collect();
+        ends?.into_iter().max()
+    }
+
+    /// The halts that held at this look at the entry are over; one that came since is not.
+    pub(crate) fn end(&mut self, seen: &Self) {
+        self.over = seen.words().cloned().collect();
+    }
+
+    fn halts(&self) -> impl Iterator<Item = &Arc<Record>> {
+        let is_over = |record: &Record| self.over.iter().any(|over| over.is_same_change(record));
+        self.words().filter(move |record| record.state == State::Halted && !is_over(record))
+    }
+
+    fn words(&self) -> impl Iterator<Item = &Arc<Record>> {
+        std::iter::once(&self.record).chain(&self.pending)
     }
 
     /// The store has `known`, and with it our word, or one that goes before it.
@@ -163,7 +179,7 @@ impl Entry {
     fn new(record: Record) -> Self {
         let is_new_halt = record.state == State::Halted && !record.is_replicated;
         let record = Arc::new(record);
-        Self { pending: is_new_halt.then(|| Arc::clone(&record)), record, over: None }
+        Self { pending: is_new_halt.then(|| Arc::clone(&record)), record, over: Vec::new() }
     }
 }
 
@@ -258,13 +274,6 @@ impl Halts<'_> {
     }
 }
 
-/// Whether the time of the halt that holds is over, by the wall clock.
-pub(crate) fn is_due(entry: &Entry, now: Time) -> bool {
-    let mut holding =
-        std::iter::once(&entry.record).chain(&entry.pending).filter(|record| entry.holds(record)).peekable();
-    holding.peek().is_some() && holding.all(|record| record.is_expired(now))
-}
-
 fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
     lock.read().unwrap_or_else(PoisonError::into_inner)
 }
@@ -286,6 +295,7 @@ mod tests {
             reason: format!("word {version}"),
             actor: "ann".into(),
             cause: None,
+            cause_at: None,
             at: Time(i64::try_from(version).unwrap()),
             expires_at: None,
             is_replicated,
@@ -345,19 +355,34 @@ mod tests {
     }
 
     #[test]
-    fn only_a_halt_whose_time_is_over_everywhere_is_due() {
+    fn a_halt_is_over_when_all_that_hold_are_and_a_later_one_is_not() {
         let until = |record: Record, at: i64| Record { expires_at: Some(Time(at)), ..record };
         let memory = Memory::default();
         let key = Key::agent("default".parse().unwrap(), "a");
         memory.take(until(word(Some("a"), State::Halted, 1, true), 10));
-        let due = |now: i64| is_due(&memory.entry(&key).unwrap(), Time(now));
-        assert!(!due(9) && due(10));
+        let entry = || memory.entry(&key).unwrap();
+        assert_eq!(entry().ends_at(), Some(Time(10)));
         memory.take(until(word(Some("a"), State::Halted, 2, false), 20));
-        assert!(!due(10) && due(20));
-        let change = memory.alter(&key, |entry| entry.as_mut().unwrap().over = Some(Time(20)));
+        assert_eq!(entry().ends_at(), Some(Time(20)));
+        let seen = entry();
+        let change = memory.alter(&key, |entry| entry.as_mut().unwrap().end(&seen));
         assert_eq!(change.unwrap().state, State::Running);
-        assert!(!due(30) && tenant(&memory).is_quiet());
-        memory.take(word(Some("a"), State::Halted, 3, true));
-        assert!(!tenant(&memory).is_quiet(), "a new halt is not over");
+        assert!(entry().ends_at().is_none() && tenant(&memory).is_quiet());
+        memory.take(until(word(Some("a"), State::Halted, 1, true), 10));
+        memory.take(until(word(Some("a"), State::Halted, 2, true), 20));
+        assert!(tenant(&memory).is_quiet(), "what is over stays over, whoever says it again");
+
+        // The wall clock was set back: it ends before what is over did.
+        memory.take(until(word(Some("a"), State::Halted, 3, false), 5));
+        assert_eq!((tenant(&memory).is_quiet(), entry().ends_at()), (false, Some(Time(5))));
+        memory.take(word(Some("a"), State::Halted, 4, true));
+        assert_eq!(entry().ends_at(), None, "it has no end");
+        // One that comes between a look and the end is not over.
+        let memory = Memory::default();
+        memory.take(until(word(Some("a"), State::Halted, 1, true), 10));
+        let seen = memory.entry(&key).unwrap();
+        memory.take(until(word(Some("a"), State::Halted, 2, true), 30));
+        memory.alter(&key, |entry| entry.as_mut().unwrap().end(&seen));
+        assert!(!tenant(&memory).is_quiet());
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! The host that wrote an alert has decided whether it may halt; here is only done what it says.
 //! The offset moves on when a halt is durable, so that none is lost with a host, and the store knows by the alert's id
-//! which have halted before, so that none halts twice. A halt holds on this host before anything is written.
+//! and the time of its record which have halted before, so that none halts twice. A halt holds on this host before anything is written.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use phronis_core::agent::{Key, TEXT_BYTES, check_name};
 use phronis_core::delivery::{Commit, Delivery};
 use phronis_core::records::{Records, TopicName};
 use phronis_core::text::bounded;
-use phronis_core::{Id, StreamId};
+use phronis_core::{Id, StreamId, Time};
 use phronis_log::{Error, Log, Member, PollLimits, Polled, Start, Subscription};
 use serde::Deserialize;
 
@@ -58,6 +58,14 @@ struct Alert<'a> {
     #[serde(borrow)]
     agent: Option<Cow<'a, str>>,
     plugin: Plugin<'a>,
+    #[serde(default)]
+    origin: Option<Origin>,
+}
+
+/// The record that an alert is about.
+#[derive(Debug, Deserialize)]
+struct Origin {
+    timestamp: Time,
 }
 
 #[derive(Debug, Deserialize)]
@@ -232,6 +240,7 @@ impl Trip {
             reason: bounded(&reason, TEXT_BYTES).to_owned(),
             actor: format!("plugin {}/{}/{}", self.stream.tenant, self.stream.stream, alert.plugin.name),
             cause: Some(alert.id),
+            cause_at: alert.origin.map(|origin| origin.timestamp),
             expires_at: None,
             if_version: None,
         })

@@ -109,7 +109,7 @@ impl Wanted {
         let mut settings = Settings::default();
         // A stream that forgets quickly gets shorter times, unless somebody asks for longer ones.
         let longest = retention.map_or(Duration::MAX, |age| age / 2);
-        settings.open_most = settings.open_most.min(longest).max(Duration::from_millis(1));
+        settings.open_most = settings.open_most.min(longest).max(Settings::SHORTEST_OPEN);
         settings.open_for = settings.open_for.min(settings.open_most);
         let when_open = self.when_open.unwrap_or_default();
         self.times(&mut settings)?;
@@ -326,6 +326,7 @@ mod tests {
         check("slow_share = 0.5", None, Err("slow_above: is needed"));
         check("probes = 0", None, Err("probes: must be at least 1"));
         check("open_most = \"1s\"", None, Err("open_most: must be at least as long"));
+        check("open_for = \"1ms\"", None, Err("open_for: must be at least 1s"));
     }
 
     #[test]

@@ -5,16 +5,16 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
-use phronis_core::StreamId;
 use phronis_core::alert;
 use phronis_core::breaker::{State, Transition, Why};
 use phronis_core::code;
 use phronis_core::delivery::{Append, Delivery};
 use phronis_core::partition::Topics;
 use phronis_core::records::{RecordsBuilder, TopicName};
+use phronis_core::{PluginId, StreamId};
 use phronis_log::{Log, Sink, Ticket};
 use phronis_store::Store;
 use phronis_store::{audit, breakers};
@@ -49,8 +49,16 @@ pub(crate) struct Watch {
     pub(crate) live: broadcast::Sender<Arc<live::Event>>,
     pub(crate) node_id: String,
     pub(crate) should_stop: Arc<AtomicBool>,
-    /// Who writes into the store.
-    pub(crate) turn: Arc<tokio::sync::Mutex<()>>,
+    /// What waits for the store.
+    pub(crate) rows: Arc<Mutex<Rows>>,
+}
+
+/// Rows of breakers on their way into the store: the last of each plugin, so that a slow store makes no queue.
+#[derive(Debug, Default)]
+pub(crate) struct Rows {
+    latest: BTreeMap<PluginId, breakers::Row>,
+    /// Whether somebody writes them.
+    is_written: bool,
 }
 
 /// What the thread remembers between two turns.
@@ -64,7 +72,7 @@ struct Memory {
     is_host_suspected: bool,
     events: u64,
     /// Rows that were counted in the metric.
-    refused: BTreeMap<phronis_core::PluginId, u64>,
+    refused: BTreeMap<PluginId, u64>,
 }
 
 impl Watch {
@@ -139,15 +147,24 @@ impl Watch {
     /// Writes a change into the store, beside this thread: a store that is away holds nobody up.
     /// The row says the last state, so one that could not be written is made good by the next.
     fn keep(&self, row: breakers::Row, entry: audit::Entry) {
-        let (store, turn) = (self.store.clone(), Arc::clone(&self.turn));
+        self.store.queue_audit(entry);
+        let mut waiting = lock(&self.rows);
+        waiting.latest.insert(row.plugin.clone(), row);
+        if std::mem::replace(&mut waiting.is_written, true) {
+            return;
+        }
+        drop(waiting);
+        let (store, waiting) = (self.store.clone(), Arc::clone(&self.rows));
         self.store.spawn(async move {
-            // One after the other, in the order of the changes.
-            let turn = turn.lock().await;
-            if let Err(error) = store.save_breakers(&[row]).await {
-                tracing::debug!(%error, "the state of a breaker was not stored");
+            loop {
+                let rows = lock(&waiting).take();
+                if rows.is_empty() {
+                    return;
+                }
+                if let Err(error) = store.save_breakers(&rows).await {
+                    tracing::debug!(%error, "the state of breakers was not stored");
+                }
             }
-            drop(turn);
-            store.record_audit(entry).await;
         });
     }
 
@@ -224,6 +241,14 @@ impl Watch {
                 }
             }
         }
+    }
+}
+
+impl Rows {
+    /// What waits; with nothing left, whoever wrote it is done.
+    fn take(&mut self) -> Vec<breakers::Row> {
+        self.is_written = !self.latest.is_empty();
+        std::mem::take(&mut self.latest).into_values().collect()
     }
 }
 

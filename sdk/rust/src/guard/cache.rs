@@ -190,21 +190,26 @@ impl Cache {
         if let Some(halted) = known.halt_of(agent, now) {
             return Err(halted);
         }
-        let refused = |reason| Err(Halted { agent_id: agent.to_owned(), reason, actor: None, at: None });
         match (self.policy, known.heard) {
             (WhenUnreachable::FailOpen, _) => Ok(()),
-            (_, None) => {
-                let why = known.trouble.as_ref().map(|trouble| format!(": {trouble}")).unwrap_or_default();
-                refused(format!("the host's state was never seen{why}"))
-            }
+            (_, None) => self.check_unheard(agent, known.trouble.as_deref().unwrap_or_default()),
             (_, Some(heard)) => match self.stale_after {
                 Some(most) if now.saturating_duration_since(heard) > most => {
                     let age = now.saturating_duration_since(heard).as_secs_f64();
-                    refused(format!("the host was last heard {age:.1} s ago"))
+                    Err(refused(agent, format!("the host was last heard {age:.1} s ago")))
                 }
                 _ => Ok(()),
             },
         }
+    }
+
+    /// Whether the agent may call when no state was ever seen. Takes no lock.
+    pub(super) fn check_unheard(&self, agent: &str, trouble: &str) -> Result<(), Halted> {
+        if self.policy == WhenUnreachable::FailOpen {
+            return Ok(());
+        }
+        let between = if trouble.is_empty() { "" } else { ": " };
+        Err(refused(agent, format!("the host's state was never seen{between}{trouble}")))
     }
 
     /// The halt of an agent, if there is one; else the waker is woken when the host says something new.
@@ -252,6 +257,11 @@ impl Cache {
     fn write(&self) -> RwLockWriteGuard<'_, Known> {
         self.known.write().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The guard itself refuses.
+fn refused(agent: &str, reason: String) -> Halted {
+    Halted { agent_id: agent.to_owned(), reason, actor: None, at: None }
 }
 
 impl Known {

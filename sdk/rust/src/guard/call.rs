@@ -25,7 +25,7 @@ impl Call {
     /// Why the agent may not go on, if a halt came since the call began.
     pub fn halted(&mut self) -> Option<Halted> {
         let event = self.event.as_mut()?;
-        let halted = self.guard.0.cache.check(&event.agent).err()?;
+        let halted = self.guard.halt_of(&event.agent)?;
         event.outcome = "halted";
         Some(halted)
     }
@@ -73,13 +73,20 @@ impl Future for UntilHalted {
     type Output = Halted;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Halted> {
-        self.guard.0.cache.halt_or_wait(&self.agent, self.number, context.waker()).map_or(Poll::Pending, Poll::Ready)
+        let halted = match self.guard.is_forked() {
+            // Nobody would wake it.
+            true => self.guard.halt_of(&self.agent),
+            false => self.guard.0.cache.halt_or_wait(&self.agent, self.number, context.waker()),
+        };
+        halted.map_or(Poll::Pending, Poll::Ready)
     }
 }
 
 impl Drop for UntilHalted {
     fn drop(&mut self) {
-        self.guard.0.cache.forget(self.number);
+        if !self.guard.is_forked() {
+            self.guard.0.cache.forget(self.number);
+        }
     }
 }
 

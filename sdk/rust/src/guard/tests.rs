@@ -218,6 +218,45 @@ fn without_a_state_nothing_runs_and_the_reason_is_told() {
 }
 
 #[test]
+fn a_copy_in_a_forked_process_answers_as_if_it_had_never_heard_the_host() {
+    let host = Fake::start();
+    for (when_unreachable, is_allowed) in
+        [(WhenUnreachable::LastKnown, false), (WhenUnreachable::FailClosed, false), (WhenUnreachable::FailOpen, true)]
+    {
+        let options = || Options { when_unreachable, ..Options::new(&*host.url) };
+        // Its process is another one: that is all that a fork leaves of a guard.
+        let copy = Guard::connect_as(options(), 0).unwrap();
+        let checked = copy.check("a");
+        assert_eq!(checked.is_ok(), is_allowed, "{when_unreachable:?}");
+        if let Err(halted) = checked {
+            assert!(halted.reason.contains("connect a new guard after fork"), "{halted}");
+        }
+        assert_eq!(copy.call("a", "tool", || 7).is_ok(), is_allowed);
+        let state = copy.state();
+        assert!(!state.is_connected && state.is_stale && state.trouble.is_some_and(|why| why.contains("forked")));
+        assert_eq!((state.events_waiting, copy.flush(Duration::from_secs(60))), (0, false));
+        // One of its own is as any other.
+        let own = Guard::connect(Options { patience: Duration::from_secs(10), ..options() }).unwrap();
+        assert!(own.check("a").is_ok());
+    }
+}
+
+#[test]
+fn a_call_that_began_before_a_fork_ends_in_the_child_by_the_policy() {
+    use std::pin::pin;
+    use std::task::{Context, Waker};
+
+    let host = Fake::start();
+    for (when_unreachable, is_allowed) in [(WhenUnreachable::LastKnown, false), (WhenUnreachable::FailOpen, true)] {
+        let guard = Guard::connect_as(Options { when_unreachable, ..Options::new(&*host.url) }, 0).unwrap();
+        let mut call = Call::new(guard, "a", "tool", 1);
+        let waiting = call.until_halted();
+        let is_ready = pin!(waiting).poll(&mut Context::from_waker(Waker::noop())).is_ready();
+        assert_eq!((is_ready, call.halted().is_some()), (!is_allowed, !is_allowed), "{when_unreachable:?}");
+    }
+}
+
+#[test]
 fn calls_are_told_to_the_host() {
     let host = Fake::start();
     host.with(|host| host.posts = vec![503, 429]);
