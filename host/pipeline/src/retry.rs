@@ -71,6 +71,9 @@ const BATCH: (usize, usize) = (500, 1 << 20);
 /// How often the group's offsets follow.
 const COMMIT_EVERY: Duration = Duration::from_secs(1);
 
+/// How often it is looked whether retention deleted letters: a question to the log, about what changes over days.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+
 /// What the branch of one stream is made of.
 #[derive(Clone)]
 pub(crate) struct Parts {
@@ -109,6 +112,8 @@ struct Branch<'a> {
     /// The rate of the redrive that runs.
     redrive_pace: Option<(String, Pace)>,
     committed_at: Instant,
+    /// When it was last looked whether retention deleted letters.
+    looked_at: Instant,
     /// Plugins that have, or had, range letters.
     ranges: BTreeMap<Name, (u64, bool)>,
     /// The copy in the store, where there is one.
@@ -138,6 +143,7 @@ impl<'a> Branch<'a> {
             pace: Pace::new(options.letter_rates.due),
             redrive_pace: None,
             committed_at: Instant::now(),
+            looked_at: Instant::now(),
             ranges: BTreeMap::new(),
             keeper: parts.letters.store().map(|store| Keeper::new(store.clone(), options.id.clone())),
         })
@@ -186,6 +192,9 @@ impl<'a> Branch<'a> {
         self.redrive()?;
         if self.committed_at.elapsed() >= COMMIT_EVERY {
             self.commit()?;
+            if self.looked_at.elapsed() >= LOOK_EVERY {
+                self.forget_deleted();
+            }
             self.save();
             self.follow_jobs();
             self.measure();
@@ -274,10 +283,7 @@ impl<'a> Branch<'a> {
             moved += offsets.len() as u64;
             self.parts.letters.change(partition, |index| offsets.iter().for_each(|offset| index.moved(*offset)));
         }
-        if !gone.is_empty() {
-            tracing::warn!(stream = %self.parts.stream.options.id, partition, letters = gone.len(), "letters that were due are not in the log any more");
-            self.parts.letters.change(partition, |index| gone.iter().for_each(|offset| index.moved(*offset)));
-        }
+        self.parts.letters.lose(partition, &gone);
         let why = if redrive.is_some() { "redrive" } else { "due" };
         counter!("phronis_letters_moved_total", "stream" => self.parts.stream.options.id.to_string(), "why" => why)
             .increment(moved);
@@ -339,9 +345,7 @@ impl<'a> Branch<'a> {
                 }
             });
             match read {
-                Ok(gone) => {
-                    parts.letters.change(partition, |index| gone.iter().for_each(|offset| index.moved(*offset)));
-                }
+                Ok(gone) => parts.letters.lose(partition, &gone),
                 Err(error) => {
                     due.forget(partition, Time(now_us().saturating_add(1_000_000)));
                     return self.stand_still(partition, error);

@@ -280,6 +280,21 @@ impl Partition {
         }
     }
 
+    /// Forgets letters below an offset, where dlq begins now: retention deleted them.
+    /// The answer is how many were outstanding: nobody answered for them.
+    pub fn forget_below(&mut self, earliest: i64) -> u64 {
+        // What was moved and is gone is never read any more.
+        self.early = self.early.split_off(&earliest);
+        self.keep_retry();
+        let lost = self.count_below(earliest, &[State::Waiting, State::Parked], |_| true);
+        if lost > 0 {
+            for segment in self.segments.range(..=place(earliest).0).map(|(segment, _)| *segment).collect::<Vec<_>>() {
+                self.clear_between(segment, 0, earliest, |_| true);
+            }
+        }
+        lost
+    }
+
     /// What an outstanding letter waits for, and its class.
     pub fn state(&self, letter: i64) -> Option<(State, &Class)> {
         let (segment, at) = place(letter);

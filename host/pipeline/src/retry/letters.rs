@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use metrics::counter;
 use phronis_core::letter::index::{Class, Partition, Positions, State, Summary};
 use phronis_core::{Code, PluginId, StreamId};
 
@@ -94,6 +95,25 @@ impl Letters {
     /// Changes the index of a partition.
     pub(super) fn change<T>(&self, partition: i32, change: impl FnOnce(&mut Partition) -> T) -> Option<T> {
         lock(&self.partitions).get_mut(&partition).map(|known| change(&mut known.index))
+    }
+
+    /// Outstanding letters that are not in the log any more: nobody can answer for them.
+    pub(super) fn lose(&self, partition: i32, gone: &[i64]) {
+        self.change(partition, |index| gone.iter().for_each(|offset| index.moved(*offset)));
+        self.tell_lost(partition, gone.len() as u64);
+    }
+
+    /// Forgets letters before the offset where dlq begins now.
+    pub(super) fn forget_below(&self, partition: i32, earliest: i64) {
+        let lost = self.change(partition, |index| index.forget_below(earliest));
+        self.tell_lost(partition, lost.unwrap_or(0));
+    }
+
+    fn tell_lost(&self, partition: i32, letters: u64) {
+        if letters > 0 {
+            tracing::warn!(stream = %self.stream, partition, letters, "outstanding letters are not in the log any more");
+            counter!("phronis_letters_lost_total", "stream" => self.stream.to_string()).increment(letters);
+        }
     }
 
     pub(super) fn positions(&self, partition: i32) -> Option<Positions> {

@@ -123,6 +123,22 @@ impl Branch<'_> {
         }
     }
 
+    /// Forgets outstanding letters that retention deleted meanwhile: nobody can answer for them any more.
+    pub(super) fn forget_deleted(&mut self) {
+        self.looked_at = Instant::now();
+        let dlq = &self.parts.stream.options.topics.dlq;
+        let info = match self.parts.log.topic(dlq) {
+            Ok(info) => info,
+            Err(error) => {
+                tracing::debug!(topic = %dlq, %error, "where the letters begin is not known");
+                return;
+            }
+        };
+        for (partition, info) in (0..).zip(info.partitions) {
+            self.parts.letters.forget_below(partition, info.earliest);
+        }
+    }
+
     /// Reads some of what was missed, of each partition that is not ready.
     pub(super) fn catch_up(&mut self) -> Result<()> {
         let waiting: Vec<i32> =
@@ -185,6 +201,9 @@ impl Branch<'_> {
         } else if is_dlq && positions.dlq > 0 {
             // What was restored says which letters wait, not until when.
             self.due.forget(partition, Time(0));
+        }
+        if is_dlq {
+            self.parts.letters.forget_below(partition, info.earliest);
         }
         let from = if is_dlq { positions.dlq } else { positions.retry };
         let from = if from < info.earliest { Position::Earliest } else { Position::Offset(from) };

@@ -87,7 +87,11 @@ fn keeper(room: &Room) -> Options {
 }
 
 fn start(room: &Room) -> Pipeline {
-    let host = room.start(keeper(room));
+    start_with(room, keeper(room))
+}
+
+fn start_with(room: &Room, options: Options) -> Pipeline {
+    let host = room.start(options);
     eventually("the letters are read", || {
         let branch = host.handle().letter_branch(&sensors()).unwrap();
         !branch.partitions.is_empty()
@@ -214,6 +218,25 @@ fn letters_are_listed_shown_with_their_attempts_given_up_and_edited() {
     assert_eq!(counts(&host.handle()), (0, 0));
     host.stop();
     assert_eq!(places(&room), [] as [i64; 0]);
+}
+
+#[test]
+fn letters_that_retention_deleted_are_not_counted_any_more() {
+    let room = Room::new();
+    let host = start(&room);
+    for about in 0..3 {
+        write(&room, &[letter(about, None, None)]);
+    }
+    eventually("three are parked", || counts(&host.handle()) == (0, 3));
+    host.stop();
+    let mut options = keeper(&room);
+    options.streams.iter_mut().for_each(|stream| stream.letters_retention.bytes = Some(1));
+    let host = start_with(&room, options);
+    eventually("they are forgotten", || counts(&host.handle()) == (0, 0));
+    let class = host.handle().letter_classes(&sensors()).unwrap();
+    assert_eq!(class.iter().map(|class| class.summary.count).sum::<u64>(), 3, "how many there ever were is known");
+    assert!(matches!(host.handle().start_job(order(Action::Redrive, of_class(), 1)), Err(Refused::Nothing)));
+    host.stop();
 }
 
 #[test]
