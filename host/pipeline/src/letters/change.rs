@@ -174,18 +174,22 @@ impl Handle {
     /// From the store, where it answers; else those that this host knows.
     pub fn jobs(&self, stream: &StreamId) -> Vec<Job> {
         let Some((_, letters)) = self.letters_of(stream) else { return Vec::new() };
-        let known: Vec<Job> = letters.jobs().all().iter().rev().cloned().collect();
         let stored = letters.store().and_then(|store| jobs(store, stream).ok());
-        stored.map_or_else(|| known.clone(), |stored| newest(stored, &known))
+        let known = letters.jobs();
+        match stored {
+            Some(stored) => stored.into_iter().map(|job| newest(known.get(&job.id), job)).collect(),
+            None => known.all().iter().rev().cloned().collect(),
+        }
     }
 
-    /// A job of any stream.
+    /// A job of any stream: from the store, where it answers; else as this host knows it.
     pub fn job(&self, id: &str) -> Option<Job> {
         let known = self.shared.letters.values().find_map(|letters| letters.jobs().get(id).cloned());
-        known.or_else(|| {
-            let store = self.shared.letters.values().next()?.store()?;
-            store.wait(store.redrive(id)).ok().flatten().and_then(job_of)
-        })
+        let store = self.shared.letters.values().next()?.store();
+        match store.map(|store| store.wait(store.redrive(id))) {
+            Some(Ok(stored)) => stored.and_then(job_of).map(|job| newest(known.as_ref(), job)),
+            Some(Err(_)) | None => known,
+        }
     }
 
     /// Stops a job; the answer is how it is now.
@@ -317,13 +321,16 @@ fn audited<'a>(job: &'a Job, step: &str) -> Audited<'a> {
     (format!("{}-{step}", job.id), action, &job.stream, &job.actor, &job.reason)
 }
 
-/// What the store says, with what this host knows better: the store is told once a second.
-fn newest(stored: Vec<Job>, known: &[Job]) -> Vec<Job> {
-    let better = |job: Job| {
-        let own = known.iter().find(|own| own.id == job.id && own.state == job.state && own.moved() >= job.moved());
-        own.cloned().unwrap_or(job)
-    };
-    stored.into_iter().map(better).collect()
+/// What the store says of a job, with what this host knows better: the store is told once a second.
+fn newest(known: Option<&Job>, stored: Job) -> Job {
+    match known.filter(|known| known.state == JobState::Running) {
+        Some(known) => {
+            let mut job = known.clone();
+            job.catch_up(stored);
+            job
+        }
+        None => stored,
+    }
 }
 
 fn appended(topic: &phronis_core::records::TopicName, partition: i32, records: NewRecords) -> Append {

@@ -221,6 +221,42 @@ fn letters_are_listed_shown_with_their_attempts_given_up_and_edited() {
 }
 
 #[test]
+fn a_redrive_ends_here_as_the_store_says_and_not_before() {
+    let room = Room::new();
+    let host = start(&room);
+    let handle = host.handle();
+    let store = handle.store().clone();
+    write(&room, &(0..50).map(|about| letter(about, None, None)).collect::<Vec<_>>());
+    eventually("all are parked", || counts(&handle) == (0, 50));
+    // Another host, which owns nothing here, ends it.
+    let job = handle.start_job(order(Action::Redrive, of_class(), 1)).unwrap();
+    let done = phronis_store::redrives::State::Done;
+    assert!(store.wait(store.end_redrive(&job.id, done, None, now())).unwrap());
+    assert_eq!(handle.job(&job.id).unwrap().state, JobState::Done);
+    // So may the next begin, and this host takes it on.
+    let next = handle.start_job(order(Action::Redrive, of_class(), 100_000)).unwrap();
+    eventually("the next is over", || handle.job(&next.id).unwrap().state == JobState::Done);
+    let states: Vec<_> = handle.jobs(&sensors()).into_iter().map(|job| (job.id, job.state)).collect();
+    assert_eq!(states, [(next.id.clone(), JobState::Done), (job.id, JobState::Done)]);
+    let stored = store.wait(store.redrive(&next.id)).unwrap().unwrap();
+    assert_eq!(stored.state, done);
+    host.stop();
+
+    // A host that keeps no time begins one: it is told how far those are that do.
+    write(&room, &(50..60).map(|about| letter(about, None, None)).collect::<Vec<_>>());
+    let keeper = start(&room);
+    eventually("ten are parked", || counts(&keeper.handle()) == (0, 10));
+    let face = Options { roles: BTreeSet::from([Role::Serve]), ..room.options("b") };
+    let face = room.start(Options { store: phronis_store::conformance::local(&room.folder.path().join("a")), ..face });
+    eventually("the other host knows of them", || counts(&face.handle()) == (0, 10));
+    let job = face.handle().start_job(order(Action::Redrive, of_class(), 100_000)).unwrap();
+    eventually("it is over there too", || face.handle().job(&job.id).unwrap().state == JobState::Done);
+    assert_eq!(face.handle().job(&job.id).unwrap().moved(), 10);
+    face.stop();
+    keeper.stop();
+}
+
+#[test]
 fn letters_that_retention_deleted_are_not_counted_any_more() {
     let room = Room::new();
     let host = start(&room);
