@@ -12,6 +12,7 @@
 //! of the old one can come after the new one has read what was moved.
 
 mod bodies;
+mod edits;
 mod jobs;
 mod keep;
 mod letters;
@@ -33,8 +34,9 @@ use phronis_core::{Name, PluginId, Time, code};
 use phronis_log::{Error as LogError, Log, Member, PollLimits, Polled, Result, Sink, Source, Start, Subscription};
 
 pub(crate) use self::bodies::read_letters;
+pub use self::edits::Edited;
 pub use self::jobs::{Action, Job, JobState, MOST_PLACES, Progress, Selection};
-pub(crate) use self::jobs::{append, discard_append, fresh_id, runs};
+pub(crate) use self::jobs::{NotAppended, append, discard_append, fresh_id, runs};
 use self::keep::Keeper;
 pub(crate) use self::keep::{job_of, jobs, row_of};
 pub use self::letters::Condition;
@@ -260,12 +262,18 @@ impl<'a> Branch<'a> {
         Ok(())
     }
 
-    /// Appends letters to retry, as they are, with where they stand in dlq.
+    /// Appends letters to retry, as they are, with where they stand in dlq: those that nobody else decided about meanwhile.
     fn send(&mut self, partition: i32, offsets: &[i64], redrive: Option<&str>) -> Result<u64> {
-        let topics = &self.parts.stream.options.topics;
+        let parts = self.parts;
+        let topics = &parts.stream.options.topics;
+        let _alone = parts.letters.alone();
+        let offsets = parts.letters.movable(partition, offsets);
+        if offsets.is_empty() {
+            return Ok(0);
+        }
         let mut batch = Batch::default();
         let mut batches = Vec::new();
-        let gone = read_letters(self.parts.log.as_ref(), &topics.dlq, partition, offsets, |records, row| {
+        let gone = read_letters(parts.log.as_ref(), &topics.dlq, partition, &offsets, |records, row| {
             batch.push(records, row, redrive);
             if batch.is_full() {
                 batches.push(std::mem::take(&mut batch));
@@ -283,7 +291,7 @@ impl<'a> Branch<'a> {
             moved += offsets.len() as u64;
             self.parts.letters.change(partition, |index| offsets.iter().for_each(|offset| index.moved(*offset)));
         }
-        self.parts.letters.lose(partition, &gone);
+        parts.letters.lose(partition, &gone);
         let why = if redrive.is_some() { "redrive" } else { "due" };
         counter!("phronis_letters_moved_total", "stream" => self.parts.stream.options.id.to_string(), "why" => why)
             .increment(moved);
@@ -322,6 +330,7 @@ impl<'a> Branch<'a> {
         let detail = format!("letters of partition {partition} do not come back: {error}");
         tracing::error!(stream = %self.parts.stream.options.id, partition, code = %error.code(), "{detail}");
         owned.failed();
+        self.parts.letters.set_read(partition, false);
         self.parts.letters.set_condition(partition, Condition::Blocked { code: error.code(), detail });
         Ok(())
     }

@@ -4,12 +4,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use phronis_core::delivery::{Append, Delivery};
+use phronis_core::delivery::{Append, Delivery, Receipt};
 use phronis_core::letter::DISCARD;
 use phronis_core::letter::index::{Discard, Filter, State};
 use phronis_core::records::{HeadersBuilder, RecordsBuilder};
 use phronis_core::{PluginId, StreamId, Time};
-use phronis_log::{Log, Result};
+use phronis_log::{Error, Log, Result};
 use phronis_store::redrives;
 use serde::{Deserialize, Serialize};
 
@@ -116,6 +116,11 @@ impl Job {
     /// Letters that turned out not to be meant, or that were gone.
     pub fn skipped(&self) -> u64 {
         self.progress.values().map(|progress| progress.skipped).sum()
+    }
+
+    /// Rises when it ends; how far it is does not count.
+    pub fn version(&self) -> u64 {
+        if self.state == JobState::Running { 1 } else { 2 }
     }
 
     /// Takes over what is known of it elsewhere: how far others are, and whether it is over.
@@ -415,6 +420,8 @@ impl Branch<'_> {
         if offsets.is_empty() {
             return Ok(0);
         }
+        let parts = self.parts;
+        let _alone = parts.letters.alone();
         let discard = Discard {
             offsets: runs(offsets),
             actor: Some(job.actor.clone()),
@@ -471,11 +478,24 @@ pub(crate) fn fresh_id() -> String {
     format!("{:016x}", rand::random::<u64>())
 }
 
-/// What a log needs for a discard outside of a job.
-pub(crate) fn append(log: &dyn Log, appends: Vec<Append>) -> Result<()> {
+/// Why an append outside of a job failed.
+#[derive(Debug)]
+pub(crate) struct NotAppended {
+    pub(crate) error: Error,
+    /// Whether it is known that nothing of it was taken.
+    pub(crate) is_sure: bool,
+}
+
+/// Appends outside of a job.
+pub(crate) fn append(log: &dyn Log, appends: Vec<Append>) -> std::result::Result<Receipt, NotAppended> {
     let never = std::sync::atomic::AtomicBool::new(false);
-    let ticket = log.sink()?.submit(Delivery { appends, commits: Vec::new() })?;
-    settled(ticket, &never)?;
+    let submitted = log.sink().and_then(|sink| sink.submit(Delivery { appends, commits: Vec::new() }));
+    let ticket = submitted.map_err(|error| NotAppended { error, is_sure: true })?;
+    let receipt = settled(ticket, &never).map_err(|error| {
+        let is_sure =
+            matches!(error, Error::Full { .. } | Error::TooLarge { .. } | Error::UnknownTopic(_) | Error::Invalid(_));
+        NotAppended { error, is_sure }
+    })?;
     failpoint::pass("discard-written");
-    Ok(())
+    Ok(receipt)
 }

@@ -120,6 +120,7 @@ impl Branch<'_> {
     pub(super) fn begin_again(&mut self, partition: i32) {
         if let Some(owned) = self.owned.get_mut(&partition) {
             owned.reading = Reading::Dlq(None);
+            self.parts.letters.set_read(partition, false);
         }
     }
 
@@ -147,6 +148,7 @@ impl Branch<'_> {
             let Some(mut owned) = self.owned.remove(&partition) else { continue };
             let outcome = self.read_some(partition, &mut owned);
             let is_ready = owned.is_ready() && !owned.is_failing();
+            self.parts.letters.set_read(partition, owned.is_ready());
             self.owned.insert(partition, owned);
             match outcome {
                 Ok(()) if is_ready => self.parts.letters.set_condition(partition, Condition::Ready),
