@@ -4,6 +4,8 @@
 mod alerts;
 #[path = "e2e/archive.rs"]
 mod archive;
+#[path = "e2e/commands.rs"]
+mod commands;
 #[path = "e2e/config.rs"]
 mod config;
 #[path = "e2e/crash.rs"]

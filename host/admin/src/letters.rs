@@ -6,14 +6,14 @@ pub(crate) mod dry_run;
 mod wanted;
 
 use axum::extract::{Extension, Path, Query, State};
-use axum::response::Json;
+use axum::response::{IntoResponse, Json, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use phronis_core::letter::Letter;
 use phronis_core::letter::index::{Class, State as Waits};
 use phronis_core::records::Headers;
 use phronis_core::{Code, StreamId, Time, code};
-use phronis_pipeline::letters::{At, Attempt, ClassStatus, Condition, Detail, Found, Place};
+use phronis_pipeline::letters::{At, Attempt, ClassStatus, Condition, Detail, Edited, Found, Place};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -22,6 +22,7 @@ use crate::access::Caller;
 use crate::paging::{Page, Paging};
 use crate::problem::{Document, Problem};
 use crate::records::Line;
+use crate::sign::etag;
 use crate::state::App;
 
 /// Of which stream.
@@ -104,6 +105,8 @@ pub(crate) struct Item {
     place: String,
     /// `waiting` or `parked`; none when nobody waits for it any more.
     state: Option<&'static str>,
+    /// What became of an edit of it on this host: `whole`, `half` (the copy is posted, the letter not given up), or `unsure`.
+    edited: Option<&'static str>,
     /// The same for all attempts.
     id: String,
     /// Its class.
@@ -254,7 +257,7 @@ pub(crate) async fn list(
     get, path = "/v1/letters/{stream}/{place}", tag = "letters",
     params(("stream" = String, Path), ("place" = String, Path, description = "partition and offset in dlq: `3-42`")),
     responses(
-        (status = 200, description = "the letter", body = Shown<'static>),
+        (status = 200, description = "the letter; `ETag` holds its version, which rises when nobody waits for it any more", body = Shown<'static>),
         (status = 404, description = "no letter stands there", body = Document),
     ),
     security(("key" = []), ("bearer" = [])),
@@ -263,11 +266,11 @@ pub(crate) async fn show(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
     Path((stream, at)): Path<(String, String)>,
-) -> Result<Json<serde_json::Value>, Problem> {
+) -> Result<Response, Problem> {
     let (stream, at) = (stream_of(&app, &caller, &stream)?, place(&at)?);
     let asked = stream.clone();
     match app.ask(move |pipeline| pipeline.letter(&asked, at)).await?? {
-        At::Letter(detail) => shown(&stream, &detail),
+        At::Letter(detail) => Ok((etag(detail.found.version()), shown(&stream, &detail)?).into_response()),
         At::Settlement(outcome, previous) => Err(unknown(&stream, at).hint(format!(
             "at this place stands the end of the letter {}: it was {}",
             place_text((at.0, previous)),
@@ -394,6 +397,11 @@ impl Item {
             state: found.state.map(|state| match state {
                 Waits::Waiting => "waiting",
                 Waits::Parked => "parked",
+            }),
+            edited: found.edited.map(|edited| match edited {
+                Edited::Whole => "whole",
+                Edited::Half => "half",
+                Edited::Unsure => "unsure",
             }),
             id: id.to_string(),
             class: class.to_string(),

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use axum::body::Body;
 use axum::extract::{Extension, Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
-use axum::response::Json;
+use axum::response::{IntoResponse, Json, Response};
 use phronis_core::{StreamId, Time, code};
-use phronis_pipeline::letters::{Action, Edit, Job, JobState, MOST_PLACES, Order, Refused, Selection};
+use phronis_pipeline::letters::{Action, Cancel, Edit, Job, JobState, MOST_PLACES, Order, Refused, Selection};
 use phronis_pipeline::status::PluginState;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -16,8 +16,8 @@ use crate::access::Caller;
 use crate::body;
 use crate::letters::{OfStream, Wanted, place, place_text, stream_of, unknown, visible};
 use crate::once::Once;
-use crate::problem::{Document, Problem};
-use crate::sign::{ANYONE, Sign};
+use crate::problem::{Document, FieldProblem, Problem};
+use crate::sign::{ANYONE, IfMatch, Sign, etag};
 use crate::state::App;
 
 /// The fastest redrive.
@@ -44,7 +44,7 @@ pub(crate) struct Request {
     if_running: Option<String>,
     /// Letters a second, at most 100 000; 500 unless said.
     rate: Option<u32>,
-    /// Why, for the audit; the header `X-Reason` says the same.
+    /// Why. Needed, here or in `X-Reason`: it stands in the audit.
     reason: Option<String>,
 }
 
@@ -107,8 +107,12 @@ pub(crate) struct Discarded {
 pub(crate) struct Edited {
     /// The partition of raw that it stands in.
     partition: i32,
-    /// The letter that was given up for it.
+    /// The letter that it is a copy of.
     letter: String,
+    /// Whether the letter was given up for it; else `detail` says why not, and it is for a person to do so.
+    is_given_up: bool,
+    /// What is known, when it is not.
+    detail: Option<String>,
 }
 
 /// Tries letters again: by place, by class, or by a filter, at a capped rate. One at a time a stream.
@@ -116,8 +120,8 @@ pub(crate) struct Edited {
     post, path = "/v1/redrives", tag = "letters", request_body(content = Request),
     params(Sign, Once),
     responses(
-        (status = 202, description = "it begins", body = JobItem),
-        (status = 400, description = "the request is not valid", body = Document),
+        (status = 202, description = "it begins; `ETag` holds its version", body = JobItem),
+        (status = 400, description = "the request is not valid, or gives no reason", body = Document),
         (status = 404, description = "no such stream", body = Document),
         (status = 409, description = "another one of the stream runs (`running` has its id), or no letter is meant", body = Document),
         (status = 410, description = "no plugin of the stream runs in the version that `if_running` names", body = Document),
@@ -130,14 +134,14 @@ pub(crate) async fn start(
     Extension(caller): Extension<Caller>,
     sign: Sign,
     Json(request): Json<Request>,
-) -> Result<(StatusCode, Json<JobItem>), Problem> {
+) -> Result<Response, Problem> {
     let version = request.if_running.clone();
     let order = order(&app, &caller, &sign, request, Action::Redrive)?;
     if let Some(digest) = version {
         runs(&app, &order.stream, &digest)?;
     }
     let job = app.ask(move |pipeline| pipeline.start_job(order)).await?.map_err(refused)?;
-    Ok((StatusCode::ACCEPTED, Json(JobItem::of(job))))
+    Ok((StatusCode::ACCEPTED, tagged(job)).into_response())
 }
 
 /// All redrives that are remembered.
@@ -163,33 +167,43 @@ pub(crate) async fn list(
 /// One redrive.
 #[utoipa::path(
     get, path = "/v1/redrives/{id}", tag = "letters", params(("id" = String, Path)),
-    responses((status = 200, description = "the redrive", body = JobItem), (status = 404, description = "no such redrive", body = Document)),
+    responses(
+        (status = 200, description = "the redrive; `ETag` holds its version, which rises when it ends", body = JobItem),
+        (status = 404, description = "no such redrive", body = Document),
+    ),
     security(("key" = []), ("bearer" = [])),
 )]
 pub(crate) async fn show(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
-) -> Result<Json<JobItem>, Problem> {
-    known(&app, &caller, &id).await.map(|job| Json(JobItem::of(job)))
+) -> Result<Response, Problem> {
+    Ok(tagged(known(&app, &caller, &id).await?).into_response())
 }
 
 /// Stops a redrive. What was moved stays moved; one that is over stays as it is.
 #[utoipa::path(
-    delete, path = "/v1/redrives/{id}", tag = "letters", params(("id" = String, Path), Sign),
-    responses((status = 200, description = "how it is now", body = JobItem), (status = 404, description = "no such redrive", body = Document)),
+    delete, path = "/v1/redrives/{id}", tag = "letters", params(("id" = String, Path), IfMatch, Sign),
+    responses(
+        (status = 200, description = "how it is now; `ETag` holds its version", body = JobItem),
+        (status = 400, description = "no reason is given", body = Document),
+        (status = 404, description = "no such redrive", body = Document),
+        (status = 412, description = "it is at another version than If-Match names; `current` is the one it is at", body = Document),
+    ),
     security(("key" = []), ("bearer" = [])),
 )]
 pub(crate) async fn cancel(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
+    matched: IfMatch,
     sign: Sign,
     Path(id): Path<String>,
-) -> Result<Json<JobItem>, Problem> {
+) -> Result<Response, Problem> {
     known(&app, &caller, &id).await?;
-    let (asked, (actor, reason)) = (id.clone(), who(&sign, None));
-    let job = app.ask(move |pipeline| pipeline.cancel_job(&asked, &actor, &reason)).await?.map_err(refused)?;
-    job.map(|job| Json(JobItem::of(job))).ok_or_else(|| no_job(&id))
+    let (actor, reason) = who(&sign, None)?;
+    let cancel = Cancel { id: id.clone(), actor, reason, if_version: matched.version };
+    let job = app.ask(move |pipeline| pipeline.cancel_job(&cancel)).await?.map_err(refused)?;
+    job.map(|job| tagged(job).into_response()).ok_or_else(|| no_job(&id))
 }
 
 /// Gives letters up for good: nobody waits for them any more. They stay in dlq.
@@ -213,10 +227,6 @@ pub(crate) async fn discard(
         return Err(Problem::new(code::BAD_REQUEST, "`if_running` is for redrives: a discard goes through no plugin"));
     }
     let order = order(&app, &caller, &sign, request, Action::Discard)?;
-    if order.reason.is_empty() {
-        let detail = "a discard needs a reason: what is given up should say why";
-        return Err(Problem::new(code::BAD_REQUEST, detail).hint("send `reason` or the header X-Reason"));
-    }
     let is_job = matches!(&order.selection, Selection::Filter(filter) if filter.has_time());
     if is_job {
         let job = app.ask(move |pipeline| pipeline.start_job(order)).await?.map_err(refused)?;
@@ -232,12 +242,16 @@ pub(crate) async fn discard(
     post, path = "/v1/letters/{stream}/{place}/edit", tag = "letters",
     params(
         ("stream" = String, Path), ("place" = String, Path),
-        Sign, Once,
+        IfMatch, Sign, Once,
     ),
     request_body(content = serde_json::Value, description = "the new event, byte for byte"),
     responses(
-        (status = 202, description = "posted", body = Edited),
-        (status = 404, description = "no outstanding letter stands there", body = Document),
+        (status = 202, description = "posted; `is_given_up` says whether the letter was given up for it", body = Edited),
+        (status = 400, description = "no reason is given, or the letter has no event of its own", body = Document),
+        (status = 404, description = "no letter stands there", body = Document),
+        (status = 409, description = "nobody waits for the letter any more, or an edit of it is half done", body = Document),
+        (status = 412, description = "the letter is at another version than If-Match names; `current` is the one it is at", body = Document),
+        (status = 503, description = "nobody knows whether it was posted (PH2405), or the host does not know its letters yet", body = Document),
     ),
     security(("key" = []), ("bearer" = [])),
 )]
@@ -245,16 +259,20 @@ pub(crate) async fn edit(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
     Path((stream, at)): Path<(String, String)>,
+    matched: IfMatch,
     sign: Sign,
     headers: HeaderMap,
     body: Body,
 ) -> Result<(StatusCode, Json<Edited>), Problem> {
     let (stream, at) = (stream_of(&app, &caller, &stream)?, place(&at)?);
+    let (actor, reason) = who(&sign, None)?;
     let held = body::read(&app, &headers, body).await?;
-    let (actor, reason) = who(&sign, None);
-    let edit = Edit { stream, place: at, value: held.bytes.to_vec(), actor, reason };
-    let partition = app.ask(move |pipeline| pipeline.edit(&edit)).await?.map_err(refused)?;
-    Ok((StatusCode::ACCEPTED, Json(Edited { partition, letter: place_text(at) })))
+    let edit = Edit { stream, place: at, value: held.bytes.to_vec(), actor, reason, if_version: matched.version };
+    // A blocking call goes on when the client leaves: no edit ends half-way because of that.
+    let posted = app.ask(move |pipeline| pipeline.edit(&edit)).await?.map_err(refused)?;
+    let is_given_up = posted.trouble.is_none();
+    let edited = Edited { partition: posted.partition, letter: place_text(at), is_given_up, detail: posted.trouble };
+    Ok((StatusCode::ACCEPTED, Json(edited)))
 }
 
 fn order(app: &App, caller: &Caller, sign: &Sign, request: Request, action: Action) -> Result<Order, Problem> {
@@ -280,7 +298,7 @@ fn order(app: &App, caller: &Caller, sign: &Sign, request: Request, action: Acti
     if request.rate.is_some_and(|rate| !(1..=MOST_RATE).contains(&rate)) {
         return Err(Problem::new(code::BAD_REQUEST, format!("`rate` is not from 1 to {MOST_RATE} letters a second")));
     }
-    let (actor, reason) = who(sign, request.reason.as_deref());
+    let (actor, reason) = who(sign, request.reason.as_deref())?;
     Ok(Order { action, stream, selection, rate: request.rate, actor, reason })
 }
 
@@ -298,9 +316,21 @@ fn runs(app: &App, stream: &StreamId, digest: &str) -> Result<(), Problem> {
     Err(Problem::new(code::LETTER_VERSION_GONE, detail).hint(format!("these run: {}", those.join(", "))))
 }
 
-/// Who, and why.
-fn who(sign: &Sign, reason: Option<&str>) -> (String, String) {
-    (sign.actor(None).unwrap_or_else(|| ANYONE.to_owned()), sign.reason(reason).unwrap_or_default())
+/// Who, and why; nobody decides about letters without saying so.
+fn who(sign: &Sign, reason: Option<&str>) -> Result<(String, String), Problem> {
+    let Some(reason) = sign.reason(reason) else {
+        let missing = FieldProblem { field: "reason".to_owned(), reason: "is missing: say why".to_owned() };
+        let problem = Problem::new(code::BAD_REQUEST, "no reason is given: the next person will ask; nothing changed");
+        return Err(problem
+            .problems(vec![missing])
+            .hint("send `reason` in the body of a redrive or discard, or the header X-Reason"));
+    };
+    Ok((sign.actor(None).unwrap_or_else(|| ANYONE.to_owned()), reason))
+}
+
+/// A job with its version.
+fn tagged(job: Job) -> impl IntoResponse {
+    (etag(job.version()), Json(JobItem::of(job)))
 }
 
 async fn known(app: &App, caller: &Caller, id: &str) -> Result<Job, Problem> {
@@ -321,7 +351,14 @@ fn refused(error: Refused) -> Problem {
         }
         Refused::Unknown { stream, at } => unknown(&stream, at),
         Refused::UnknownStream(stream) => Problem::not_found(format_args!("stream `{stream}`")),
-        Refused::Nothing => Problem::new(code::NO_LETTER_MEANT, error.to_string()),
+        Refused::Nothing | Refused::Over { .. } => Problem::new(code::NO_LETTER_MEANT, error.to_string()),
+        Refused::Changed { version } => Problem::new(code::PRECONDITION_FAILED, error.to_string())
+            .members(&serde_json::json!({ "current": version })),
+        Refused::HalfDone { why: Some(_), .. } => {
+            Problem::new(code::EDIT_HALF_DONE, error.to_string()).status(StatusCode::SERVICE_UNAVAILABLE)
+        }
+        Refused::HalfDone { .. } => Problem::new(code::EDIT_HALF_DONE, error.to_string()),
+        Refused::Reading(_) => Problem::busy(error.to_string()).status(StatusCode::SERVICE_UNAVAILABLE),
         Refused::Range => Problem::new(code::BAD_REQUEST, error.to_string()),
         Refused::Newer => Problem::new(code::REDRIVE_RUNNING, error.to_string()),
         Refused::Store(error) => error.into(),

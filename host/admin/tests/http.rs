@@ -16,6 +16,8 @@ mod archive;
 mod client;
 #[path = "http/host.rs"]
 mod host;
+#[path = "http/letters.rs"]
+mod letters;
 #[path = "http/once.rs"]
 mod once;
 

@@ -236,6 +236,10 @@ impl crate::Log for Log {
         Ok(Box::new(Entry(Arc::clone(&self.0.shared))))
     }
 
+    fn delivers_whole(&self) -> bool {
+        true
+    }
+
     fn reader(&self, topic: &str, partition: i32, from: Position) -> Result<Box<dyn Reader>> {
         let shared = &self.0.shared;
         shared.open()?;

@@ -56,6 +56,11 @@ pub trait Log: Send + Sync {
     /// Opens a way to append, outside of any group: it refuses commits where only members may commit.
     fn sink(&self) -> Result<Box<dyn Sink>>;
 
+    /// Whether all appends of one delivery become durable together or not at all, also those of [`Log::sink`].
+    fn delivers_whole(&self) -> bool {
+        false
+    }
+
     /// Reads one partition outside of any group.
     fn reader(&self, topic: &str, partition: i32, from: Position) -> Result<Box<dyn Reader>>;
 

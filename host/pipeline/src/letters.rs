@@ -4,6 +4,7 @@
 
 mod change;
 mod dry_run;
+mod edit;
 
 use std::sync::Arc;
 
@@ -12,11 +13,12 @@ use phronis_core::letter::{Letter, Outcome, Settlement, original_headers};
 use phronis_core::records::{HeadersBuilder, Records};
 use phronis_core::{Code, StreamId, Time};
 
-pub use self::change::{Edit, Order, Refused};
+pub use self::change::{Cancel, Order, Refused};
 pub use self::dry_run::{DryRun, Finding, Impossible, Problem, Verdict};
+pub use self::edit::{Edit, Posted};
 use crate::Handle;
 use crate::clock::now_us;
-pub use crate::retry::{Action, Condition, Job, JobState, MOST_PLACES, Progress, Selection};
+pub use crate::retry::{Action, Condition, Edited, Job, JobState, MOST_PLACES, Progress, Selection};
 use crate::retry::{Letters, read_letters};
 use crate::stream::Stream;
 
@@ -59,12 +61,21 @@ pub struct Found {
     pub place: Place,
     /// What it waits for; none when it was answered for, or moved to retry.
     pub state: Option<State>,
+    /// What became of an edit of it, where this host made one.
+    pub edited: Option<Edited>,
     /// What it says.
     pub letter: Letter,
     /// When it was written.
     pub written_at: Time,
     /// The record of dlq, one row.
     pub record: Records,
+}
+
+impl Found {
+    /// Rises when nobody waits for it any more: all that can ever change about a letter.
+    pub fn version(&self) -> u64 {
+        version(self.state)
+    }
 }
 
 /// A letter with what came before it.
@@ -206,9 +217,7 @@ impl Handle {
             return Ok(At::Settlement(settlement.outcome, settlement.previous));
         }
         let Some(mut found) = found(letters, record) else { return Ok(At::Nothing) };
-        if let Some(index) = elsewhere(stream, letters, partition) {
-            found.state = index.state(offset).map(|(state, _)| state);
-        }
+        found.state = state(stream, letters, found.place);
         let mut original = HeadersBuilder::default();
         if found.letter.omitted.headers.is_none() {
             original_headers(found.record.body.headers(0), &mut original);
@@ -281,11 +290,27 @@ fn elsewhere(stream: &Stream, letters: &Letters, partition: i32) -> Option<Parti
     Partition::restore(store.wait(store.letters(&stream.options.id, partition)).ok().flatten()?)
 }
 
+/// What a letter waits for, wherever that is known.
+fn state(stream: &Stream, letters: &Letters, (partition, offset): Place) -> Option<State> {
+    if letters.edited((partition, offset)) == Some(Edited::Whole) {
+        // The host that owns it may not have read that yet.
+        return None;
+    }
+    match elsewhere(stream, letters, partition) {
+        Some(index) => index.state(offset).map(|(state, _)| state),
+        None => letters.state(partition, offset).map(|(state, _)| state),
+    }
+}
+
+fn version(state: Option<State>) -> u64 {
+    if state.is_some() { 1 } else { 2 }
+}
+
 fn found(letters: &Letters, record: Records) -> Option<Found> {
     let letter = Letter::read(record.body.headers(0))?;
     let place = (record.partition, *record.offsets.values().first()?);
     let state = letters.state(place.0, place.1).map(|(state, _)| state);
-    Some(Found { place, state, letter, written_at: written_at(&record, 0), record })
+    Some(Found { place, state, edited: letters.edited(place), letter, written_at: written_at(&record, 0), record })
 }
 
 fn written_at(records: &Records, row: usize) -> Time {

@@ -12,6 +12,7 @@
 //! of the old one can come after the new one has read what was moved.
 
 mod bodies;
+mod edits;
 mod jobs;
 mod keep;
 mod letters;
@@ -33,8 +34,9 @@ use phronis_core::{Name, PluginId, Time, code};
 use phronis_log::{Error as LogError, Log, Member, PollLimits, Polled, Result, Sink, Source, Start, Subscription};
 
 pub(crate) use self::bodies::read_letters;
+pub use self::edits::Edited;
 pub use self::jobs::{Action, Job, JobState, MOST_PLACES, Progress, Selection};
-pub(crate) use self::jobs::{append, discard_append, fresh_id, runs};
+pub(crate) use self::jobs::{NotAppended, append, discard_append, fresh_id, runs};
 use self::keep::Keeper;
 pub(crate) use self::keep::{job_of, jobs, row_of};
 pub use self::letters::Condition;
@@ -70,6 +72,9 @@ const BATCH: (usize, usize) = (500, 1 << 20);
 
 /// How often the group's offsets follow.
 const COMMIT_EVERY: Duration = Duration::from_secs(1);
+
+/// How often it is looked whether retention deleted letters: a question to the log, about what changes over days.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 /// What the branch of one stream is made of.
 #[derive(Clone)]
@@ -109,6 +114,8 @@ struct Branch<'a> {
     /// The rate of the redrive that runs.
     redrive_pace: Option<(String, Pace)>,
     committed_at: Instant,
+    /// When it was last looked whether retention deleted letters.
+    looked_at: Instant,
     /// Plugins that have, or had, range letters.
     ranges: BTreeMap<Name, (u64, bool)>,
     /// The copy in the store, where there is one.
@@ -138,6 +145,7 @@ impl<'a> Branch<'a> {
             pace: Pace::new(options.letter_rates.due),
             redrive_pace: None,
             committed_at: Instant::now(),
+            looked_at: Instant::now(),
             ranges: BTreeMap::new(),
             keeper: parts.letters.store().map(|store| Keeper::new(store.clone(), options.id.clone())),
         })
@@ -186,6 +194,9 @@ impl<'a> Branch<'a> {
         self.redrive()?;
         if self.committed_at.elapsed() >= COMMIT_EVERY {
             self.commit()?;
+            if self.looked_at.elapsed() >= LOOK_EVERY {
+                self.forget_deleted();
+            }
             self.save();
             self.follow_jobs();
             self.measure();
@@ -251,12 +262,18 @@ impl<'a> Branch<'a> {
         Ok(())
     }
 
-    /// Appends letters to retry, as they are, with where they stand in dlq.
+    /// Appends letters to retry, as they are, with where they stand in dlq: those that nobody else decided about meanwhile.
     fn send(&mut self, partition: i32, offsets: &[i64], redrive: Option<&str>) -> Result<u64> {
-        let topics = &self.parts.stream.options.topics;
+        let parts = self.parts;
+        let topics = &parts.stream.options.topics;
+        let _alone = parts.letters.alone();
+        let offsets = parts.letters.movable(partition, offsets);
+        if offsets.is_empty() {
+            return Ok(0);
+        }
         let mut batch = Batch::default();
         let mut batches = Vec::new();
-        let gone = read_letters(self.parts.log.as_ref(), &topics.dlq, partition, offsets, |records, row| {
+        let gone = read_letters(parts.log.as_ref(), &topics.dlq, partition, &offsets, |records, row| {
             batch.push(records, row, redrive);
             if batch.is_full() {
                 batches.push(std::mem::take(&mut batch));
@@ -274,10 +291,7 @@ impl<'a> Branch<'a> {
             moved += offsets.len() as u64;
             self.parts.letters.change(partition, |index| offsets.iter().for_each(|offset| index.moved(*offset)));
         }
-        if !gone.is_empty() {
-            tracing::warn!(stream = %self.parts.stream.options.id, partition, letters = gone.len(), "letters that were due are not in the log any more");
-            self.parts.letters.change(partition, |index| gone.iter().for_each(|offset| index.moved(*offset)));
-        }
+        parts.letters.lose(partition, &gone);
         let why = if redrive.is_some() { "redrive" } else { "due" };
         counter!("phronis_letters_moved_total", "stream" => self.parts.stream.options.id.to_string(), "why" => why)
             .increment(moved);
@@ -316,6 +330,7 @@ impl<'a> Branch<'a> {
         let detail = format!("letters of partition {partition} do not come back: {error}");
         tracing::error!(stream = %self.parts.stream.options.id, partition, code = %error.code(), "{detail}");
         owned.failed();
+        self.parts.letters.set_read(partition, false);
         self.parts.letters.set_condition(partition, Condition::Blocked { code: error.code(), detail });
         Ok(())
     }
@@ -339,9 +354,7 @@ impl<'a> Branch<'a> {
                 }
             });
             match read {
-                Ok(gone) => {
-                    parts.letters.change(partition, |index| gone.iter().for_each(|offset| index.moved(*offset)));
-                }
+                Ok(gone) => parts.letters.lose(partition, &gone),
                 Err(error) => {
                     due.forget(partition, Time(now_us().saturating_add(1_000_000)));
                     return self.stand_still(partition, error);

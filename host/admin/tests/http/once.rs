@@ -63,7 +63,12 @@ fn a_redrive_is_begun_once_and_answered_the_same() {
     let redrive = |headers: &[&str], rate: u32| {
         let headers: Vec<&str> =
             [MARK, "Content-Type: application/json"].into_iter().chain(headers.iter().copied()).collect();
-        post(&host, "/v1/redrives", &headers, &json!({"stream": "sensors", "all": true, "rate": rate}))
+        post(
+            &host,
+            "/v1/redrives",
+            &headers,
+            &json!({"stream": "sensors", "all": true, "rate": rate, "reason": "again"}),
+        )
     };
     let first = redrive(&["Idempotency-Key: r"], 1);
     assert_eq!((first.status, &first.json()["total"]), (202, &json!(500)), "{first:?}");

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use self::meant::{Letter, Meant, Which};
 use super::{Listing, read_whole, show, tell};
-use crate::client::{Client, ClientArgs, items, with_query};
+use crate::client::{Client, ClientArgs, encoded, items, with_query};
 use crate::failure::{Exit, Failure, Outcome};
 use crate::output::{self, Format, cell};
 
@@ -69,7 +69,7 @@ enum Command {
         rate: Option<u32>,
         /// Why, for the audit
         #[arg(long, value_name = "TEXT")]
-        reason: Option<String>,
+        reason: String,
         /// Comes back at once, rather than when the last letter was moved
         #[arg(long)]
         detach: bool,
@@ -86,6 +86,9 @@ enum Command {
     Cancel {
         /// Its id
         id: String,
+        /// Why, for the audit
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
     },
     /// Give letters up for good: nobody waits for them any more
     Discard {
@@ -105,7 +108,7 @@ enum Command {
         file: PathBuf,
         /// Why, for the audit
         #[arg(long, value_name = "TEXT")]
-        reason: Option<String>,
+        reason: String,
     },
     /// Write letters with their events, one JSON object a line
     Export {
@@ -143,11 +146,12 @@ pub async fn run(args: Args) -> Outcome {
             let mut body = meant.body()?;
             body.extend(if_running.map(|digest| ("if_running".to_owned(), digest.into())));
             body.extend(rate.map(|rate| ("rate".to_owned(), rate.into())));
-            redrive(&client, client.change(Method::POST, "/v1/redrives", reason.as_deref()).json(&body), detach).await
+            redrive(&client, client.change(Method::POST, "/v1/redrives", Some(&reason)).json(&body), detach).await
         }
         Command::Redrives { stream, listing } => redrives(&client, stream.as_deref(), listing.output).await,
-        Command::Cancel { id } => {
-            let job = client.json(client.change(Method::DELETE, &format!("/v1/redrives/{id}"), None)).await?;
+        Command::Cancel { id, reason } => {
+            let path = format!("/v1/redrives/{}", encoded(&id));
+            let job = client.json(client.change(Method::DELETE, &path, Some(&reason))).await?;
             let (state, moved, total) = (cell(&job, "/state"), cell(&job, "/moved"), cell(&job, "/total"));
             tell(&format!("{id}: {state} ({moved} of {total} letters were moved)"))?;
             Ok(Exit::Ok)
@@ -159,8 +163,12 @@ pub async fn run(args: Args) -> Outcome {
             Ok(Exit::Ok)
         }
         Command::Edit { letter, file, reason } => {
-            let request = client.change(Method::POST, &letter.path("/edit"), reason.as_deref());
-            client.checked(request.body(read_whole(&file)?)).await?;
+            let request = client.change(Method::POST, &letter.path("/edit"), Some(&reason));
+            let done = client.json(request.body(read_whole(&file)?)).await?;
+            if done.get("is_given_up") == Some(&Value::Bool(false)) {
+                tell(&cell(&done, "/detail"))?;
+                return Ok(Exit::CheckFailed);
+            }
             tell(&format!("{letter}: the edited copy is a new event, the letter is given up"))?;
             Ok(Exit::Ok)
         }

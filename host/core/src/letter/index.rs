@@ -247,7 +247,7 @@ impl Partition {
                 None
             }
             Entry::Discard(discard) => {
-                self.discard(discard, offset);
+                self.give_up(discard, offset);
                 None
             }
             Entry::Other => None,
@@ -278,6 +278,38 @@ impl Partition {
         } else {
             self.clear(letter);
         }
+    }
+
+    /// Clears what a discard that stands at an offset means: letters before it alone.
+    /// Whoever wrote it may do so before the record is read; reading it does the same once more.
+    pub fn give_up(&mut self, discard: &Discard, at: i64) {
+        for (from, to) in &discard.offsets {
+            let segments = self.segments.range(place(*from).0..=place((*to).min(at)).0).map(|(segment, _)| *segment);
+            for segment in segments.collect::<Vec<_>>() {
+                self.clear_between(segment, *from, (*to).min(at), |_| true);
+            }
+        }
+        let Some(filter) = &discard.filter else { return };
+        let wanted: Vec<bool> = self.classes.iter().map(|known| filter.takes(&known.class)).collect();
+        let below = discard.below.min(at);
+        for segment in self.segments.range(..=place(below).0).map(|(segment, _)| *segment).collect::<Vec<_>>() {
+            self.clear_between(segment, 0, below, |number| wanted.get(number).copied().unwrap_or(false));
+        }
+    }
+
+    /// Forgets letters below an offset, where dlq begins now: retention deleted them.
+    /// The answer is how many were outstanding: nobody answered for them.
+    pub fn forget_below(&mut self, earliest: i64) -> u64 {
+        // What was moved and is gone is never read any more.
+        self.early = self.early.split_off(&earliest);
+        self.keep_retry();
+        let lost = self.count_below(earliest, &[State::Waiting, State::Parked], |_| true);
+        if lost > 0 {
+            for segment in self.segments.range(..=place(earliest).0).map(|(segment, _)| *segment).collect::<Vec<_>>() {
+                self.clear_between(segment, 0, earliest, |_| true);
+            }
+        }
+        lost
     }
 
     /// What an outstanding letter waits for, and its class.
@@ -363,22 +395,6 @@ impl Partition {
             }
         }
         self.tidy(segment);
-    }
-
-    /// Clears what a discard that stands at an offset means: letters before it alone.
-    fn discard(&mut self, discard: &Discard, at: i64) {
-        for (from, to) in &discard.offsets {
-            let segments = self.segments.range(place(*from).0..=place((*to).min(at)).0).map(|(segment, _)| *segment);
-            for segment in segments.collect::<Vec<_>>() {
-                self.clear_between(segment, *from, (*to).min(at), |_| true);
-            }
-        }
-        let Some(filter) = &discard.filter else { return };
-        let wanted: Vec<bool> = self.classes.iter().map(|known| filter.takes(&known.class)).collect();
-        let below = discard.below.min(at);
-        for segment in self.segments.range(..=place(below).0).map(|(segment, _)| *segment).collect::<Vec<_>>() {
-            self.clear_between(segment, 0, below, |number| wanted.get(number).copied().unwrap_or(false));
-        }
     }
 
     fn clear_between(&mut self, segment: i64, from: i64, to: i64, wants: impl Fn(usize) -> bool) {

@@ -1,25 +1,18 @@
-//! What people do about letters: try them again, give them up, or post an edited copy.
+//! What people do about letters: try them again, or give them up. Edited copies are in `edit`.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use phronis_core::delivery::Append;
-use phronis_core::letter::Kind;
 use phronis_core::letter::index::{Discard, Filter};
-use phronis_core::records::{NewRecords, RecordsBuilder};
 use phronis_core::{StreamId, Time};
 
 use phronis_store::audit::Entry;
 use phronis_store::redrives::{Started, State};
 use serde_json::{Value, json};
 
-use super::{Action, At, Detail, Job, JobState, Place, Progress, Selection};
+use super::{Action, Edited, Job, JobState, Place, Progress, Selection};
 use crate::Handle;
-use crate::clock::{now_ms, now_us};
-use crate::retry::{Letters, append, discard_append, fresh_id, job_of, jobs, row_of, runs};
-
-/// On an event of raw that a person made of a letter: the stream and the place of the letter.
-const EDITED_FROM: &str = "phronis-edited-from";
+use crate::clock::now_us;
+use crate::retry::{Letters, NotAppended, append, discard_append, fresh_id, job_of, jobs, row_of, runs};
 
 /// A wish to do something with letters.
 #[derive(Debug, Clone)]
@@ -38,33 +31,62 @@ pub struct Order {
     pub reason: String,
 }
 
-/// An edited copy of a letter's event.
+/// A wish to stop a job.
 #[derive(Debug, Clone)]
-pub struct Edit {
-    /// Of which stream.
-    pub stream: StreamId,
-    /// The letter.
-    pub place: Place,
-    /// The new event.
-    pub value: Vec<u8>,
+pub struct Cancel {
+    /// Which.
+    pub id: String,
     /// Who.
     pub actor: String,
     /// Why.
     pub reason: String,
+    /// Only if it is still at this version.
+    pub if_version: Option<u64>,
 }
 
-/// Why nothing was done.
+/// Why nothing was done, or not all of it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refused {
-    /// There is no such stream or letter, or nobody waits for it any more.
-    #[error("there is no outstanding letter {place} in the stream `{stream}`", place = place(*.at))]
+    /// There is no such stream or letter.
+    #[error("there is no letter {place} in the stream `{stream}`", place = place(*.at))]
     Unknown {
         /// The stream.
         stream: StreamId,
         /// Where it would be.
         at: Place,
     },
+    /// Nobody waits for the letter any more.
+    #[error("nobody waits for the letter {place} of the stream `{stream}` any more: it was answered for, moved or given up", place = place(*.at))]
+    Over {
+        /// The stream.
+        stream: StreamId,
+        /// Where it stands.
+        at: Place,
+    },
+    /// An edit of the letter is half done, or may be: the one that was asked for, or one before it.
+    #[error("{}", half_done(stream, *at, *partition, *edited, why.as_deref()))]
+    HalfDone {
+        /// The stream.
+        stream: StreamId,
+        /// Where the letter stands.
+        at: Place,
+        /// The partition of raw where the copy stands, or would.
+        partition: i32,
+        /// What is known.
+        edited: Edited,
+        /// What failed, where it was this edit.
+        why: Option<Box<phronis_log::Error>>,
+    },
+    /// It is not as the request presumes.
+    #[error("it is at version {version} now; nothing changed")]
+    Changed {
+        /// What it is now.
+        version: u64,
+    },
+    /// The host has just taken the partition over.
+    #[error("what became of the letters of partition {0} is being read, nothing changed; try again in a moment")]
+    Reading(i32),
     /// The stream is not known here.
     #[error("there is no stream `{0}`")]
     UnknownStream(StreamId),
@@ -88,8 +110,29 @@ pub enum Refused {
     Log(#[from] phronis_log::Error),
 }
 
-fn place((partition, offset): Place) -> String {
+impl From<NotAppended> for Refused {
+    fn from(not: NotAppended) -> Self {
+        Self::Log(not.error)
+    }
+}
+
+pub(super) fn place((partition, offset): Place) -> String {
     format!("{partition}-{offset}")
+}
+
+fn half_done(stream: &StreamId, at: Place, raw: i32, edited: Edited, why: Option<&phronis_log::Error>) -> String {
+    let letter = format!("{stream}/{}", place(at));
+    let why = why.map(|why| format!(" ({why})")).unwrap_or_default();
+    match edited {
+        Edited::Unsure => format!(
+            "nobody knows whether an edited copy of the letter {letter} was posted{why}: look for a record with the header \
+             phronis-edited-from: {letter} in partition {raw} of raw; then discard the letter, or redrive it by its name"
+        ),
+        Edited::Half | Edited::Whole => format!(
+            "an edited copy of the letter {letter} was posted to partition {raw} of raw, and the letter could not be given up{why}: \
+             discard it"
+        ),
+    }
 }
 
 fn name(action: Action) -> &'static str {
@@ -136,6 +179,10 @@ impl Handle {
                     return Err(Refused::Occupied(Box::new(running)));
                 }
             }
+            // Whoever names a letter has looked at it.
+            if let Selection::Places(places) = &job.selection {
+                letters.release(places);
+            }
             letters.jobs().begin(job.clone());
         } else {
             letters.jobs().add(job.clone()).map_err(Refused::Occupied)?;
@@ -154,7 +201,7 @@ impl Handle {
     }
 
     /// Writes down who did what. What was done is done, also when the store is away.
-    fn audit(&self, letters: &Letters, (id, action, subject, actor, reason): Audited<'_>, facts: Value) {
+    pub(super) fn audit(&self, letters: &Letters, (id, action, subject, actor, reason): Audited<'_>, facts: Value) {
         let Some(store) = letters.store() else { return };
         let entry = Entry {
             id,
@@ -174,40 +221,51 @@ impl Handle {
     /// From the store, where it answers; else those that this host knows.
     pub fn jobs(&self, stream: &StreamId) -> Vec<Job> {
         let Some((_, letters)) = self.letters_of(stream) else { return Vec::new() };
-        let known: Vec<Job> = letters.jobs().all().iter().rev().cloned().collect();
         let stored = letters.store().and_then(|store| jobs(store, stream).ok());
-        stored.map_or_else(|| known.clone(), |stored| newest(stored, &known))
+        let known = letters.jobs();
+        match stored {
+            Some(stored) => stored.into_iter().map(|job| newest(known.get(&job.id), job)).collect(),
+            None => known.all().iter().rev().cloned().collect(),
+        }
     }
 
-    /// A job of any stream.
+    /// A job of any stream: from the store, where it answers; else as this host knows it.
     pub fn job(&self, id: &str) -> Option<Job> {
         let known = self.shared.letters.values().find_map(|letters| letters.jobs().get(id).cloned());
-        known.or_else(|| {
-            let store = self.shared.letters.values().next()?.store()?;
-            store.wait(store.redrive(id)).ok().flatten().and_then(job_of)
-        })
+        let store = self.shared.letters.values().next()?.store();
+        match store.map(|store| store.wait(store.redrive(id))) {
+            Some(Ok(stored)) => stored.and_then(job_of).map(|job| newest(known.as_ref(), job)),
+            Some(Err(_)) | None => known,
+        }
     }
 
-    /// Stops a job; the answer is how it is now.
+    /// Stops a job; the answer is how it is now. One that is over stays as it is.
     ///
     /// # Errors
-    /// The store does not answer; it goes on.
-    pub fn cancel_job(&self, id: &str, actor: &str, reason: &str) -> Result<Option<Job>, Refused> {
+    /// The store does not answer, or it is at another version: it goes on.
+    pub fn cancel_job(&self, cancel: &Cancel) -> Result<Option<Job>, Refused> {
+        let Cancel { id, actor, reason, if_version } = cancel;
         let Some(job) = self.job(id) else { return Ok(None) };
         let Some((_, letters)) = self.letters_of(&job.stream) else { return Ok(None) };
+        let as_it_is = |job: Job| match if_version.is_some_and(|version| version != job.version()) {
+            true => Err(Refused::Changed { version: job.version() }),
+            false => Ok(Some(job)),
+        };
+        if job.state != JobState::Running || if_version.is_some_and(|version| version != job.version()) {
+            return as_it_is(job);
+        }
         if let Some(store) = letters.store() {
             let detail = format!("cancelled by {actor}");
-            store.wait(store.end_redrive(id, State::Cancelled, Some(&detail), Time(now_us())))?;
+            if !store.wait(store.end_redrive(id, State::Cancelled, Some(&detail), Time(now_us())))? {
+                // It ended in this moment.
+                return self.job(id).map_or(Ok(None), as_it_is);
+            }
         }
-        let cancelled = letters.jobs().cancel(id).unwrap_or_else(|| {
-            let mut job = job.clone();
-            job.cancel();
-            job
-        });
-        if job.state == JobState::Running {
-            let who = (format!("{id}-cancel"), "letters.cancel", &job.stream, actor, reason);
-            self.audit(letters, who, json!({ "job": id, "moved": cancelled.moved(), "letters": job.total }));
-        }
+        let mut cancelled = letters.jobs().cancel(id).unwrap_or_else(|| job.clone());
+        cancelled.catch_up(job);
+        cancelled.cancel();
+        let who = (format!("{id}-cancel"), "letters.cancel", &cancelled.stream, actor.as_str(), reason.as_str());
+        self.audit(letters, who, json!({ "job": id, "moved": cancelled.moved(), "letters": cancelled.total }));
         Ok(Some(cancelled))
     }
 
@@ -215,16 +273,17 @@ impl Handle {
     /// The answer is the id of the discard, and how many letters there were.
     ///
     /// # Errors
-    /// Nothing was given up.
+    /// Nothing was given up; or nobody knows, and giving it up once more does no harm.
     pub fn discard(&self, order: &Order) -> Result<(String, u64), Refused> {
         let (stream, letters) = self.letters_of(&order.stream).ok_or(Refused::UnknownStream(order.stream.clone()))?;
+        let alone = letters.alone();
         let count = self.meant(&order.stream, &order.selection);
         if count == 0 {
             return Err(Refused::Nothing);
         }
         let (actor, reason, id) = (Some(order.actor.clone()), order.reason.clone(), fresh_id());
         let dlq = &stream.options.topics.dlq;
-        let mut appends: Vec<Append> = Vec::new();
+        let mut discards: Vec<(i32, Discard)> = Vec::new();
         for (partition, ahead) in self.ahead(&order.stream)? {
             let discard = match &order.selection {
                 Selection::Places(places) => {
@@ -238,52 +297,19 @@ impl Handle {
                 }
             };
             if discard.filter.is_some() || !discard.offsets.is_empty() {
-                let discard = Discard { actor: actor.clone(), reason: reason.clone(), ..discard };
-                appends.push(discard_append(dlq, partition, &id, &discard));
+                discards.push((partition, Discard { actor: actor.clone(), reason: reason.clone(), ..discard }));
             }
         }
-        append(self.shared.log.as_ref(), appends)?;
+        let appends = discards.iter().map(|(partition, discard)| discard_append(dlq, *partition, &id, discard));
+        let receipt = append(self.shared.log.as_ref(), appends.collect())?;
+        // At once: what is redriven next must not find them.
+        for ((partition, discard), at) in discards.iter().zip(receipt.base_offsets) {
+            letters.change(*partition, |index| index.give_up(discard, at));
+        }
+        drop(alone);
         let facts = json!({ "selection": order.selection, "letters": count });
         self.audit(letters, (id.clone(), "letters.discard", &order.stream, &order.actor, &order.reason), facts);
         Ok((id, count))
-    }
-
-    /// Posts an edited copy of a letter's event as a new event, and gives the letter up.
-    /// The answer is the partition of raw that it stands in.
-    ///
-    /// # Errors
-    /// Nothing was posted.
-    pub fn edit(&self, edit: &Edit) -> Result<i32, Refused> {
-        let unknown = || Refused::Unknown { stream: edit.stream.clone(), at: edit.place };
-        let At::Letter(detail) = self.letter(&edit.stream, edit.place)? else { return Err(unknown()) };
-        let (stream, letters) = self.letters_of(&edit.stream).ok_or_else(unknown)?;
-        let Detail { found, original, .. } = *detail;
-        if found.state.is_none() {
-            return Err(unknown());
-        }
-        if Kind::of(found.record.body.headers(0)) == Kind::Range {
-            return Err(Refused::Range);
-        }
-        let (partition, offset) = edit.place;
-        let mut headers = original;
-        headers.push(EDITED_FROM, format!("{}/{}", edit.stream, place(edit.place)).as_bytes());
-        let mut records = RecordsBuilder::default();
-        records.push(now_ms(), found.record.body.key(0), Some(&edit.value), headers.as_bytes());
-        // The same key belongs into the same partition, and the letter's record came from there.
-        let target = found.letter.origin.partition;
-        let discard = Discard {
-            offsets: vec![(offset, offset.saturating_add(1))],
-            actor: Some(edit.actor.clone()),
-            reason: format!("edited: {}", edit.reason),
-            ..Discard::default()
-        };
-        let topics = &stream.options.topics;
-        let copy = appended(&topics.raw, target, records.finish());
-        let id = fresh_id();
-        append(self.shared.log.as_ref(), vec![copy, discard_append(&topics.dlq, partition, &id, &discard)])?;
-        let facts = json!({ "letter": place(edit.place), "id": found.letter.id.to_string() });
-        self.audit(letters, (id, "letters.edit", &edit.stream, &edit.actor, &edit.reason), facts);
-        Ok(target)
     }
 
     /// How many outstanding letters are meant; times are not asked.
@@ -307,7 +333,7 @@ impl Handle {
 }
 
 /// What an audit entry is about: its id, the action, the stream, who, why.
-type Audited<'a> = (String, &'a str, &'a StreamId, &'a str, &'a str);
+pub(super) type Audited<'a> = (String, &'a str, &'a StreamId, &'a str, &'a str);
 
 fn audited<'a>(job: &'a Job, step: &str) -> Audited<'a> {
     let action = match job.action {
@@ -317,15 +343,14 @@ fn audited<'a>(job: &'a Job, step: &str) -> Audited<'a> {
     (format!("{}-{step}", job.id), action, &job.stream, &job.actor, &job.reason)
 }
 
-/// What the store says, with what this host knows better: the store is told once a second.
-fn newest(stored: Vec<Job>, known: &[Job]) -> Vec<Job> {
-    let better = |job: Job| {
-        let own = known.iter().find(|own| own.id == job.id && own.state == job.state && own.moved() >= job.moved());
-        own.cloned().unwrap_or(job)
-    };
-    stored.into_iter().map(better).collect()
-}
-
-fn appended(topic: &phronis_core::records::TopicName, partition: i32, records: NewRecords) -> Append {
-    Append { topic: Arc::clone(topic), partition, records }
+/// What the store says of a job, with what this host knows better: the store is told once a second.
+fn newest(known: Option<&Job>, stored: Job) -> Job {
+    match known.filter(|known| known.state == JobState::Running) {
+        Some(known) => {
+            let mut job = known.clone();
+            job.catch_up(stored);
+            job
+        }
+        None => stored,
+    }
 }

@@ -4,12 +4,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use phronis_core::delivery::{Append, Delivery};
+use phronis_core::delivery::{Append, Delivery, Receipt};
 use phronis_core::letter::DISCARD;
 use phronis_core::letter::index::{Discard, Filter, State};
 use phronis_core::records::{HeadersBuilder, RecordsBuilder};
 use phronis_core::{PluginId, StreamId, Time};
-use phronis_log::{Log, Result};
+use phronis_log::{Error, Log, Result};
 use phronis_store::redrives;
 use serde::{Deserialize, Serialize};
 
@@ -118,6 +118,24 @@ impl Job {
         self.progress.values().map(|progress| progress.skipped).sum()
     }
 
+    /// Rises when it ends; how far it is does not count.
+    pub fn version(&self) -> u64 {
+        if self.state == JobState::Running { 1 } else { 2 }
+    }
+
+    /// Takes over what is known of it elsewhere: how far others are, and whether it is over.
+    pub(crate) fn catch_up(&mut self, elsewhere: Self) {
+        for (partition, progress) in elsewhere.progress {
+            let own = self.progress.entry(partition).or_insert(progress);
+            if progress.next > own.next {
+                *own = progress;
+            }
+        }
+        if elsewhere.state != JobState::Running {
+            (self.state, self.detail, self.ended_at) = (elsewhere.state, elsewhere.detail, elsewhere.ended_at);
+        }
+    }
+
     /// Stops it, if it runs.
     pub(crate) fn cancel(&mut self) {
         if self.state == JobState::Running {
@@ -192,14 +210,8 @@ impl Jobs {
     /// How a job stands in the store.
     pub(super) fn learn(&mut self, job: Job) {
         match self.0.iter_mut().find(|known| known.id == job.id) {
-            Some(known) if known.state == JobState::Running => {
-                for (partition, progress) in job.progress {
-                    let own = known.progress.entry(partition).or_insert(progress);
-                    if progress.next > own.next {
-                        *own = progress;
-                    }
-                }
-            }
+            Some(known) if known.state == JobState::Running => known.catch_up(job),
+            // What is over stays so: the store was asked before it had ended there.
             Some(_) => {}
             None => self.0.push(job),
         }
@@ -280,19 +292,25 @@ impl Branch<'_> {
         let known = letters.jobs().running().cloned();
         let owned: Vec<i32> = self.owned.keys().copied().collect();
         let outcome = match &known {
-            Some(job) => {
-                note(store, job, &owned).inspect(|_| failpoint::pass("redrive-noted")).map(|found| match found {
-                    Some(found) => {
-                        if found.progress.values().all(|progress| progress.next >= progress.until) {
-                            let now = Time(now_us());
-                            drop(store.wait(store.end_redrive(&job.id, redrives::State::Done, None, now)));
-                            letters.jobs().change(&job.id, |job| job.end(JobState::Done));
+            Some(job) => note(store, job, &owned).inspect(|_| failpoint::pass("redrive-noted")).and_then(|found| {
+                let is_done = |found: &Job| found.progress.values().all(|progress| progress.next >= progress.until);
+                match found {
+                    Some(found) if found.state == JobState::Running && is_done(&found) => {
+                        // It is over when the store has that; until then this is tried again.
+                        if store.wait(store.end_redrive(&job.id, redrives::State::Done, None, Time(now_us())))? {
+                            letters.jobs().learn(Job {
+                                state: JobState::Done,
+                                ended_at: Some(Time(now_us())),
+                                ..found
+                            });
+                            tracing::info!(id = %job.id, %stream, "the job is done");
                         }
-                        letters.jobs().learn(found);
                     }
+                    Some(found) => letters.jobs().learn(found),
                     None => letters.jobs().change(&job.id, |job| job.end(JobState::Cancelled)),
-                })
-            }
+                }
+                Ok(())
+            }),
             None => store.wait(store.running_redrives(Some(stream))).map(|rows| {
                 rows.into_iter().filter_map(job_of).for_each(|job| letters.jobs().learn(job));
             }),
@@ -402,6 +420,8 @@ impl Branch<'_> {
         if offsets.is_empty() {
             return Ok(0);
         }
+        let parts = self.parts;
+        let _alone = parts.letters.alone();
         let discard = Discard {
             offsets: runs(offsets),
             actor: Some(job.actor.clone()),
@@ -458,11 +478,24 @@ pub(crate) fn fresh_id() -> String {
     format!("{:016x}", rand::random::<u64>())
 }
 
-/// What a log needs for a discard outside of a job.
-pub(crate) fn append(log: &dyn Log, appends: Vec<Append>) -> Result<()> {
+/// Why an append outside of a job failed.
+#[derive(Debug)]
+pub(crate) struct NotAppended {
+    pub(crate) error: Error,
+    /// Whether it is known that nothing of it was taken.
+    pub(crate) is_sure: bool,
+}
+
+/// Appends outside of a job.
+pub(crate) fn append(log: &dyn Log, appends: Vec<Append>) -> std::result::Result<Receipt, NotAppended> {
     let never = std::sync::atomic::AtomicBool::new(false);
-    let ticket = log.sink()?.submit(Delivery { appends, commits: Vec::new() })?;
-    settled(ticket, &never)?;
+    let submitted = log.sink().and_then(|sink| sink.submit(Delivery { appends, commits: Vec::new() }));
+    let ticket = submitted.map_err(|error| NotAppended { error, is_sure: true })?;
+    let receipt = settled(ticket, &never).map_err(|error| {
+        let is_sure =
+            matches!(error, Error::Full { .. } | Error::TooLarge { .. } | Error::UnknownTopic(_) | Error::Invalid(_));
+        NotAppended { error, is_sure }
+    })?;
     failpoint::pass("discard-written");
-    Ok(())
+    Ok(receipt)
 }

@@ -159,12 +159,14 @@ pub(crate) fn jobs(store: &Store, stream: &StreamId) -> Result<Vec<Job>, Error> 
     Ok(page.items.into_iter().filter_map(job_of).collect())
 }
 
-/// Notes how far a job is in the partitions of this host, and learns how it stands elsewhere; none when it is over.
+/// Notes how far a job is in the partitions of this host, and learns how it stands elsewhere, or how it ended;
+/// none when the store knows nothing of it.
 pub(super) fn note(store: &Store, job: &Job, owned: &[i32]) -> Result<Option<Job>, Error> {
     for (partition, progress) in job.progress.iter().filter(|(partition, _)| owned.contains(partition)) {
+        // One that is over there takes no notes.
         if !store.wait(store.note_redrive(&job.id, progress_row(*partition, *progress)))? {
-            return Ok(None);
+            break;
         }
     }
-    Ok(store.wait(store.redrive(&job.id))?.and_then(job_of).filter(|job| job.state == JobState::Running))
+    Ok(store.wait(store.redrive(&job.id))?.and_then(job_of))
 }

@@ -120,6 +120,23 @@ impl Branch<'_> {
     pub(super) fn begin_again(&mut self, partition: i32) {
         if let Some(owned) = self.owned.get_mut(&partition) {
             owned.reading = Reading::Dlq(None);
+            self.parts.letters.set_read(partition, false);
+        }
+    }
+
+    /// Forgets outstanding letters that retention deleted meanwhile: nobody can answer for them any more.
+    pub(super) fn forget_deleted(&mut self) {
+        self.looked_at = Instant::now();
+        let dlq = &self.parts.stream.options.topics.dlq;
+        let info = match self.parts.log.topic(dlq) {
+            Ok(info) => info,
+            Err(error) => {
+                tracing::debug!(topic = %dlq, %error, "where the letters begin is not known");
+                return;
+            }
+        };
+        for (partition, info) in (0..).zip(info.partitions) {
+            self.parts.letters.forget_below(partition, info.earliest);
         }
     }
 
@@ -131,6 +148,7 @@ impl Branch<'_> {
             let Some(mut owned) = self.owned.remove(&partition) else { continue };
             let outcome = self.read_some(partition, &mut owned);
             let is_ready = owned.is_ready() && !owned.is_failing();
+            self.parts.letters.set_read(partition, owned.is_ready());
             self.owned.insert(partition, owned);
             match outcome {
                 Ok(()) if is_ready => self.parts.letters.set_condition(partition, Condition::Ready),
@@ -185,6 +203,9 @@ impl Branch<'_> {
         } else if is_dlq && positions.dlq > 0 {
             // What was restored says which letters wait, not until when.
             self.due.forget(partition, Time(0));
+        }
+        if is_dlq {
+            self.parts.letters.forget_below(partition, info.earliest);
         }
         let from = if is_dlq { positions.dlq } else { positions.retry };
         let from = if from < info.earliest { Position::Earliest } else { Position::Offset(from) };

@@ -1,7 +1,8 @@
-//! An embedded log with a switch: while it is away, every call is answered as a broker that is down would be.
+//! An embedded log with switches: while it is away, every call is answered as a broker that is down would be;
+//! and it may lose its answers to writes to one topic, as a broker that goes down in that moment does.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -12,14 +13,25 @@ use phronis_log::{
     TopicSettings, TopicSpec, embedded,
 };
 
-/// The log and its switch.
+/// The log and its switches.
 #[derive(Clone)]
 pub struct Away {
     pub log: embedded::Log,
     pub is_away: Arc<AtomicBool>,
+    /// What is written to this topic is taken, and nobody learns it. Then no delivery of several appends is one write.
+    pub silent: Arc<Mutex<Option<TopicName>>>,
 }
 
 impl Away {
+    pub fn new(log: embedded::Log) -> Self {
+        Self { log, is_away: Arc::default(), silent: Arc::default() }
+    }
+
+    /// Loses the answers to writes to this topic from now on.
+    pub fn be_silent(&self, about: Option<&str>) {
+        *self.silent.lock().unwrap() = about.map(Into::into);
+    }
+
     fn there(&self) -> Result<&embedded::Log> {
         match self.is_away.load(Ordering::Relaxed) {
             true => Err(Error::Unreachable { reason: "no broker answers".to_owned() }),
@@ -54,6 +66,10 @@ impl Log for Away {
         Ok(Box::new(AwaySink { sink: self.log.sink()?, away: self.clone() }))
     }
 
+    fn delivers_whole(&self) -> bool {
+        self.silent.lock().unwrap().is_none() && self.log.delivers_whole()
+    }
+
     fn reader(&self, topic: &str, partition: i32, from: Position) -> Result<Box<dyn Reader>> {
         self.there()?.reader(topic, partition, from)
     }
@@ -80,7 +96,16 @@ struct AwaySink {
 impl Sink for AwaySink {
     fn submit(&self, delivery: Delivery) -> Result<Ticket> {
         self.away.there()?;
-        self.sink.submit(delivery)
+        let silent = self.away.silent.lock().unwrap().clone();
+        let is_silent = silent.is_some_and(|topic| delivery.appends.iter().any(|append| append.topic == topic));
+        let ticket = self.sink.submit(delivery)?;
+        if !is_silent {
+            return Ok(ticket);
+        }
+        ticket.wait()?;
+        let (answer, ticket) = Ticket::new();
+        answer.send(Err(Error::Unreachable { reason: "no broker answered".to_owned() })).unwrap();
+        Ok(ticket)
     }
 
     fn try_submit(&self, delivery: Delivery) -> Result<Ticket> {

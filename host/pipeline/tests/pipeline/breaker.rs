@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use phronis_core::breaker::{Mode, Reason, State};
+use phronis_core::letter::backoff::Policy;
 use phronis_core::letter::{Kind, Letter, Range, Stage};
 use phronis_core::records::Records;
 use phronis_core::time::Time;
@@ -10,13 +11,16 @@ use phronis_core::{PluginId, code};
 use phronis_log::{Log, PollLimits, Start};
 use phronis_pipeline::breakers::{Override, Status, WhenOpen, Wish};
 use phronis_pipeline::plugins::{Change, What};
-use phronis_pipeline::{Handle, live, status};
+use phronis_pipeline::{Handle, Role, live, status};
 use serde_json::{Value, json};
 
 use crate::room::{PLUGIN, Room, block, eventually, plugin, sensors};
 
 /// Traps at each call, and is open for as long as a test takes.
 const TRAPS: &str = "[params]\nbehaviour = \"trap\"\n[breaker]\nopen_for = \"1h\"\n";
+
+/// No letter comes back by itself while a test runs.
+const PATIENT: Policy = Policy { base: Duration::from_secs(3600), cap: Duration::from_secs(7200), attempts: 3 };
 
 fn id() -> PluginId {
     PLUGIN.parse().unwrap()
@@ -82,7 +86,13 @@ fn a_plugin_that_traps_is_left_alone_tried_again_when_it_changed_and_what_it_mis
     let room = Room::new();
     room.drop_plugin("a", "1.2.3");
     room.write_file("a", "hot.toml", TRAPS.as_bytes());
-    let host = room.start(room.options("a"));
+    // No letter comes back by itself and traps once more, however long this takes.
+    let options = || {
+        let mut options = room.options("a");
+        options.streams.iter_mut().for_each(|stream| stream.retry = PATIENT);
+        options
+    };
+    let host = room.start(options());
     let handle = host.handle();
     let mut live = handle.live();
     eventually("the plugin is active", || plugin(&handle).is_some_and(|plugin| plugin.active.is_some()));
@@ -121,12 +131,12 @@ fn a_plugin_that_traps_is_left_alone_tried_again_when_it_changed_and_what_it_mis
     assert_eq!(offsets, [5..6, 6..7, 7..8]);
     let first = &ranges[0].letter;
     assert_eq!((first.stage, first.code, first.origin.offset), (Stage::Detect, code::BREAKER_OPEN, 5));
-    assert_eq!((breaker(&handle).ranges_waiting, breaker(&handle).refused_rows), (3, 3));
+    eventually("they are counted", || (breaker(&handle).ranges_waiting, breaker(&handle).refused_rows) == (3, 3));
     host.stop();
 
     // It is open for the rest of its time, also after a restart, and when only the store remembers.
     room.append("phronis.control", &format!("breakers/{PLUGIN}/a"), None);
-    let host = room.start(room.options("a"));
+    let host = room.start(options());
     let handle = host.handle();
     eventually("the plugin is active", || plugin(&handle).is_some_and(|plugin| plugin.active.is_some()));
     assert_eq!((breaker(&handle).state, breaker(&handle).trips), (State::Open, 1));
@@ -134,7 +144,15 @@ fn a_plugin_that_traps_is_left_alone_tried_again_when_it_changed_and_what_it_mis
     eventually("letters of its earlier life count", || breaker(&handle).ranges_waiting == 3);
     assert_eq!(header(&room.judged(), "phronis-unjudged").as_deref(), Some("hot"));
     assert_eq!(room.ranges().len(), 4);
+    host.stop();
 
+    // Range letters that come back are probes too: here nobody brings them back.
+    let mut without = options();
+    without.roles.remove(&Role::Retry);
+    let host = room.start(without);
+    let handle = host.handle();
+    eventually("the plugin is active", || plugin(&handle).is_some_and(|plugin| plugin.active.is_some()));
+    assert_eq!(breaker(&handle).state, State::Open);
     // Other parameters deserve a try: three probes, and it is closed.
     change(&handle, What::Params(json!({"behaviour": "honest"})));
     assert_eq!(breaker(&handle).state, State::HalfOpen);

@@ -1,8 +1,5 @@
 //! An alert that its topic does not take: the event goes on, and the detector owes its judgement.
 
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-
 use phronis_core::letter::{Letter, Stage, UNJUDGED};
 use phronis_core::{Name, code};
 use phronis_log::embedded;
@@ -18,7 +15,7 @@ fn an_alert_too_large_for_its_topic_is_a_debt_of_its_detector() {
     // The guest's long message makes an alert of more than 4 KiB; events, other alerts and letters have far less.
     options.max_delivery_bytes = 4096;
     let log = embedded::Log::open(options).unwrap();
-    let room = Room { folder, away: Away { log, is_away: Arc::new(AtomicBool::new(false)) } };
+    let room = Room { folder, away: Away::new(log) };
     let options = room.options("a");
     room.write_file("a", "hot.toml", b"[params]\nbehaviour = \"long-message\"\nmark = 95.0");
     room.drop_plugin("a", "1.2.3");

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
@@ -70,7 +69,7 @@ impl Room {
     pub fn new() -> Self {
         let folder = TempDir::new().unwrap();
         let log = embedded::Log::open(embedded::Options::new(folder.path().join("log"))).unwrap();
-        Self { folder, away: Away { log, is_away: Arc::new(AtomicBool::new(false)) } }
+        Self { folder, away: Away::new(log) }
     }
 
     /// The streams `sensors` and `acme.press`, one partition each.

@@ -189,6 +189,33 @@ fn store(stored: &mut Changes, changes: Changes) {
     }
 }
 
+proptest! {
+    #[test]
+    fn what_retention_deleted_is_forgotten_and_counted_once_and_nothing_else_is(
+        events in events(), moved in proptest::collection::vec(any::<prop::sample::Index>(), 0..40), kept in 0..140_i64,
+    ) {
+        let (dlq, moved) = history(&events, &moved);
+        let mut partition = Partition::default();
+        // Retry is ahead: what it says is known before the letters are read, or never read.
+        for (offset, letter) in (0..).zip(&moved) {
+            partition.take_retry(offset, Some(*letter));
+        }
+        let earliest = FIRST + kept;
+        for (offset, entry) in dlq.iter().filter(|(offset, _)| offset % 3 > 0 || *offset >= earliest) {
+            partition.take_dlq(*offset, entry);
+        }
+        let before = outstanding(&partition);
+        let lost = partition.forget_below(earliest);
+        let left: BTreeMap<_, _> = before.iter().filter(|(at, _)| **at >= earliest).collect();
+        prop_assert_eq!(lost, (before.len() - left.len()) as u64);
+        let found = outstanding(&partition);
+        prop_assert_eq!(found.iter().collect::<BTreeMap<_, _>>(), left);
+        prop_assert_eq!(partition.forget_below(earliest), 0);
+        // Nothing is waited for any more: retry need not be read again.
+        prop_assert_eq!(partition.take_changes().positions.retry, i64::try_from(moved.len()).unwrap());
+    }
+}
+
 #[test]
 fn bytes_that_are_no_bits_are_refused() {
     for bad in [&[1_u8][..], &[0, 0, 0, 0], &[9, 0, 8, 0], &[0, 0x10], &[1; 512]] {
