@@ -8,7 +8,8 @@ use anyhow::{Context as _, ensure};
 use serde_json::Value;
 
 use super::{THRESHOLD, dies};
-use crate::checker::{Place, Tables, check_archive};
+use crate::archived::whole;
+use crate::checker::{Place, Tables};
 use crate::host::{Host, Room};
 use crate::load::Producer;
 use crate::plugins::plugin;
@@ -33,7 +34,7 @@ pub(super) fn scene(place: &str, seed: u64) -> anyhow::Result<String> {
     ensure!(producer.post(&host, 100)?, "no room");
     host.drained("sensors")?;
     ensure!(host.stop()?.success(), "the host did not end well");
-    let archived = check_archive(Place::Folder(&room.log()), "sensors", &Tables::local(room.data()))?;
+    let archived = whole(&room, Place::Folder(&room.log()), "sensors", &Tables::local(room.data()))?;
     Ok(format!("killed at the {nth}th pass: {:?} rows", archived.rows))
 }
 
@@ -73,7 +74,7 @@ pub(super) fn upkeep(place: &str, seed: u64) -> anyhow::Result<String> {
         Ok(files.is_some_and(|files| files < FILES as u64))
     })?;
     ensure!(host.stop()?.success(), "the host did not end well");
-    let archived = check_archive(Place::Folder(&room.log()), "sensors", &Tables::local(room.data()))?;
+    let archived = whole(&room, Place::Folder(&room.log()), "sensors", &Tables::local(room.data()))?;
     Ok(format!("{:?} rows", archived.rows))
 }
 
