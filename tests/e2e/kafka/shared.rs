@@ -69,7 +69,8 @@ fn two_hosts_share_a_redrive_and_a_halt_and_one_of_them_may_die() -> anyhow::Res
     })?;
     a.start()?;
     // At first its file holds, which has not heard of it.
-    a.host()?.until("what was reset elsewhere is reset", |host| Ok(host.get("/v1/agents/a1")?.str("/state") == "running"))?;
+    a.host()?
+        .until("what was reset elsewhere is reset", |host| Ok(host.get("/v1/agents/a1")?.str("/state") == "running"))?;
     fleet.drained(&[&a, &b])?;
     a.stop()?;
     b.stop()?;
