@@ -8,8 +8,8 @@ use phronis_core::records::TopicName;
 
 use super::Subject;
 use super::kit::{
-    ALL, Assigned, LONG, append, commit, deliver, fresh, gathered, joined, member, numbers, polled, read, step, subscription,
-    topic,
+    ALL, Assigned, LONG, append, commit, deliver, fresh, gathered, joined, member, numbers, polled, read, step,
+    subscription, topic,
 };
 use crate::{Error, Member, PollLimits, Polled, Start, Ticket};
 

@@ -118,7 +118,7 @@ pub(super) fn gathered(source: &mut dyn Source, count: usize) -> (TopicName, i32
     while seen.len() < count {
         let records = polled(source, PollLimits { records: count - seen.len(), bytes: 1 << 20 });
         assert!(records.len() <= count - seen.len());
-        let of = place.get_or_insert((Arc::clone(&records.topic), records.partition));
+        let of = place.get_or_insert_with(|| (Arc::clone(&records.topic), records.partition));
         assert_eq!((&of.0, of.1), (&records.topic, records.partition), "they come from one partition");
         seen.extend(read(&records));
     }
