@@ -270,6 +270,10 @@ impl crate::Log for Log {
         let topic = self.0.shared.catalog.topic(topic)?;
         Ok(topic.partitions.iter().map(|partition| self.0.shared.catalog.committed(group, partition)).collect())
     }
+
+    fn is_atomic(&self) -> bool {
+        true
+    }
 }
 
 /// What clones of a log hold together.

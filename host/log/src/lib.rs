@@ -65,6 +65,11 @@ pub trait Log: Send + Sync {
     /// The committed offset of a group in each partition of a topic; `None` where it never committed (or was registered by [`Log::join`]).
     fn committed(&self, group: &str, topic: &str) -> Result<Vec<Option<i64>>>;
 
+    /// Whether all appends of a delivery become durable together or not at all, also outside of a group.
+    fn is_atomic(&self) -> bool {
+        false
+    }
+
     /// Whether the log can be reached right now, as far as it knows; asks nobody.
     fn health(&self) -> Result<()> {
         Ok(())

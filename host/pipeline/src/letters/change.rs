@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use super::{Action, At, Detail, Job, JobState, Place, Progress, Selection};
 use crate::Handle;
 use crate::clock::{now_ms, now_us};
+use crate::failpoint;
 use crate::retry::{Letters, append, discard_append, fresh_id, job_of, jobs, row_of, runs};
 
 /// On an event of raw that a person made of a letter: the stream and the place of the letter.
@@ -243,6 +244,7 @@ impl Handle {
             }
         }
         append(self.shared.log.as_ref(), appends)?;
+        failpoint::pass("discard-written");
         let facts = json!({ "selection": order.selection, "letters": count });
         self.audit(letters, (id.clone(), "letters.discard", &order.stream, &order.actor, &order.reason), facts);
         Ok((id, count))
@@ -252,7 +254,7 @@ impl Handle {
     /// The answer is the partition of raw that it stands in.
     ///
     /// # Errors
-    /// Nothing was posted.
+    /// The letter was not given up. Nothing was posted either, unless the log failed between the two.
     pub fn edit(&self, edit: &Edit) -> Result<i32, Refused> {
         let unknown = || Refused::Unknown { stream: edit.stream.clone(), at: edit.place };
         let At::Letter(detail) = self.letter(&edit.stream, edit.place)? else { return Err(unknown()) };
@@ -280,7 +282,14 @@ impl Handle {
         let topics = &stream.options.topics;
         let copy = appended(&topics.raw, target, records.finish());
         let id = fresh_id();
-        append(self.shared.log.as_ref(), vec![copy, discard_append(&topics.dlq, partition, &id, &discard)])?;
+        let given_up = discard_append(&topics.dlq, partition, &id, &discard);
+        let log = self.shared.log.as_ref();
+        // Where the two are not one write, the copy comes first: an end between them leaves the event twice, and loses none.
+        let writes = if log.is_atomic() { vec![vec![copy, given_up]] } else { vec![vec![copy], vec![given_up]] };
+        for write in writes {
+            append(log, write)?;
+            failpoint::pass("edit-posted");
+        }
         let facts = json!({ "letter": place(edit.place), "id": found.letter.id.to_string() });
         self.audit(letters, (id, "letters.edit", &edit.stream, &edit.actor, &edit.reason), facts);
         Ok(target)
