@@ -21,10 +21,11 @@ def main() -> int:
     parser.add_argument("--api-key", help="needed once the host has keys")
     parser.add_argument("--rate", type=float, default=200.0, help="calls a second")
     parser.add_argument("--most", type=int, default=20_000, help="calls after which it gives up running away")
+    parser.add_argument("--patience", type=float, default=2.0, help="seconds for the host at start and end")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
 
-    guard = Guard(options.url, agent=options.agent, api_key=options.api_key)
+    guard = Guard(options.url, agent=options.agent, api_key=options.api_key, patience=options.patience)
 
     @guard(usage=lambda answer: len(answer.split()))
     def search(query: str) -> str:
@@ -52,7 +53,7 @@ def main() -> int:
         print(json.dumps(said), flush=True)
         return 0
     finally:
-        guard.close()
+        guard.close(options.patience)
     print(json.dumps({"agent": options.agent, "calls": calls, "reason": None, "state": guard.state()._asdict()}))
     return 1
 

@@ -78,7 +78,11 @@ fn stays_in_order(broker: Option<&Broker>, exactly_once: bool) -> anyhow::Result
         killed_under_load(&room, &mut readings)?;
     }
     let host = Host::start(&room)?;
-    host.until("some wait", |host| Ok(waiting(host, "enrich")? > 0 && waiting(host, "order")? > 0))?;
+    // However few were posted in the short lives before.
+    host.until("some wait", |host| {
+        ensure!(host.post("sensors", readings.body())?.is_taken());
+        Ok(waiting(host, "enrich")? > 0 && waiting(host, "order")? > 0)
+    })?;
     drop(host);
 
     // The enricher is well again: all of it comes back, and the host is killed in the middle of that.

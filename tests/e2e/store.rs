@@ -1,8 +1,8 @@
 //! A host whose store is a real PostgreSQL that comes and goes: events never wait for it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use phronis_tests::host::{Host, Room, run};
+use phronis_tests::host::{Answer, Host, PATIENCE, Room, run};
 use phronis_tests::plugins::plugin;
 use phronis_tests::postgres::{PASSWORD, Server};
 use phronis_tests::proxy::Proxy;
@@ -11,6 +11,27 @@ use serde_json::{Value, json};
 use crate::reading;
 
 const ID: &str = "default/sensors/threshold";
+
+/// What is asked of a PostgreSQL that is there is done sooner or later: it may be slow for once.
+fn is_done(host: &Host, what: &str, done: impl Fn(&Host) -> anyhow::Result<Answer>) -> anyhow::Result<()> {
+    host.until(what, |host| {
+        let answer = done(host)?;
+        anyhow::ensure!(answer.status == 200, "{}: {}", answer.status, answer.text);
+        Ok(true)
+    })
+}
+
+/// What a command prints that ends well sooner or later.
+fn told(room: &Room, args: &[&str]) -> anyhow::Result<String> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let (code, told, said) = run(room.command(args)?)?;
+        if code == Some(0) {
+            return Ok(told);
+        }
+        anyhow::ensure!(Instant::now() < until, "{args:?} ended with {code:?}: {told}{said}");
+    }
+}
 
 fn warns_of_the_store(host: &Host) -> anyhow::Result<bool> {
     let answer = host.get("/readyz")?;
@@ -24,12 +45,12 @@ fn changes_are_in_the_audit_also_those_made_while_the_store_was_away() -> anyhow
     let room = Room::with("[store]\nkind = \"postgres\"\nurl_file = \"store.url\"\n")?;
     std::fs::write(room.folder().join("store.url"), server.url())?;
     room.install(ID, &plugin("threshold")?, "[params]\nhigh = 50.0\n")?;
-    let (code, told, said) = run(room.command(&["check", "--online"])?)?;
-    assert!(code == Some(0) && told.contains("store: postgres://phronis@127.0.0.1:"), "{told}{said}");
+    let checked = told(&room, &["check", "--online"])?;
+    assert!(checked.contains("store: postgres://phronis@127.0.0.1:"), "{checked}");
 
     let mut host = Host::start(&room)?;
     host.plugin_is(ID, "active")?;
-    assert!(!warns_of_the_store(&host)?);
+    host.until("readyz warns of nothing", |host| Ok(!warns_of_the_store(host)?))?;
     let change = |high: f64, reason: &str| {
         let headers =
             [("x-phronis", "1"), ("x-reason", reason), ("x-actor", "ada"), ("content-type", "application/json")];
@@ -45,8 +66,8 @@ fn changes_are_in_the_audit_also_those_made_while_the_store_was_away() -> anyhow
     assert_eq!((away.status, away.str("/code")), (503, "PH5001"), "{}", away.text);
     assert!(host.post("sensors", reading("S01", 1, 71.0))?.is_taken());
     host.drained("sensors")?;
-    let (code, told, said) = run(room.command(&["doctor"])?)?;
-    assert!(code == Some(1) && told.contains("PH5001"), "{told}{said}");
+    let (code, found, said) = run(room.command(&["doctor"])?)?;
+    assert!(code == Some(1) && found.contains("PH5001"), "{found}{said}");
 
     server.launch()?;
     host.until("both changes are in the audit", |host| {
@@ -54,13 +75,12 @@ fn changes_are_in_the_audit_also_those_made_while_the_store_was_away() -> anyhow
         Ok(items.is_some_and(|items| items.len() == 2))
     })?;
     host.until("readyz warns no more", |host| Ok(!warns_of_the_store(host)?))?;
-    let (code, told, said) = run(room.command(&["audit", "--subject", ID, "--since", "1h", "-o", "jsonl"])?)?;
-    assert_eq!(code, Some(0), "{said}");
-    let rows: Vec<Value> = told.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    let shown = told(&room, &["audit", "--subject", ID, "--since", "1h", "-o", "jsonl"])?;
+    let rows: Vec<Value> = shown.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
     let facts = |row: &Value| (row.pointer("/reason").cloned(), row.pointer("/facts/value/high").cloned());
     let wanted = |reason: &str, high: f64| (Some(Value::from(reason)), Some(Value::from(high)));
-    let told: Vec<_> = rows.iter().map(facts).collect();
-    assert_eq!(told, [wanted("still too loud", 70.0), wanted("too loud", 60.0)], "{rows:?}");
+    let changes: Vec<_> = rows.iter().map(facts).collect();
+    assert_eq!(changes, [wanted("still too loud", 70.0), wanted("too loud", 60.0)], "{rows:?}");
     assert!(rows.iter().all(|row| row.get("actor") == Some(&Value::from("ada"))), "{rows:?}");
     host.end()?;
     assert!(!host.said().contains(PASSWORD), "{}", host.said());
@@ -74,7 +94,7 @@ fn a_host_starts_without_its_store_and_not_with_a_damaged_one() -> anyhow::Resul
     let room = Room::with("[store]\nkind = \"postgres\"\nurl_file = \"store.url\"\n")?;
     std::fs::write(room.folder().join("store.url"), server.url())?;
     let host = Host::start(&room)?;
-    assert!(warns_of_the_store(&host)?);
+    host.until("readyz warns of the store", warns_of_the_store)?;
     assert!(host.post("sensors", reading("S01", 1, 1.0))?.is_taken());
     host.drained("sensors")?;
     server.launch()?;
@@ -104,7 +124,7 @@ fn a_halt_holds_while_postgres_is_killed_and_a_reset_waits_for_it() -> anyhow::R
     let state = |host: &Host, agent: &str| -> anyhow::Result<String> {
         Ok(host.get(&format!("/v1/agents/{agent}"))?.str("/state").to_owned())
     };
-    assert_eq!(say(&host, "/v1/agents/a1/halt", "before")?.status, 200);
+    is_done(&host, "the halt is stored", |host| say(host, "/v1/agents/a1/halt", "before"))?;
     server.kill()?;
     let away = say(&host, "/v1/agents/a2/halt", "while the store is away")?;
     assert_eq!((away.status, away.json.get("replicated")), (202, Some(&json!(false))), "{}", away.text);
@@ -121,7 +141,7 @@ fn a_halt_holds_while_postgres_is_killed_and_a_reset_waits_for_it() -> anyhow::R
     host.until("the halt is written back", |host| {
         Ok(host.get("/v1/agents/a2")?.json.get("replicated") == Some(&json!(true)))
     })?;
-    host.until("it may be reset", |host| Ok(say(host, "/v1/agents/a1/reset", "was fine")?.status == 200))?;
+    is_done(&host, "it may be reset", |host| say(host, "/v1/agents/a1/reset", "was fine"))?;
     assert_eq!((state(&host, "a1")?, state(&host, "a2")?), ("running".to_owned(), "halted".to_owned()));
     assert!(host.stop()?.success());
     Ok(())
@@ -149,8 +169,8 @@ fn agents_are_halted_although_postgres_is_slow_or_answers_nothing() -> anyhow::R
     };
     // Slow: what is asked is answered, and the store has it.
     proxy.latency(Duration::from_millis(10));
-    assert_eq!(say(&host, "/v1/agents/a1/halt", "slow")?.status, 200);
-    assert_eq!(say(&host, "/v1/agents/a1/reset", "slow")?.status, 200);
+    is_done(&host, "the halt is stored", |host| say(host, "/v1/agents/a1/halt", "slow"))?;
+    is_done(&host, "the reset is stored", |host| say(host, "/v1/agents/a1/reset", "slow"))?;
     flows(&host, 1)?;
 
     // Silent, with connections that stand: a halt holds all the same, an un-halt is not guessed, and events go on.
@@ -171,7 +191,7 @@ fn agents_are_halted_although_postgres_is_slow_or_answers_nothing() -> anyhow::R
     host.until("the halt is written back", |host| {
         Ok(host.get("/v1/agents/a1")?.json.get("replicated") == Some(&json!(true)))
     })?;
-    host.until("it may be reset", |host| Ok(say(host, "/v1/agents/a1/reset", "was fine")?.status == 200))?;
+    is_done(&host, "it may be reset", |host| say(host, "/v1/agents/a1/reset", "was fine"))?;
     assert!(host.stop()?.success());
     Ok(())
 }

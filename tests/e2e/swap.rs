@@ -24,6 +24,11 @@ fn a_version_is_swapped_under_load_without_a_gap() -> anyhow::Result<()> {
     let host = Host::start(&room)?;
     let before = digest(&host.plugin_is(ID, "active")?);
     let mut producer = Producer::new(7);
+    // The old version has judged in each partition, however late the worker comes to what follows.
+    for _ in 0..5 {
+        producer.post(&host, 50)?;
+    }
+    host.drained("sensors")?;
     std::thread::scope(|scope| -> anyhow::Result<()> {
         let swap = scope.spawn(|| -> anyhow::Result<()> {
             std::thread::sleep(Duration::from_millis(300));

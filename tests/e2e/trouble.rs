@@ -14,8 +14,8 @@ use crate::judged_by;
 
 const THRESHOLD: &str = "default/sensors/threshold";
 const HIGH: f64 = 90.0;
-/// The breaker is open for 30 s, longer than a test waits: a version that is mended closes it at once, or the test fails.
-const SETTINGS: &str = "[params]\nhigh = 90.0\n";
+/// The breaker is open for longer than a test waits: a version that is mended closes it at once, or the test fails.
+const SETTINGS: &str = "[params]\nhigh = 90.0\n[breaker]\nopen_for = \"1h\"\n";
 const LIMIT: &str = include_str!("../../examples/guarded-agent/plugins/default/agents/threshold.toml");
 /// Once also on Kafka: what was under way at the kill would come again otherwise, and may be judged by another version then.
 const STREAMS: &str = "[streams.sensors]\nexactly_once = true\n[streams.agents.plugins.threshold]\nmay_halt = true\n";

@@ -237,7 +237,7 @@ impl Fleet {
             if zeros > 0 {
                 return Ok(());
             }
-            if moved.elapsed() > PATIENCE * 2 {
+            if moved.elapsed() > PATIENCE {
                 let said: String = nodes.iter().map(|node| node.last_words()).collect();
                 anyhow::bail!("{} is not drained, its lag stays {lag:?}; the hosts said: {said}", self.stream);
             }

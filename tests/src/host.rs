@@ -18,8 +18,8 @@ pub use http::Answer;
 pub use listen::{Event, Listener};
 pub use room::Room;
 
-/// How long a host may take for anything that it must do sooner or later.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a host may take for anything that it must do sooner or later, on a machine that stands still now and then.
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A running host. Dropping it kills it.
 #[derive(Debug)]
@@ -164,8 +164,8 @@ impl Host {
     /// # Errors
     /// When it does not end.
     pub fn ended(&mut self) -> anyhow::Result<ExitStatus> {
-        // A host that cannot end in order ends itself after this time, and says so.
-        let until = Instant::now() + PATIENCE * 2;
+        // A host that cannot end in order ends itself before this time, and says so.
+        let until = Instant::now() + PATIENCE;
         while Instant::now() < until {
             if let Some(status) = self.child.try_wait()? {
                 return Ok(status);

@@ -3,6 +3,7 @@
 //! Nothing here looks into the host: it is started as a process, spoken to over HTTP,
 //! and judged by what it left in its log. The broker of the Kafka tests is a real one, and so is its bad network.
 
+pub mod archived;
 pub mod checker;
 pub mod faults;
 pub mod flaky;

@@ -14,6 +14,7 @@ use crate::host::{Host, Room};
 #[derive(Debug)]
 pub struct Producer {
     sensors: Sensors,
+    stream: String,
     /// Rows that the host said are durable: partition, first offset, count.
     pub acknowledged: Vec<(i32, i64, u64)>,
     /// Events posted, also those without an answer.
@@ -23,10 +24,16 @@ pub struct Producer {
 }
 
 impl Producer {
-    /// Sensors of this seed; one event in fifty is malformed.
+    /// Sensors of this seed for the stream `sensors`; one event in fifty is malformed.
     pub fn new(seed: u64) -> Self {
+        Self::of(seed, "sensors")
+    }
+
+    /// The same for another stream.
+    pub fn of(seed: u64, stream: &str) -> Self {
         let settings = Settings { seed, keys: 40, malformed: 0.02, fault_every: Some(200), ..Settings::default() };
-        Self { sensors: Sensors::new(settings), acknowledged: Vec::new(), sent: 0, answered: 0 }
+        let (sensors, stream) = (Sensors::new(settings), stream.to_owned());
+        Self { sensors, stream, acknowledged: Vec::new(), sent: 0, answered: 0 }
     }
 
     /// The next events, and their body.
@@ -47,7 +54,7 @@ impl Producer {
     pub fn post(&mut self, host: &Host, events: usize) -> anyhow::Result<bool> {
         let (events, body) = self.body(events);
         self.sent += events.len() as u64;
-        let answer = host.post("sensors", body)?;
+        let answer = host.post(&self.stream, body)?;
         if answer.status == 429 {
             return Ok(false);
         }

@@ -12,7 +12,8 @@ use anyhow::{Context as _, ensure};
 use tempfile::TempDir;
 
 use crate::plugins::root;
-use crate::s3::{free_ports, last_lines};
+use crate::postgres::free_ports;
+use crate::s3::{last_lines, on_free_ports};
 
 /// The version of `scripts/iceberg-rest.pom.xml`.
 const VERSION: &str = "1.10.0";
@@ -21,7 +22,7 @@ const VERSION: &str = "1.10.0";
 pub const CATALOG: &str = "rest_backend";
 
 /// Longest time for a start; a cold disk is no failure.
-const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A server. Dropping it kills it and removes all that it wrote.
 #[derive(Debug)]
@@ -38,9 +39,7 @@ impl Server {
     /// # Errors
     /// When it does not; with the last lines of its log.
     pub fn start() -> anyhow::Result<Self> {
-        let folder = tempfile::Builder::new().prefix("phronis-rest-").tempdir()?;
-        let database = folder.path().join("catalog.sqlite");
-        Self::launch(folder, database)
+        Self::of(None)
     }
 
     /// Starts one over a SQLite database that is there: it serves the tables that others made in it.
@@ -48,8 +47,15 @@ impl Server {
     /// # Errors
     /// When it does not answer; with the last lines of its log.
     pub fn over(database: &Path) -> anyhow::Result<Self> {
-        let folder = tempfile::Builder::new().prefix("phronis-rest-").tempdir()?;
-        Self::launch(folder, database.to_owned())
+        Self::of(Some(database))
+    }
+
+    fn of(database: Option<&Path>) -> anyhow::Result<Self> {
+        on_free_ports(|| {
+            let folder = tempfile::Builder::new().prefix("phronis-rest-").tempdir()?;
+            let database = database.map_or_else(|| folder.path().join("catalog.sqlite"), Path::to_owned);
+            Self::launch(folder, database)
+        })
     }
 
     fn launch(folder: TempDir, database: PathBuf) -> anyhow::Result<Self> {

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write as _;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
+
+use crate::postgres::free_ports;
 
 /// The bucket that is there.
 pub const BUCKET: &str = "archive";
@@ -24,7 +26,10 @@ pub const KEY: &str = "phronis";
 pub const SECRET: &str = "phronis-secret";
 
 /// Longest time for a start; a cold disk is no failure.
-const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// How often a server that finds a port taken tries others.
+const TRIES: usize = 5;
 
 /// A server. Dropping it kills it and removes all that it holds.
 #[derive(Debug)]
@@ -40,22 +45,16 @@ pub fn python() -> PathBuf {
     PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache/phronis/python")
 }
 
-/// Ports that are free now.
-pub fn free_ports<const N: usize>() -> anyhow::Result<[u16; N]> {
-    let open = (0..N).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<Vec<_>, _>>()?;
-    let mut ports = [0; N];
-    for (port, listener) in ports.iter_mut().zip(&open) {
-        *port = listener.local_addr()?.port();
-    }
-    Ok(ports)
-}
-
 impl Server {
     /// Starts one with an empty bucket, and waits until it answers.
     ///
     /// # Errors
     /// When it does not; with the last lines of its log.
     pub fn start() -> anyhow::Result<Self> {
+        on_free_ports(Self::try_start)
+    }
+
+    fn try_start() -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("phronis-s3-").tempdir()?;
         fs::create_dir(folder.path().join("data"))?;
         let users = format!(
@@ -203,6 +202,18 @@ impl Drop for Server {
             eprintln!("the S3 server in {} is left behind: {error:#}", self.folder.path().display());
         }
     }
+}
+
+/// Starts a server, once more when somebody else was faster to take one of its ports.
+pub(crate) fn on_free_ports<T>(start: impl Fn() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    let is_taken = |error: &anyhow::Error| format!("{error:#}").to_ascii_lowercase().contains("address already in use");
+    for _ in 1..TRIES {
+        match start() {
+            Err(error) if is_taken(&error) => {}
+            outcome => return outcome,
+        }
+    }
+    start()
 }
 
 /// The last lines of a log.

@@ -140,7 +140,7 @@ pub(crate) fn runaway(say: &Say, host: &Host) -> anyhow::Result<Halted> {
 fn agent(host: &Host) -> anyhow::Result<Child> {
     Command::new("python3")
         .arg(root().join("examples/guarded-agent/agent.py"))
-        .args(["--url", host.base(), "--agent", "runaway-1"])
+        .args(["--url", host.base(), "--agent", "runaway-1", "--patience", "30"])
         .env("PYTHONPATH", root().join("sdk/python"))
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .stdin(Stdio::null())

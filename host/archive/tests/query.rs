@@ -255,7 +255,7 @@ async fn each_limit_stops_a_query_and_says_which() {
     let spilled = || std::fs::read_dir(filled.folder.path().join("spill")).unwrap().count();
     let gone = async {
         while spilled() > 0 {
-            tokio::task::yield_now().await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
     tokio::time::timeout(Duration::from_secs(60), gone).await.expect("what was spilled stays");
@@ -292,7 +292,7 @@ async fn a_query_whose_client_leaves_makes_place_for_the_next() {
     drop(answer);
     let freed = async {
         while ask(&engine, "SELECT 1").await.is_err() {
-            tokio::task::yield_now().await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
     tokio::time::timeout(Duration::from_secs(60), freed).await.expect("the place was not freed");

@@ -2,7 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "tests fail by panicking")]
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use phronis_core::Time;
@@ -28,12 +29,19 @@ fn entry(id: &str) -> Entry {
     }
 }
 
+/// A database, asked with as much patience as it may need.
 fn options(url: &str, schema: &str) -> Options {
-    Options::Postgres(Postgres { schema: schema.to_owned(), ..Postgres::new(url.parse().unwrap()) })
+    let usual = Postgres::new(url.parse().unwrap());
+    Options::Postgres(Postgres { schema: schema.to_owned(), patience: LONG, ..usual })
 }
 
 async fn open(server: &Server) -> Store {
     Store::open(&options(&server.url(), "phronis")).await.unwrap()
+}
+
+/// With the patience of a host: for what must fail soon while the database is away.
+async fn open_as_usual(url: &str) -> Store {
+    Store::open(&Options::Postgres(Postgres::new(url.parse().unwrap()))).await.unwrap()
 }
 
 /// A schema that no earlier case used.
@@ -42,14 +50,19 @@ fn fresh() -> String {
     format!("case_{}", COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// Tries until the store answers, as everybody does who has something to write back.
-async fn until_it_answers(store: &Store) {
+/// Tries until the store has an entry, as everybody does who has something to write back. It is there once, however often.
+async fn store_at_last(store: &Store, id: &str) {
     let deadline = Instant::now() + LONG;
-    let mut health = store.watch_health();
-    while let Err(error) = store.audit(&Filter::default(), 1, None).await {
+    while let Err(error) = store.append_audit(&[entry(id)]).await {
         assert!(Instant::now() < deadline, "{error}");
-        drop(tokio::time::timeout(LONG, health.changed()).await);
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// Waits until the store is known to serve.
+async fn until_it_serves(store: &Store) {
+    let mut health = store.watch_health();
+    tokio::time::timeout(LONG, health.wait_for(Option::is_none)).await.unwrap().unwrap();
 }
 
 async fn ids(store: &Store) -> Vec<String> {
@@ -75,7 +88,8 @@ async fn hosts_that_start_at_once_make_the_tables_once() {
         let url = server.url();
         openers.spawn(async move {
             let store = Store::open(&options(&url, "phronis")).await.unwrap();
-            store.append_audit(&[entry(&opener.to_string())]).await.unwrap();
+            // Whoever waits for the others' migrations for too long is told so by the server, and tries again.
+            store_at_last(&store, &opener.to_string()).await;
         });
     }
     openers.join_all().await;
@@ -88,33 +102,35 @@ async fn hosts_that_start_at_once_make_the_tables_once() {
 async fn a_host_starts_without_it_and_the_tables_are_made_when_it_comes() {
     let server = Server::start().unwrap();
     server.stop().unwrap();
-    let store = open(&server).await;
+    let store = open_as_usual(&server.url()).await;
     let error = store.append_audit(&[entry("early")]).await.unwrap_err();
     assert!(matches!(error, Error::Unreachable { .. }) && error.is_retriable(), "{error}");
     assert_eq!((error.code().to_string().as_str(), store.health().is_err()), ("PH5001", true));
     server.launch().unwrap();
-    until_it_answers(&store).await;
-    store.append_audit(&[entry("late")]).await.unwrap();
-    assert_eq!(ids(&store).await, ["late"]);
-    assert!(store.health().is_ok());
+    store_at_last(&store, "late").await;
+    until_it_serves(&store).await;
+    assert_eq!(ids(&open(&server).await).await, ["late"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_acknowledged_survives_being_killed_amid_writes() {
     let server = Server::start().unwrap();
-    let store = open(&server).await;
+    let store = open_as_usual(&server.url()).await;
+    store_at_last(&store, "first").await;
     let mut acknowledged = Vec::new();
     for round in 0..3 {
-        let mut writers = tokio::task::JoinSet::new();
+        let (mut writers, is_over) = (tokio::task::JoinSet::new(), Arc::new(AtomicBool::new(false)));
         for writer in 0..4 {
-            let store = store.clone();
+            let (store, is_over) = (store.clone(), Arc::clone(&is_over));
             writers.spawn(async move {
                 let mut stored = Vec::new();
-                for number in 0.. {
-                    let id = format!("{round}-{writer}-{number}");
+                loop {
+                    let id = format!("{round}-{writer}-{}", stored.len());
                     match store.append_audit(&[entry(&id)]).await {
                         Ok(()) => stored.push(id),
-                        Err(Error::Unreachable { .. }) => break,
+                        Err(Error::Unreachable { .. }) if is_over.load(Ordering::Relaxed) => break,
+                        // Before that, the machine only stood still for a moment.
+                        Err(Error::Unreachable { .. }) => tokio::time::sleep(Duration::from_millis(20)).await,
                         Err(error) => panic!("{error:?}"),
                     }
                 }
@@ -123,18 +139,20 @@ async fn what_was_acknowledged_survives_being_killed_amid_writes() {
         }
         // Some are stored, and others are under way.
         let counting = Instant::now();
-        let some = format!("SELECT count(*) > 20 FROM phronis.audit WHERE id LIKE '{round}-%'");
+        let some = format!("SELECT count(*) > 30 FROM phronis.audit WHERE id LIKE '{round}-%'");
         while server.sql(&some).unwrap() != "t" {
             assert!(counting.elapsed() < LONG);
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
+        is_over.store(true, Ordering::Relaxed);
         server.kill().unwrap();
         for stored in writers.join_all().await {
             acknowledged.extend(stored);
         }
         server.launch().unwrap();
-        until_it_answers(&store).await;
+        until_it_serves(&store).await;
     }
-    let there = ids(&store).await;
+    let there = ids(&open(&server).await).await;
     let lost: Vec<&String> = acknowledged.iter().filter(|id| !there.contains(id)).collect();
     assert!(lost.is_empty(), "{lost:?}");
     assert!(acknowledged.len() > 60, "{}", acknowledged.len());
@@ -143,11 +161,11 @@ async fn what_was_acknowledged_survives_being_killed_amid_writes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn while_it_is_away_calls_fail_at_once_and_others_are_told_when_it_is_back() {
     let server = Server::start().unwrap();
-    let store = open(&server).await;
+    let store = open_as_usual(&server.url()).await;
     let mut health = store.watch_health();
     server.stop().unwrap();
     assert!(store.append_audit(&[entry("a")]).await.is_err());
-    health.wait_for(Option::is_some).await.unwrap();
+    tokio::time::timeout(LONG, health.wait_for(Option::is_some)).await.unwrap().unwrap();
     // A thousand calls, each of which would else wait for itself.
     let began = Instant::now();
     for _ in 0..1000 {
@@ -155,17 +173,16 @@ async fn while_it_is_away_calls_fail_at_once_and_others_are_told_when_it_is_back
     }
     assert!(began.elapsed() < LONG);
     server.launch().unwrap();
-    tokio::time::timeout(LONG, health.wait_for(Option::is_none)).await.unwrap().unwrap();
-    until_it_answers(&store).await;
-    store.append_audit(&[entry("b")]).await.unwrap();
+    until_it_serves(&store).await;
+    store_at_last(&store, "b").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_network_that_swallows_everything_is_noticed_and_forgotten_when_it_heals() {
     let server = Server::start().unwrap();
     let proxy = Proxy::start(server.port()).unwrap();
-    let store = Store::open(&options(&server.url_through(proxy.port()), "phronis")).await.unwrap();
-    store.append_audit(&[entry("before")]).await.unwrap();
+    let store = open_as_usual(&server.url_through(proxy.port())).await;
+    store_at_last(&store, "before").await;
     proxy.black_hole(true);
     // More calls at once than there are connections.
     let mut calls = tokio::task::JoinSet::new();
@@ -179,11 +196,10 @@ async fn a_network_that_swallows_everything_is_noticed_and_forgotten_when_it_hea
     // A firewall that forgot the connections: the old ones never get an answer.
     proxy.cut();
     proxy.black_hole(false);
-    until_it_answers(&store).await;
     for number in 0..12 {
-        store.append_audit(&[entry(&number.to_string())]).await.unwrap();
+        store_at_last(&store, &number.to_string()).await;
     }
-    assert_eq!(ids(&store).await.len(), 13, "each once, whether the first try got through or not");
+    assert_eq!(ids(&open(&server).await).await.len(), 13, "each once, whether the first try got through or not");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -191,17 +207,17 @@ async fn a_slow_one_answers_and_one_that_is_too_slow_is_away() {
     let server = Server::start().unwrap();
     let proxy = Proxy::start(server.port()).unwrap();
     let patient = Postgres { patience: LONG, ..Postgres::new(server.url_through(proxy.port()).parse().unwrap()) };
-    let hasty = Postgres { patience: Duration::from_millis(300), ..patient.clone() };
+    let hasty = Postgres { patience: Duration::from_secs(1), ..patient.clone() };
     let patient = Store::open(&Options::Postgres(patient)).await.unwrap();
     let hasty = Store::open(&Options::Postgres(hasty)).await.unwrap();
-    until_it_answers(&hasty).await;
-    proxy.latency(Duration::from_millis(200));
+    store_at_last(&hasty, "quick").await;
+    // There and back, each answer takes longer than the hasty one has.
+    proxy.latency(Duration::from_millis(600));
     patient.append_audit(&[entry("slow")]).await.unwrap();
     let error = hasty.append_audit(&[entry("too slow")]).await.unwrap_err();
     assert!(matches!(error, Error::Unreachable { .. }), "{error}");
     proxy.heal();
-    until_it_answers(&hasty).await;
-    hasty.append_audit(&[entry("fine")]).await.unwrap();
+    store_at_last(&hasty, "fine").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -249,11 +265,14 @@ async fn what_a_newer_version_made_is_refused_untouched() {
     old.append_audit(&[entry("a")]).await.expect("who runs already goes on");
 
     server.stop().unwrap();
-    let early = open(&server).await;
+    let early = open_as_usual(&server.url()).await;
     server.launch().unwrap();
-    let mut health = early.watch_health();
-    let is_told = |error: &Option<Error>| matches!(error, Some(Error::Newer { .. }));
-    tokio::time::timeout(LONG, health.wait_for(is_told)).await.unwrap().unwrap();
-    let error = early.append_audit(&[entry("b")]).await.unwrap_err();
-    assert!(matches!(error, Error::Newer { .. }), "{error}");
+    let deadline = Instant::now() + LONG;
+    loop {
+        match early.append_audit(&[entry("b")]).await.unwrap_err() {
+            Error::Newer { .. } => break,
+            error => assert!(error.is_retriable() && Instant::now() < deadline, "{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }

@@ -95,9 +95,23 @@ def _wrap_function(
             await options.guard.settled()
             # Not `async with`: between two items the task does the caller's work, which is not ours to cancel.
             with options.call(name, args, kwargs) as call:
-                async for item in function(*args, **kwargs):
-                    yield item
-                    options.guard.check(call.agent)
+                items = function(*args, **kwargs)
+                try:
+                    item = await items.__anext__()
+                    while True:
+                        thrown: Optional[BaseException] = None
+                        try:
+                            sent = yield item
+                        except GeneratorExit:
+                            raise
+                        except BaseException as error:
+                            thrown = error
+                        options.guard.check(call.agent)
+                        item = await (items.asend(sent) if thrown is None else items.athrow(thrown))
+                except StopAsyncIteration:
+                    return
+                finally:
+                    await items.aclose()
 
         return functools.update_wrapper(guarded_items, function)
 
@@ -105,10 +119,24 @@ def _wrap_function(
 
         def guarded_generator(*args: Any, **kwargs: Any) -> Any:
             with options.call(name, args, kwargs) as call:
-                for item in function(*args, **kwargs):
-                    yield item
-                    # Before the next piece of work: the halt may have come.
-                    options.guard.check(call.agent)
+                items = function(*args, **kwargs)
+                # As `yield from`, with a look at the halt before each further piece of work.
+                try:
+                    item = next(items)
+                    while True:
+                        thrown: Optional[BaseException] = None
+                        try:
+                            sent = yield item
+                        except GeneratorExit:
+                            raise
+                        except BaseException as error:
+                            thrown = error
+                        options.guard.check(call.agent)
+                        item = items.send(sent) if thrown is None else items.throw(thrown)
+                except StopIteration as end:
+                    return end.value
+                finally:
+                    items.close()
 
         return functools.update_wrapper(guarded_generator, function)
 

@@ -1,19 +1,28 @@
 """A host that speaks the guard's protocol, small and faithful, and that can misbehave on demand.
 
 Streams are chunked as the real host's are: snapshot, then changes, and a beat each `beat_every` seconds.
+Its clock can be set. A guard of its tests is patient: a thread that is late is no host that is away.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import socket
 import socketserver
 import threading
 import time
+import unittest
 from typing import Any, Callable, Dict, List, Optional, Tuple
+from unittest import mock
+
+from phronis_guard import Guard
+
+#: Seconds that only a test which hangs waits for.
+PATIENCE = 60.0
 
 
-def eventually(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
+def eventually(condition: Callable[[], Any], seconds: float = PATIENCE) -> Any:
     """Waits until something is so; gives it."""
     deadline = time.monotonic() + seconds
     while True:
@@ -25,6 +34,25 @@ def eventually(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
         time.sleep(0.002)
 
 
+class HostCase(unittest.TestCase):
+    """A host for each test, and guards that it may keep waiting."""
+
+    def setUp(self) -> None:
+        logging.getLogger("phronis_guard").setLevel(logging.CRITICAL)
+        for name in ("feed.SILENCE", "feed._CONNECT", "events._TIMEOUT"):
+            patched = mock.patch(f"phronis_guard.{name}", PATIENCE)
+            patched.start()
+            self.addCleanup(patched.stop)
+        self.host = FakeHost()
+        self.addCleanup(self.host.stop)
+
+    def guard(self, **options: Any) -> Guard:
+        options.setdefault("patience", PATIENCE)
+        guard = Guard(options.pop("url", self.host.url), **options)
+        self.addCleanup(guard.close, 0)
+        return guard
+
+
 class FakeHost:
     """Everything public may be changed while it runs."""
 
@@ -34,6 +62,8 @@ class FakeHost:
         self.epoch, self.version = "e1", 0
         self.halts: Dict[Optional[str], Dict[str, Any]] = {}
         self.beats = True
+        #: Seconds since 1970.
+        self.clock: Callable[[], float] = time.time
         #: Status and headers with which the stream is refused.
         self.refuse: Optional[Tuple[int, Dict[str, str]]] = None
         #: Sent as the stream's body in place of the protocol.
@@ -82,14 +112,14 @@ class FakeHost:
 
     def halt(self, agent: Optional[str], reason: str = "too fast", **more: Any) -> None:
         with self.lock:
-            entry = {"agent": agent, "state": "halted", "reason": reason, "actor": "ops", "at": now(), "expires_at": None}
+            entry = {"agent": agent, "state": "halted", "reason": reason, "actor": "ops", "at": self.now(), "expires_at": None}
             self.halts[agent] = {**entry, **more, "version": self.version + 1}
             self._change({**entry, **more})
 
     def reset(self, agent: Optional[str]) -> None:
         with self.lock:
             self.halts.pop(agent, None)
-            self._change({"agent": agent, "state": "running", "reason": "well again", "actor": "ops", "at": now(), "expires_at": None})
+            self._change({"agent": agent, "state": "running", "reason": "well again", "actor": "ops", "at": self.now(), "expires_at": None})
 
     def skip(self) -> None:
         """A change that nobody is told of."""
@@ -98,7 +128,7 @@ class FakeHost:
 
     def snapshot(self) -> Dict[str, Any]:
         with self.lock:
-            return {"epoch": self.epoch, "version": self.version, "at": now(), "halted": list(self.halts.values())}
+            return {"epoch": self.epoch, "version": self.version, "at": self.now(), "halted": list(self.halts.values())}
 
     def tell(self, name: str, data: Dict[str, Any]) -> None:
         with self.lock:
@@ -109,6 +139,11 @@ class FakeHost:
         with self.lock:
             return list(self.events)
 
+    def now(self, offset: float = 0.0) -> str:
+        """Its time, as it writes it."""
+        at = self.clock() + offset
+        return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at)) + f".{int(at % 1 * 1e6):06d}Z"
+
     def _change(self, entry: Dict[str, Any]) -> None:
         self.version += 1
         self.tell("change", {"epoch": self.epoch, "version": self.version, **entry})
@@ -117,7 +152,7 @@ class FakeHost:
         while not stopping.wait(self.beat_every):
             if self.beats:
                 with self.lock:
-                    self.tell("beat", {"epoch": self.epoch, "version": self.version, "at": now()})
+                    self.tell("beat", {"epoch": self.epoch, "version": self.version, "at": self.now()})
 
 
 class _Server(socketserver.ThreadingTCPServer):
@@ -198,9 +233,3 @@ class _Handler(socketserver.StreamRequestHandler):
             self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
         except OSError:
             pass
-
-
-def now(offset: float = 0.0) -> str:
-    """Time as the host writes it."""
-    at = time.time() + offset
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at)) + f".{int(at % 1 * 1e6):06d}Z"

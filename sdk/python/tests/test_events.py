@@ -1,6 +1,5 @@
 """What the host is told of calls."""
 
-import logging
 import os
 import subprocess
 import sys
@@ -11,20 +10,10 @@ from pathlib import Path
 from phronis_guard import AgentHalted, Guard
 from phronis_guard.events import Minutes
 
-from .fake_host import FakeHost, eventually
+from .fake_host import PATIENCE, HostCase, eventually
 
 
-class Posting(unittest.TestCase):
-    def setUp(self):
-        logging.getLogger("phronis_guard").setLevel(logging.CRITICAL)
-        self.host = FakeHost()
-        self.addCleanup(self.host.stop)
-
-    def guard(self, **options):
-        guard = Guard(self.host.url, **options)
-        self.addCleanup(guard.close, 0)
-        return guard
-
+class Posting(HostCase):
     def test_an_event_says_who_called_what_how_often_and_how_long(self):
         guard = self.guard(agent="a")
 
@@ -34,7 +23,7 @@ class Posting(unittest.TestCase):
 
         search("x")
         search("y")
-        self.assertTrue(guard.flush(10))
+        self.assertTrue(guard.flush(PATIENCE))
         first, second = self.host.calls()
         self.assertEqual((first["agent_id"], first["event_type"], first["status"]), ("a", "TOOL_CALL", "running"))
         self.assertRegex(first["timestamp"], r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$")
@@ -63,7 +52,7 @@ class Posting(unittest.TestCase):
             (None, None),
         ]:
             guard(lambda: result)()
-            self.assertTrue(guard.flush(10))
+            self.assertTrue(guard.flush(PATIENCE))
             self.assertEqual(self.host.calls()[-1]["metadata"].get("tokens"), tokens, result)
         self.assertEqual(guard(lambda: "still")(), "still")
         self.assertEqual(guard(lambda: "still", usage=lambda result: 1 / 0)(), "still")
@@ -83,7 +72,7 @@ class Posting(unittest.TestCase):
             call.usage(5)
         with self.assertRaises(AgentHalted):
             fails()
-        self.assertTrue(guard.flush(10))
+        self.assertTrue(guard.flush(PATIENCE))
         self.assertEqual([call["metadata"]["outcome"] for call in self.host.calls()], ["error", "halted"])
         self.assertEqual([call["status"] for call in self.host.calls()], ["running", "halted"])
         self.assertEqual(guard.state().refused, 1)
@@ -98,7 +87,7 @@ class Posting(unittest.TestCase):
         self.assertLessEqual(state.events_waiting, 100 + 500)
         self.assertEqual(state.events_waiting + state.events_dropped, 5_000)
         self.host.posts_may_end.set()
-        self.assertTrue(guard.flush(10))
+        self.assertTrue(guard.flush(PATIENCE))
         state = guard.state()
         self.assertEqual(state.events_posted + state.events_dropped, 5_000)
         # The newest are those that were kept.
@@ -108,13 +97,13 @@ class Posting(unittest.TestCase):
         guard = self.guard(agent="a")
         self.host.post_answers = [429, 503, 500]
         guard(lambda: None)()
-        self.assertTrue(guard.flush(20))
+        self.assertTrue(guard.flush(PATIENCE))
         self.assertEqual(len(self.host.calls()), 1)
         self.host.stop()
         guard(lambda: None)()
         self.assertFalse(guard.flush(0.1))
         self.host.start()
-        self.assertTrue(guard.flush(20))
+        self.assertTrue(guard.flush(PATIENCE))
         self.assertEqual(len(self.host.calls()), 2)
         self.assertEqual(guard.state().events_dropped, 0)
 
@@ -122,7 +111,7 @@ class Posting(unittest.TestCase):
         guard = self.guard(agent="a")
         for _ in range(3):
             guard(lambda: None)()
-            self.assertTrue(guard.flush(10))
+            self.assertTrue(guard.flush(PATIENCE))
             self.host.cut()
         self.assertEqual(len(self.host.calls()), 3)
 
@@ -131,7 +120,7 @@ class Posting(unittest.TestCase):
         self.host.post_answers = [422, 413]
         for _ in range(3):
             guard(lambda: None)()
-            self.assertTrue(guard.flush(10))
+            self.assertTrue(guard.flush(PATIENCE))
         state = guard.state()
         self.assertEqual((state.events_dropped, state.events_posted), (2, 1))
 
@@ -144,24 +133,28 @@ class Posting(unittest.TestCase):
         self.assertEqual(guard.state().events_waiting, 1)
 
     def test_a_guard_that_nobody_holds_ends_its_threads(self):
-        guard = Guard(self.host.url, agent="a")
+        others = threading.enumerate()
+        guard = Guard(self.host.url, agent="a", patience=PATIENCE)
         with guard.call():
             pass
-        self.assertTrue(guard.flush(10))
-        before = [thread for thread in threading.enumerate() if thread.name.startswith("phronis-guard")]
-        self.assertEqual(len(before), 2)
+        self.assertTrue(guard.flush(PATIENCE))
+        new = [thread for thread in threading.enumerate() if thread not in others]
+        own = [thread for thread in new if thread.name.startswith("phronis-guard")]
+        self.assertEqual(len(own), 2)
         del guard
-        eventually(lambda: not any(thread.is_alive() for thread in before))
+        eventually(lambda: not any(thread.is_alive() for thread in own))
 
     def test_the_end_of_the_process_sends_what_waits_and_is_bounded(self):
         program = "import sys; from phronis_guard import Guard; Guard(sys.argv[1], agent='a', when_unreachable='fail_open')"
         program += "(lambda: None)()"
-        for is_there in (True, False):
+        # A host that is there may take its time.
+        patient = f"; import phronis_guard.guard as guard; guard._LAST_WORDS = {PATIENCE}"
+        for program, is_there in ((program + patient, True), (program, False)):
             if not is_there:
                 self.host.stop()
             env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
             ran = subprocess.run(
-                [sys.executable, "-c", program, self.host.url], env=env, timeout=30, capture_output=True, text=True
+                [sys.executable, "-c", program, self.host.url], env=env, timeout=120, capture_output=True, text=True
             )
             self.assertEqual(ran.returncode, 0, ran.stderr)
             self.assertNotIn("Traceback", ran.stderr)

@@ -2,13 +2,12 @@
 
 import asyncio
 import contextvars
-import logging
 import unittest
 from concurrent.futures import ThreadPoolExecutor
 
-from phronis_guard import AgentHalted, Guard
+from phronis_guard import AgentHalted
 
-from .fake_host import FakeHost, eventually
+from .fake_host import PATIENCE, HostCase, eventually
 
 
 class LikeLangChain:
@@ -46,13 +45,10 @@ class WithSlots:
         return query
 
 
-class Tools(unittest.TestCase):
+class Tools(HostCase):
     def setUp(self):
-        logging.getLogger("phronis_guard").setLevel(logging.CRITICAL)
-        self.host = FakeHost()
-        self.addCleanup(self.host.stop)
-        self.guard = Guard(self.host.url, agent="a")
-        self.addCleanup(self.guard.close, 0)
+        super().setUp()
+        self.guard = self.guard(agent="a")
 
     def halt(self, agent="a"):
         self.host.halt(agent)
@@ -66,7 +62,7 @@ class Tools(unittest.TestCase):
             lambda: tool.invoke("x"), lambda: asyncio.run(tool.ainvoke("x")), lambda: tool.run("x"), lambda: tool._run("x"),
         ]  # fmt: skip
         self.assertEqual([way() for way in ways], ["found x"] * 4)
-        self.assertTrue(self.guard.flush(10))
+        self.assertTrue(self.guard.flush(PATIENCE))
         self.assertEqual([call["metadata"]["tool"] for call in self.host.calls()], ["search"] * 4)
         self.halt()
         for way in ways:

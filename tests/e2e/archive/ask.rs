@@ -196,9 +196,10 @@ fn a_tenant_asks_its_own_tables_and_no_others() -> anyhow::Result<()> {
     }
     let mine = "SELECT count(*) AS n FROM \"acme_hot-press_events\"";
     let theirs = "SELECT count(*) AS n FROM beta_sensors_events";
-    host.until("both are archived", |host| {
-        let rows = |sql| query(host, OPS, sql).map(|answer| answer.number("/rows/0/n").unwrap_or_default());
-        Ok(rows(mine)? > 0 && rows(theirs)? > 0)
+    host.until("all of both is archived", |host| {
+        let rows = |sql: &str| query(host, OPS, sql).map(|answer| answer.number("/rows/0/n").unwrap_or_default());
+        let all = |sql: &str| Ok::<_, anyhow::Error>(rows(sql)? + rows(&sql.replace("_events", "_letters"))?);
+        Ok(all(mine)? == 300 && all(theirs)? == 300)
     })?;
     theirs_do_not_exist(&host, mine, theirs)?;
     answers(&host, mine)?;

@@ -36,6 +36,7 @@ fn a_full_warehouse_makes_the_archive_late_and_nothing_else() -> anyhow::Result<
     let listener = host.listen("?kind=alert&plugin=archive")?;
     // Writes until nothing fits any more.
     drop(std::fs::write(&ballast, vec![0; 32 << 20]));
+    ensure!(producer.post(&host, 500)?, "no room");
     told_late(&listener, &host, &mut producer, "PH6004")?;
     std::fs::remove_file(&ballast)?;
     goes_well(&host)?;
@@ -61,6 +62,7 @@ fn a_catalog_that_is_away_loses_nothing() -> anyhow::Result<()> {
         server.launch()?;
     }
     goes_well(&host)?;
+    archived(&host, producer.sent)?;
     let tables = Tables { catalog: catalog_of(&server), ..Tables::local(room.data()) };
     println!("{:?}", ends_well(host, &room, &tables)?);
     Ok(())
@@ -105,7 +107,11 @@ fn an_object_store_that_comes_and_goes_loses_nothing() -> anyhow::Result<()> {
     store.restart()?;
     goes_well(&host)?;
     commits(&host, &mut producer, 1)?;
-    host.until("no table is late any more", |host| Ok(host.said().matches("not late any more").count() >= 3))?;
+    host.until("no table is late any more", |host| {
+        let said = host.said();
+        let times = |words: &str| said.matches(words).count();
+        Ok(times("minutes late") > 0 && times("minutes late") == times("not late any more"))
+    })?;
     // Storage that takes calls and answers none is told of as soon as one that is away.
     let listener = host.listen("?kind=alert&plugin=archive")?;
     store.pause()?;

@@ -33,7 +33,7 @@ fn the_commands_work_with_a_host_and_without_one() -> anyhow::Result<()> {
     told(room, &["load", "rows.ndjson", "--stream", stream])?;
     told(room, &["simulate", "--to", stream, "--rate", "500", "--duration", "1s"])?;
     fleet.drained(&[&node])?;
-    assert_eq!(lag(room, stream)?, (Some(0), "running".to_owned()));
+    node.host()?.until("the command says so", |_| Ok(lag(room, stream)? == (Some(0), "running".to_owned())))?;
     let tail = ["tail", "processed", "--stream", stream, "--no-follow"];
     assert_eq!(told(room, &tail)?.lines().count(), 800);
     node.stop()?;

@@ -1,10 +1,10 @@
 //! Several hosts: what they know of each other, and what is changed on one and holds on all.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::ensure;
 use phronis_tests::fleet::{Fleet, HIGH, Load, Node, Options, Written};
-use phronis_tests::host::{Host, run};
+use phronis_tests::host::{Host, PATIENCE, run};
 use phronis_tests::kafka::{Broker, produce};
 use phronis_tests::plugins::{package, plugin};
 use serde_json::{Value, json};
@@ -43,11 +43,12 @@ fn a_host_that_was_frozen_until_another_took_its_name_ends() -> anyhow::Result<(
 #[test]
 fn a_host_that_keeps_its_place_comes_back_without_a_rebalance() -> anyhow::Result<()> {
     let log = "leave_on_stop = false\n".to_owned();
-    let properties = vec![("session.timeout.ms", "30000"), ("heartbeat.interval.ms", "500")];
+    // Longer than a restart takes on any machine.
+    let properties = vec![("session.timeout.ms", "120000"), ("heartbeat.interval.ms", "500")];
     let fleet = Fleet::shared("restarted", Options { log, properties, ..Options::default() })?;
     let (mut a, mut b) = (fleet.start("a")?, fleet.start("b")?);
     let moves = |node: &Node| ["taken over", "handed over"].map(|what| node.said().matches(what).count());
-    b.host()?.until("each has two partitions", |_| Ok(moves(&a)[1] == 1 && moves(&b)[0] == 1))?;
+    b.host()?.until("each has two partitions", |_| Ok(moves(&a)[1] >= 1 && moves(&b)[0] >= 1))?;
     let before = moves(&b);
     a.stop()?;
     a.start()?;
@@ -77,7 +78,8 @@ fn hosts_that_run_different_versions_say_so_until_they_agree() -> anyhow::Result
         Ok(())
     };
     consistent([&a, &b], true)?;
-    let listener = a.host()?.listen("")?;
+    // Both listen before anything differs: how long that takes to be told is the host's to say, not this machine's.
+    let (listener, alerts) = (a.host()?.listen("")?, a.host()?.listen("")?);
     b.room().install(&id, &package("phronis-demo-next", "threshold-next")?, "")?;
     consistent([&a, &b], false)?;
     let told = |change: &str| -> anyhow::Result<Value> {
@@ -88,7 +90,6 @@ fn hosts_that_run_different_versions_say_so_until_they_agree() -> anyhow::Result
             }
         }
     };
-    let alerts = a.host()?.listen("")?;
     let event = told("versions-differ")?;
     assert_eq!(event.get("plugin"), Some(&Value::from(id.clone())), "{event}");
     let alert = loop {
@@ -167,7 +168,7 @@ fn roles_split_a_host_over_processes() -> anyhow::Result<()> {
 }
 
 fn both_have(nodes: &[&Node], id: &str, wanted: f64) -> anyhow::Result<()> {
-    let until = Instant::now() + Duration::from_secs(30);
+    let until = Instant::now() + PATIENCE;
     loop {
         let values = nodes.iter().map(|node| Ok(high(&node.host()?.plugin(id)?)));
         let values: Vec<Option<f64>> = values.collect::<anyhow::Result<_>>()?;
@@ -175,7 +176,7 @@ fn both_have(nodes: &[&Node], id: &str, wanted: f64) -> anyhow::Result<()> {
             return Ok(());
         }
         ensure!(Instant::now() < until, "the hosts have {values:?}, not {wanted}");
-        std::thread::sleep(Duration::from_millis(5));
+        std::thread::sleep(std::time::Duration::from_millis(5));
     }
 }
 

@@ -1,5 +1,6 @@
 //! Breaks everything, again and again, and lets the checker say what was lost. Run by `make chaos`.
 //!
+//! Kills between all steps, one sweep on the embedded log with SQLite and the next on Kafka with PostgreSQL;
 //! `kill -9` under load on both logs, then each fault of `faults` in several rounds, then the large run with many keys.
 //! `PHRONIS_KILLS`, `PHRONIS_ROUNDS`, `PHRONIS_EVENTS`, `PHRONIS_SWEEPS` change how much of it; `PHRONIS_SEED` repeats a run.
 
@@ -11,6 +12,7 @@ use phronis_tests::faults;
 use phronis_tests::host::Room;
 use phronis_tests::load::survive;
 use phronis_tests::plugins::plugin;
+use phronis_tests::postgres::Server;
 
 /// The threshold that every run uses; simulated faults are clearly above it.
 const HIGH: f64 = 90.0;
@@ -30,14 +32,20 @@ fn main() -> ExitCode {
     println!("{kills} kills on each log, {rounds} rounds of all faults, {events} events with many keys");
     println!("seed {seed} (PHRONIS_SEED={seed} runs it again)");
     let sweeps = number("PHRONIS_SWEEPS").unwrap_or(20);
-    println!("{sweeps} kills at each step of letters, redrives, halts and the archive");
+    println!("{sweeps} kills at each step of letters, redrives, edits, halts, resets and the archive");
     let begun = Instant::now();
     let mut tally = Tally::default();
+    // All sweeps share it; without it, each says why it failed.
+    let store = Server::shared();
     for sweep in 0..sweeps {
-        for (place, scene) in phronis_tests::sweep::PLACES {
-            tally.run(&format!("sweep {} {place}", sweep + 1), || scene(place, seed.wrapping_add(sweep)));
+        for (place, scene, bases) in phronis_tests::sweep::PLACES {
+            let turn = usize::try_from(sweep).unwrap_or_default() % bases.len().max(1);
+            let Some(base) = bases.get(turn) else { continue };
+            let what = format!("sweep {} {place} {base}", sweep + 1);
+            tally.run(&what, || scene(*base, place, seed.wrapping_add(sweep)));
         }
     }
+    drop(store);
     if kills > 0 {
         tally.run(&format!("{kills} kills on the embedded log"), || embedded(seed, kills));
         tally.run(&format!("{kills} kills on Kafka"), || faults::kills(seed, kills, false));

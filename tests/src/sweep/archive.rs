@@ -7,11 +7,14 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
 
-use super::{THRESHOLD, dies};
-use crate::checker::{Place, Tables, check_archive};
+use super::stage::{Base, dies};
+use crate::archived::whole;
+use crate::checker::{Place, Tables};
 use crate::host::{Host, Room};
 use crate::load::Producer;
 use crate::plugins::plugin;
+
+const THRESHOLD: &str = "default/sensors/threshold";
 
 /// Commits as often as may be, so that each step is passed many times.
 const CONFIG: &str = "[archive]\nenabled = true\ncommit_every = \"1s\"\nlate_after = \"1m\"\n[streams.sensors]\n";
@@ -19,7 +22,7 @@ const CONFIG: &str = "[archive]\nenabled = true\ncommit_every = \"1s\"\nlate_aft
 /// Commits of three tables that pass before the one that is cut.
 const PASSES: u64 = 5;
 
-pub(super) fn scene(place: &str, seed: u64) -> anyhow::Result<String> {
+pub(super) fn scene(_: Base, place: &str, seed: u64) -> anyhow::Result<String> {
     let room = Room::with(CONFIG)?;
     room.install(THRESHOLD, &plugin("threshold")?, "[params]\nhigh = 90.0\n")?;
     room.install("default/sensors/unit-normaliser", &plugin("unit-normaliser")?, "")?;
@@ -33,7 +36,7 @@ pub(super) fn scene(place: &str, seed: u64) -> anyhow::Result<String> {
     ensure!(producer.post(&host, 100)?, "no room");
     host.drained("sensors")?;
     ensure!(host.stop()?.success(), "the host did not end well");
-    let archived = check_archive(Place::Folder(&room.log()), "sensors", &Tables::local(room.data()))?;
+    let archived = whole(&room, Place::Folder(&room.log()), "sensors", &Tables::local(room.data()))?;
     Ok(format!("killed at the {nth}th pass: {:?} rows", archived.rows))
 }
 
@@ -48,7 +51,7 @@ const OF_UPKEEP: &str = "upkeep-";
 const FILES: usize = 5;
 
 /// Kills a host while it looks after its tables. The steps of a commit are those of upkeep where nothing else is to be committed.
-pub(super) fn upkeep(place: &str, seed: u64) -> anyhow::Result<String> {
+pub(super) fn upkeep(_: Base, place: &str, seed: u64) -> anyhow::Result<String> {
     let never = UPKEEP.replace("every = \"1s\"", "every = \"never\"");
     let config = |upkeep: &str| CONFIG.replace("[streams", &format!("{upkeep}[streams"));
     let room = Room::with(&config(&never))?;
@@ -73,7 +76,7 @@ pub(super) fn upkeep(place: &str, seed: u64) -> anyhow::Result<String> {
         Ok(files.is_some_and(|files| files < FILES as u64))
     })?;
     ensure!(host.stop()?.success(), "the host did not end well");
-    let archived = check_archive(Place::Folder(&room.log()), "sensors", &Tables::local(room.data()))?;
+    let archived = whole(&room, Place::Folder(&room.log()), "sensors", &Tables::local(room.data()))?;
     Ok(format!("{:?} rows", archived.rows))
 }
 

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader};
 use phronis_admin::Role;
 use serde_json::{Value, json};
 
-use crate::client::{Answer, connect, send};
+use crate::client::{Answer, connect, send, until};
 use crate::host::{Host, key};
 
 const MARK: &str = "X-Phronis: 1";
@@ -21,9 +21,7 @@ fn get(host: &Host, path: &str) -> Answer {
 /// A host that knows who is halted.
 fn start(change: impl FnOnce(&mut phronis_admin::Options)) -> Host {
     let host = Host::start(change);
-    while get(&host, "/status/nobody").status == 503 {
-        std::thread::yield_now();
-    }
+    until("it knows who is halted", || get(&host, "/status/nobody").status != 503);
     host
 }
 

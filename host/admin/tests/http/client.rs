@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -98,6 +98,16 @@ pub(crate) fn read_until(socket: &mut impl Read, wanted: &[u8]) -> String {
         seen.push(byte[0]);
     }
     String::from_utf8(seen).unwrap()
+}
+
+/// Waits for what the host does in its own time, and leaves it a core to do it.
+#[track_caller]
+pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + HANGS;
+    while !holds() {
+        assert!(Instant::now() < deadline, "never: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// Says that no more comes.

@@ -115,11 +115,8 @@ impl Host {
 
     /// Waits until the archive can be asked.
     pub(crate) fn until_archive_answers(&self) {
-        let until = std::time::Instant::now() + crate::client::HANGS;
-        while self.pipeline.as_ref().unwrap().handle().archive().is_none() {
-            assert!(std::time::Instant::now() < until, "the archive was not opened");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        let is_open = || self.pipeline.as_ref().unwrap().handle().archive().is_some();
+        crate::client::until("the archive is opened", is_open);
     }
 
     /// Where all of it is.

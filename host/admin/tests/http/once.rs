@@ -3,7 +3,7 @@
 use phronis_admin::Role;
 use serde_json::{Value, json};
 
-use crate::client::{Answer, send};
+use crate::client::{Answer, send, until};
 use crate::host::{Host, key};
 
 const MARK: &str = "X-Phronis: 1";
@@ -17,16 +17,10 @@ fn get(host: &Host, path: &str) -> Answer {
     send(host.at, "GET", path, &[], b"")
 }
 
-fn until(mut holds: impl FnMut() -> bool) {
-    while !holds() {
-        std::thread::yield_now();
-    }
-}
-
 #[test]
 fn a_halt_and_a_reset_are_carried_out_once_and_answered_the_same() {
     let host = Host::start(|_| {});
-    until(|| get(&host, "/status/nobody").status != 503);
+    until("it knows who is halted", || get(&host, "/status/nobody").status != 503);
     let halt = |key: &str, body: &Value| post(&host, "/v1/agents/a1/halt", &[MARK, key], body);
     let first = halt("Idempotency-Key: one", &json!({"reason": "loops"}));
     assert_eq!((first.status, first.header(REPLAYED)), (200, None), "{first:?}");
@@ -59,7 +53,7 @@ fn a_redrive_is_begun_once_and_answered_the_same() {
     let bad = b"{\"value\":1}\n".repeat(500);
     send(host.at, "POST", "/ingest", &["Content-Type: application/x-ndjson"], &bad).is_problem(422, "PH4003");
     let classes = || get(&host, "/v1/letter_classes?stream=sensors").json();
-    until(|| classes()["items"][0]["parked"] == 500);
+    until("all are parked", || classes()["items"][0]["parked"] == 500);
     let redrive = |headers: &[&str], rate: u32| {
         let headers: Vec<&str> =
             [MARK, "Content-Type: application/json"].into_iter().chain(headers.iter().copied()).collect();
@@ -84,7 +78,7 @@ fn a_key_is_its_callers_own_and_opens_nothing() {
     let host = Host::start(|options| {
         options.keys = vec![key("ann", None, Role::Write), key("bob", None, Role::Write)];
     });
-    until(|| get(&host, "/status/nobody").status != 503);
+    until("it knows who is halted", || get(&host, "/status/nobody").status != 503);
     let halt = |headers: &[&str]| post(&host, "/v1/agents/a1/halt", headers, &json!({"reason": "loops"}));
     assert_eq!(halt(&["X-API-Key: ann", "Idempotency-Key: k"]).json()["actor"], "ann");
     halt(&["Idempotency-Key: k"]).is_problem(401, "PH4005");

@@ -113,7 +113,7 @@ fn the_guest_sees_event_time_seeded_dice_and_nothing_else() {
 
 #[test]
 fn live_parameters_hold_from_the_next_batch_and_a_refused_change_changes_nothing() {
-    let mut runner = runner("detector", &json!({"high": 10.0}), limits());
+    let mut runner = runner("detector", &json!({"high": 10.0}), hasty());
     let found_at = |runner: &mut phronis_engine::Runner| found(&detect(runner, [5.0, 15.0, 25.0]));
     assert_eq!(found_at(&mut runner), [1, 2]);
     let with = |behaviour: &str| json!({"behaviour": behaviour, "high": 20.0, "mark": null});

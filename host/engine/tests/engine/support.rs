@@ -91,8 +91,13 @@ pub fn runner(guest: &str, wanted: &Value, limits: Limits) -> Runner {
     Runner::new(component, id(guest), &wanted, limits).unwrap()
 }
 
-/// Long enough for an honest call on a busy machine, short enough to wait for ten times.
+/// Long enough for any call that ends, on any machine.
 pub fn limits() -> Limits {
+    Limits { deadline_ms: 5_000, ..Limits::default() }
+}
+
+/// For a guest that does not end: short enough to wait for ten times, long enough for its honest calls.
+pub fn hasty() -> Limits {
     Limits { deadline_ms: 300, ..Limits::default() }
 }
 

@@ -245,6 +245,7 @@ impl Registry {
             }
             Set::Handled => return Err(Refusal::Changed(Box::new(current))),
         }
+        failpoint::pass("reset-stored");
         self.take(running.clone());
         let number = self.touch_file();
         let (said, filed) = tokio::join!(self.say(&running), self.file_has(number, COPIES));
@@ -289,6 +290,8 @@ impl Registry {
         });
         if let Some(change) = change {
             self.tell(&word.tenant, &change);
+            // Whoever wrote it into the store may have ended before it told the other hosts.
+            self.lock().unsaid.insert(word.key());
         }
     }
 

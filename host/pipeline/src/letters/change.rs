@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::{Action, Edited, Job, JobState, Place, Progress, Selection};
 use crate::Handle;
 use crate::clock::now_us;
+use crate::failpoint;
 use crate::retry::{Letters, NotAppended, append, discard_append, fresh_id, job_of, jobs, row_of, runs};
 
 /// A wish to do something with letters.
@@ -302,6 +303,7 @@ impl Handle {
         }
         let appends = discards.iter().map(|(partition, discard)| discard_append(dlq, *partition, &id, discard));
         let receipt = append(self.shared.log.as_ref(), appends.collect())?;
+        failpoint::pass("discard-written");
         // At once: what is redriven next must not find them.
         for ((partition, discard), at) in discards.iter().zip(receipt.base_offsets) {
             letters.change(*partition, |index| index.give_up(discard, at));

@@ -18,6 +18,7 @@ use super::change::place;
 use super::{At, Detail, Edited, Found, Place, Refused, state, version};
 use crate::Handle;
 use crate::clock::now_ms;
+use crate::failpoint;
 use crate::retry::{Letters, append, discard_append, fresh_id};
 use crate::stream::Stream;
 

@@ -5,10 +5,11 @@ use std::sync::LazyLock;
 use std::sync::atomic::Ordering;
 
 use phronis_core::Time;
-use phronis_core::agent::{Key, State};
+use phronis_core::agent::{Key, Record, State};
 use phronis_pipeline::agents::{Agents, Halt, Outcome, Refusal, Reset};
 use phronis_pipeline::{Options, Pipeline};
 use phronis_store::Store;
+use phronis_store::agents::Set;
 use serde_json::json;
 use tokio::runtime::Runtime;
 
@@ -214,6 +215,27 @@ fn a_host_whose_log_and_store_are_away_answers_with_what_it_knew() {
     assert_eq!(state(&agents, "a1"), Some(State::Halted));
     assert_eq!(state(&agents, "a2"), Some(State::Running));
     pipeline.stop();
+}
+
+#[test]
+fn a_reset_that_only_the_store_has_is_told_by_the_next_start() {
+    let room = Room::new();
+    let (first, a) = start(&room, room.options("a"));
+    let (second, b) = start(&room, room.options("b"));
+    let halted = halt(&a, "a1").unwrap().record;
+    eventually("the other host knows", || state(&b, "a1") == Some(State::Halted));
+    first.stop();
+    drop(a);
+    // As a host leaves it that is killed as soon as the store has its reset.
+    let options = room.options("a");
+    let running = Record { state: State::Running, version: halted.version + 1, ..Record::clone(&halted) };
+    assert!(matches!(RUNTIME.block_on(options.store.set_agent(&running, halted.version)).unwrap(), Set::Stored));
+    // Without its file it reads the halt from the control topic first, and then asks the store.
+    remove(&room.folder.path().join("a/agents.halted"));
+    let (first, _a) = start(&room, options);
+    eventually("the other host knows that as well", || state(&b, "a1") == Some(State::Running));
+    first.stop();
+    second.stop();
 }
 
 #[test]

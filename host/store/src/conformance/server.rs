@@ -5,11 +5,13 @@
 use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};
+use std::ops::Range;
 use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -19,7 +21,14 @@ use tempfile::TempDir;
 pub const PASSWORD: &str = "s3cret-of-the-test";
 
 /// How long a server may take to start: recovery after a kill, on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// How often a server that finds its port taken tries another one.
+const TRIES: usize = 20;
+
+/// Ports below the range from which the system gives ports to clients, so that a restart finds them free, and below those
+/// of `scripts/kafka`.
+const PORTS: Range<u32> = 12_000..19_000;
 
 /// A server. Dropping it kills it and removes all that it wrote.
 #[derive(Debug)]
@@ -42,10 +51,31 @@ impl Server {
         if let Some((user, group)) = owner {
             chown(folder.path(), Some(user), Some(group))?;
         }
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
-        let server = Self { binaries: binaries()?, owner, folder, port, process: Mutex::new(None) };
+        let mut server = Self { binaries: binaries()?, owner, folder, port: 0, process: Mutex::new(None) };
         server.init()?;
-        server.launch()?;
+        for _ in 0..TRIES {
+            [server.port] = free_ports()?;
+            match server.try_launch() {
+                // Someone else was faster: there are others.
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+                started => return started.map(|()| server),
+            }
+        }
+        Err(io::Error::other("PostgreSQL finds each port taken"))
+    }
+
+    /// The one that those share who neither stop nor kill it; each uses a schema of its own. It ends with the last of them.
+    ///
+    /// # Errors
+    /// When it could not be started.
+    pub fn shared() -> io::Result<Arc<Self>> {
+        static SHARED: Mutex<Weak<Server>> = Mutex::new(Weak::new());
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(server) = shared.upgrade() {
+            return Ok(server);
+        }
+        let server = Arc::new(Self::start()?);
+        *shared = Arc::downgrade(&server);
         Ok(server)
     }
 
@@ -69,12 +99,25 @@ impl Server {
     /// # Errors
     /// When it does not answer; with the last lines of its log.
     pub fn launch(&self) -> io::Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.try_launch() {
+                // Whoever asks for a port only to see whether it is free holds it for a moment.
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(100));
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    fn try_launch(&self) -> io::Result<()> {
         let mut process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
         if process.is_some() {
             return Ok(());
         }
-        let log = fs::File::options().create(true).append(true).open(self.folder.path().join("log"))?;
-        let child = self
+        let log = fs::File::create(self.folder.path().join("log"))?;
+        let mut child = self
             .command("postgres")
             .arg("-D")
             .arg(self.data())
@@ -83,22 +126,31 @@ impl Server {
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()?;
-        let child = process.insert(child);
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let asked =
-                self.command("pg_isready").args(["-q", "-h", "127.0.0.1", "-p", &self.port.to_string()]).status()?;
-            if asked.success() {
+            if self.is_ready(child.id()) {
+                *process = Some(child);
                 return Ok(());
             }
             let ended = child.try_wait()?;
             if ended.is_some() || Instant::now() > deadline {
+                child.kill()?;
+                child.wait()?;
                 let log = fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
                 let tail: Vec<&str> = log.lines().rev().take(10).collect();
-                return Err(io::Error::other(format!("PostgreSQL does not start: {tail:#?}")));
+                let is_taken = log.contains("Address already in use");
+                let kind = if is_taken { io::ErrorKind::AddrInUse } else { io::ErrorKind::Other };
+                return Err(io::Error::new(kind, format!("PostgreSQL does not start: {tail:#?}")));
             }
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    /// Whether this very process takes connections, as it writes into its folder: on its port another one might answer.
+    fn is_ready(&self, pid: u32) -> bool {
+        let told = fs::read_to_string(self.data().join("postmaster.pid")).unwrap_or_default();
+        let lines: Vec<&str> = told.lines().map(str::trim).collect();
+        lines.first() == Some(&pid.to_string().as_str()) && lines.get(7) == Some(&"ready")
     }
 
     /// Ends it in order, whoever is connected.
@@ -190,6 +242,28 @@ impl Drop for Server {
             eprintln!("a PostgreSQL in {} is left behind: {error}", self.folder.path().display());
         }
     }
+}
+
+/// Ports of this machine that are free now, none of which this process was given before.
+///
+/// # Errors
+/// When there are no more.
+pub fn free_ports<const N: usize>() -> io::Result<[u16; N]> {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let mut free = Vec::with_capacity(N);
+    for _ in PORTS {
+        if free.len() == N {
+            break;
+        }
+        // Processes begin at different places, and each goes on from its own.
+        let place = std::process::id().wrapping_mul(97).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        let port = PORTS.start + place % (PORTS.end - PORTS.start);
+        let port = u16::try_from(port).map_err(io::Error::other)?;
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            free.push(port);
+        }
+    }
+    free.try_into().map_err(|_| io::Error::other("there are no free ports"))
 }
 
 /// The newest version that is installed.

@@ -9,6 +9,9 @@ use serde_json::{Value, json};
 
 use super::*;
 
+/// A wait that only a hanging test reaches.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// A host that answers streams and posts; it tells what it is told to tell.
 struct Fake {
     url: String,
@@ -55,7 +58,7 @@ impl Fake {
     }
 
     fn guard(&self) -> Guard {
-        Guard::connect(Options { patience: Duration::from_secs(10), ..Options::new(&*self.url) }).unwrap()
+        Guard::connect(Options { patience: PATIENCE, ..Options::new(&*self.url) }).unwrap()
     }
 
     fn with<T>(&self, what: impl FnOnce(&mut Shared) -> T) -> T {
@@ -139,7 +142,7 @@ fn serve(connection: &TcpStream, shared: &Mutex<Shared>) {
 }
 
 fn eventually(condition: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + PATIENCE;
     while !condition() {
         assert!(Instant::now() < deadline, "it did not come to be");
         std::thread::sleep(Duration::from_millis(2));
@@ -207,12 +210,13 @@ fn without_a_state_nothing_runs_and_the_reason_is_told() {
         host.with(|host| host.refuse = Some(refusal));
         let options = Options { api_key: Some("s3cret".to_owned()), ..Options::new(&*host.url) };
         assert!(!format!("{options:?}").contains("s3cret"));
-        let guard = Guard::connect(Options { patience: Duration::from_secs(10), ..options }).unwrap();
+        let guard = Guard::connect(Options { patience: PATIENCE, ..options }).unwrap();
         let reason = guard.check("a").unwrap_err().reason;
         assert!(reason.contains(said) && !reason.contains("s3cret"), "{reason}");
         assert!(!format!("{guard:?}").contains("s3cret"));
     }
-    assert_eq!(host.with(|host| host.keys.clone()), ["s3cret"; 3]);
+    let keys = host.with(|host| host.keys.clone());
+    assert!(keys.len() >= 3 && keys.iter().all(|key| key == "s3cret"), "{keys:?}");
     let open = Options { when_unreachable: WhenUnreachable::FailOpen, ..Options::new(&*host.url) };
     assert!(Guard::connect(open).unwrap().check("a").is_ok());
 }
@@ -269,7 +273,7 @@ fn calls_are_told_to_the_host() {
     eventually(|| guard.check("a").is_err());
     assert!(call.halted().is_some());
     drop(call);
-    assert!(guard.flush(Duration::from_secs(20)));
+    assert!(guard.flush(PATIENCE));
     let mut events = host.events();
     assert_eq!(events.len(), 2);
     let mut second = events.remove(1);
@@ -287,7 +291,8 @@ fn calls_are_told_to_the_host() {
 
 #[test]
 fn a_host_that_is_away_holds_no_tool_up_and_losses_are_counted() {
-    let url = format!("http://{}", TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
+    // Nobody serves the first of all ports.
+    let url = "http://127.0.0.1:1";
     let when_unreachable = WhenUnreachable::FailOpen;
     let guard = Guard::connect(Options { when_unreachable, queue_size: 10, ..Options::new(url) }).unwrap();
     for _ in 0..2000 {
@@ -305,7 +310,7 @@ fn what_the_host_refuses_is_not_sent_for_ever() {
     let guard = host.guard();
     for _ in 0..2 {
         guard.call("a", "tool", || ()).unwrap();
-        assert!(guard.flush(Duration::from_secs(20)));
+        assert!(guard.flush(PATIENCE));
     }
     assert_eq!((guard.state().events_dropped, guard.state().events_posted), (1, 1));
 }
