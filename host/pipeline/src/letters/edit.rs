@@ -153,6 +153,7 @@ fn post(log: &dyn Log, copy: Append, given_up: Append) -> Result<(Edited, Option
     if let Err(not) = append(log, first) {
         return if not.is_sure { Err(not.into()) } else { Ok((Edited::Unsure, Some(not.error))) };
     }
+    failpoint::pass("edit-posted");
     let given_up = second.map_or(Ok(()), |second| append(log, vec![second]).map(drop));
     Ok(given_up.map_or_else(|not| (Edited::Half, Some(not.error)), |()| (Edited::Whole, None)))
 }
