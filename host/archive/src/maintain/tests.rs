@@ -200,7 +200,7 @@ async fn writers_and_others_who_do_upkeep_lose_nothing() {
         writer.commit().await;
     }
     // No orphans are looked for while others write: that is what their safe age is for.
-    let upkeep = Upkeep { orphans_after: Duration::from_secs(3600), keep_at_most: 3, keep_at_least: 3, ..eager() };
+    let upkeep = Upkeep { orphans_after: Duration::from_secs(3600), ..eager() };
     let commits = async {
         for _ in 0..30 {
             writer.commit().await;
@@ -214,6 +214,36 @@ async fn writers_and_others_who_do_upkeep_lose_nothing() {
     tokio::join!(commits, keeping(&one), keeping(&other));
     assert_eq!(content(&other).await, writer.sorted());
     assert_eq!(total(&table(&one).await, "total-records"), 360);
+}
+
+/// Two look after a table at once: what one has read of is gone when the other looks.
+#[tokio::test]
+async fn what_others_removed_meanwhile_is_read_again_from_the_newest_state() {
+    let (folder, settings) = local();
+    let (one, other) = (open(&folder, &settings).await, open(&folder, &settings).await);
+    let mut writer = Writer::open(&one).await;
+    for _ in 0..4 {
+        writer.commit().await;
+    }
+    let mut tries = 0;
+    let reach = newest(&one, "acme_sensors_events", async |base: &Table| {
+        tries += 1;
+        if tries == 1 {
+            writer.commit().await;
+            other.maintain("acme_sensors_events", &eager()).await.unwrap();
+        }
+        reach::of(base).await
+    });
+    reach.await.unwrap();
+    assert_eq!(tries, 2);
+    // What fails in a table that nobody moves is told at once.
+    let mut tries = 0;
+    let failing = newest(&one, "acme_sensors_events", async |_: &Table| {
+        tries += 1;
+        Err::<(), _>(Error::Rows("wrong".to_owned()))
+    });
+    assert!(matches!(failing.await, Err(Error::Rows(_))));
+    assert_eq!(tries, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
