@@ -31,7 +31,7 @@ pub struct Upkeep {
     pub min_files: usize,
     /// Most rows that are rewritten at once: they are sorted in memory.
     pub max_rows: u64,
-    /// Most bytes of them in memory, besides those of one file.
+    /// Most bytes of them in memory, besides as much again of the last file.
     pub max_bytes: usize,
     /// Manifests are merged when there are more small ones of like size.
     pub max_manifests: usize,

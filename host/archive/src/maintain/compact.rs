@@ -171,7 +171,8 @@ fn columns(base: &Table) -> Result<Schema> {
 }
 
 /// The rows of files, in the columns that the table has now, and which files: one after the other, up to a size in memory,
-/// which a file's own size says little about. The rest is for the next run.
+/// which a file's own size says little about. One that is larger than that alone is not read to its end.
+/// The rest is for the next run.
 async fn read(base: &Table, files: Vec<DataFile>, most: usize) -> Result<(Vec<DataFile>, Vec<RecordBatch>)> {
     let metadata = base.metadata();
     let schema = metadata.current_schema();
@@ -197,12 +198,21 @@ async fn read(base: &Table, files: Vec<DataFile>, most: usize) -> Result<(Vec<Da
     let runtime = iceberg::Runtime::try_current().map_err(of)?;
     let reader = Reader { io: base.file_io().clone(), runtime, rows: BATCH_ROWS, schema: Arc::new(columns(base)?) };
     let (mut taken, mut rows, mut bytes) = (Vec::new(), Vec::<RecordBatch>::new(), 0);
-    for file in files {
+    'files: for file in files {
         if bytes >= most {
             break;
         }
-        let of_file: Vec<RecordBatch> = reader.clone().read(vec![task(&file)]).try_collect().await.map_err(of)?;
-        bytes += of_file.iter().map(RecordBatch::get_array_memory_size).sum::<usize>();
+        let (mut of_file, mut size) = (Vec::new(), 0);
+        let mut batches = reader.clone().read(vec![task(&file)]);
+        while let Some(batch) = batches.try_next().await.map_err(of)? {
+            size += batch.get_array_memory_size();
+            if size > most {
+                // Those after it are larger still.
+                break 'files;
+            }
+            of_file.push(batch);
+        }
+        bytes += size;
         rows.extend(of_file);
         taken.push(file);
     }
