@@ -19,7 +19,7 @@ use iceberg::table::Table;
 use iceberg::{TableRequirement, TableUpdate};
 use serde::Serialize;
 
-use crate::snapshot::Change;
+use crate::snapshot::{self, Change};
 use crate::{Archive, CommitError, Error, Result};
 
 /// What is wanted of a table.
@@ -262,7 +262,7 @@ async fn commit_metadata(archive: &Archive, base: &Table, updates: Vec<TableUpda
             snapshot_id: metadata.current_snapshot_id(),
         },
     ];
-    archive.catalog().commit(base, updates, requirements).await.map(drop)
+    snapshot::commit_metadata(archive, base, updates, requirements).await.map(drop)
 }
 
 /// What a snapshot of upkeep says of itself.

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::catalog::tests::{open, sql};
-use crate::testing::{Row, batch, rows, spec};
+use crate::testing::{Row, batch, put_ahead, rows, spec};
 use crate::{Committer, Settings, WriteOptions, read_back};
 
 const DAY: i64 = 86_400_000_000;
@@ -244,6 +244,25 @@ async fn what_others_removed_meanwhile_is_read_again_from_the_newest_state() {
     });
     assert!(matches!(failing.await, Err(Error::Rows(_))));
     assert_eq!(tries, 1);
+}
+
+/// Without a snapshot, iceberg dates a change by the clock, and refuses one that is long before the last.
+#[tokio::test]
+async fn a_table_that_is_ahead_of_the_clock_is_looked_after() {
+    let (folder, settings) = local();
+    let archive = open(&folder, &settings).await;
+    let mut writer = Writer::open(&archive).await;
+    for _ in 0..6 {
+        writer.commit().await;
+    }
+    put_ahead(&archive, "acme_sensors_events", Duration::from_secs(3600)).await;
+    writer.commit().await;
+    let report = archive.maintain("acme_sensors_events", &eager()).await.unwrap();
+    assert_eq!((report.expired, report.compacted), (7, 14), "{report:?}");
+    assert!(report.merged > 0 && report.skipped.is_empty(), "{report:?}");
+    assert_eq!(content(&archive).await, writer.sorted());
+    let times: Vec<i64> = table(&archive).await.metadata().history().iter().map(|entry| entry.timestamp_ms()).collect();
+    assert!(times.is_sorted_by(|one, next| one < next), "{times:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
