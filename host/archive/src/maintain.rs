@@ -169,7 +169,7 @@ impl Archive {
         plan.expire = expire::plan(base, upkeep, now)?;
         plan.delete = reach.only_of(&plan.expire);
         expire::note(base, upkeep, now, &mut plan);
-        orphans::plan(self, base, &reach, upkeep, now, &mut plan).await?;
+        orphans::plan(self, base, &reach, upkeep, &mut plan).await?;
         merge::plan(base, upkeep, &mut plan).await?;
         compact::plan(base, upkeep, &mut plan).await?;
         Ok(plan)

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
+use futures::TryStreamExt as _;
 use phronis_tests::s3;
 use tempfile::TempDir;
 
@@ -114,7 +115,6 @@ fn total(table: &Table, key: &str) -> usize {
 
 /// Paths of a kind that are in storage.
 async fn stored(archive: &Archive, suffix: &str) -> Vec<String> {
-    use futures::TryStreamExt as _;
     let table = table(archive).await;
     let properties = archive.settings().storage.clone();
     let files = crate::storage::list(table.metadata().location(), &properties).await.unwrap();
@@ -263,6 +263,47 @@ async fn a_table_that_is_ahead_of_the_clock_is_looked_after() {
     assert_eq!(content(&archive).await, writer.sorted());
     let times: Vec<i64> = table(&archive).await.metadata().history().iter().map(|entry| entry.timestamp_ms()).collect();
     assert!(times.is_sorted_by(|one, next| one < next), "{times:?}");
+}
+
+/// The time of storage is that of its files, whatever the clock of this host says.
+async fn tells_time(archive: &Archive) {
+    let base = table(archive).await;
+    let (files, place) = (base.file_io(), base.metadata().location());
+    let properties = archive.settings().storage.clone();
+    let put = async |name: &str| {
+        let file = files.new_output(format!("{place}/data/{name}.parquet")).unwrap();
+        file.write(bytes::Bytes::from_static(b"x")).await.unwrap();
+    };
+    put("before").await;
+    let now = crate::storage::now_ms(files, place, &properties).await.unwrap();
+    put("after").await;
+    let listed: Vec<_> = crate::storage::list(place, &properties).await.unwrap().try_collect().await.unwrap();
+    let of = |name: &str| listed.iter().find(|file| file.path.ends_with(name)).unwrap().changed_ms;
+    assert!(of("before.parquet") <= now && now <= of("after.parquet"), "{now} {listed:?}");
+    assert!(listed.iter().all(|file| !file.path.contains("/clock-")), "{listed:?}");
+}
+
+#[tokio::test]
+async fn the_age_of_local_files_is_told_by_what_dates_them() {
+    let (folder, settings) = local();
+    let archive = open(&folder, &settings).await;
+    Writer::open(&archive).await.commit().await;
+    tells_time(&archive).await;
+    let warehouse = folder.path().join("warehouse/phronis");
+    let table = std::fs::read_dir(warehouse).unwrap().next().unwrap().unwrap().path();
+    let mut left: Vec<_> = std::fs::read_dir(table).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["data", "metadata"], "the folder of the clock is gone");
+}
+
+#[tokio::test]
+async fn the_age_of_files_in_an_object_store_is_told_by_what_dates_them() {
+    let server = s3::Server::start().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let settings = sql(format!("s3://{}/warehouse", s3::BUCKET), server.settings());
+    let archive = open(&folder, &settings).await;
+    Writer::open(&archive).await.commit().await;
+    tells_time(&archive).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
