@@ -14,6 +14,7 @@ mod predicate;
 mod scan;
 mod session;
 mod sql;
+mod shape;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -113,6 +114,10 @@ const THREADS: usize = 2;
 /// What the names of DataFusion's folders begin with.
 const SPILLED: &str = "datafusion-";
 
+/// The stack of each. Expressions are worked out, copied and dropped as deep as they are nested, which [`shape`] bounds; only
+/// what is used of it is memory.
+const STACK: usize = 8 << 20;
+
 impl Engine {
     /// An engine with threads of its own. What queries of a process that was killed left in the spill folder is removed:
     /// the folder belongs to one engine.
@@ -132,6 +137,7 @@ impl Engine {
             .on_thread_start(crate::step_back)
             .enable_all()
             .build()?;
+            .thread_stack_size(STACK)
         let places = Arc::new(Semaphore::new(limits.queries));
         Ok(Self { archive, limits, places, threads: Some(threads) })
     }

@@ -297,3 +297,23 @@ async fn a_query_whose_client_leaves_makes_place_for_the_next() {
     };
     tokio::time::timeout(Duration::from_secs(60), freed).await.expect("the place was not freed");
 }
+
+#[tokio::test]
+async fn what_is_nested_deep_is_worked_out_or_refused_and_never_the_end_of_the_host() {
+    let filled = Filled::new().await;
+    filled.fill(EVENTS, 0..10).await;
+    let engine = filled.engine(|_| {});
+    let sum = |terms: usize| vec!["1"; terms].join("+");
+    assert_eq!(ask(&engine, &format!("SELECT {} AS n", sum(900))).await.unwrap(), [json!({"n": 900})]);
+    let ors = vec!["value = 3"; 300].join(" OR ");
+    let found = ask(&engine, &format!("SELECT value FROM default_sensors_events WHERE {ors}")).await.unwrap();
+    assert_eq!(found, [json!({"value": 3.0})]);
+    for sql in [
+        format!("SELECT * FROM default_sensors_events FOR TIMESTAMP AS OF {}", sum(30_000)),
+        format!("SELECT {} AS n", sum(30_000)),
+    ] {
+        assert_eq!(refused(&engine, &sql).await.code(), code::QUERY_SYNTAX);
+    }
+    let as_of = format!("SELECT * FROM default_sensors_events FOR TIMESTAMP AS OF {}", sum(900));
+    assert_eq!(refused(&engine, &as_of).await.code(), code::QUERY_INVALID);
+}
