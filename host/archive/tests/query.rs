@@ -361,6 +361,48 @@ async fn joins_of_every_kind_find_all_rows() {
 }
 
 #[tokio::test]
+async fn a_limit_opens_no_more_files_than_it_needs() {
+    let filled = Filled::new().await;
+    for part in 0..3 {
+        filled.fill(EVENTS, part * 100..part * 100 + 100).await;
+    }
+    let engine = filled.engine(|_| {});
+    for (limit, files) in [(5, 1), (100, 1), (101, 2), (1000, 3)] {
+        let sql = format!("SELECT value FROM default_sensors_events LIMIT {limit}");
+        let plan = ask(&engine, &format!("EXPLAIN {sql}")).await.unwrap();
+        let plan = plan.iter().map(Value::to_string).collect::<String>();
+        assert!(plan.contains(&format!("files={files},")), "{sql}: {plan}");
+        assert_eq!(ask(&engine, &sql).await.unwrap().len(), limit.min(300), "{sql}");
+    }
+    // A condition leaves fewer rows of each file.
+    let some =
+        ask(&engine, "SELECT value FROM default_sensors_events WHERE phronis_key = 'k7' LIMIT 25").await.unwrap();
+    assert_eq!(some.len(), 25);
+    let count = "SELECT count(*) AS n FROM (SELECT value FROM default_sensors_events LIMIT 150) x";
+    assert_eq!(ask(&engine, count).await.unwrap(), [json!({"n": 150})]);
+}
+
+#[tokio::test]
+async fn wide_rows_come_few_at_a_time() {
+    let filled = Filled::new().await;
+    filled.fill_wide(EVENTS, 100, 256 << 10).await;
+    let engine = filled.engine(|_| {});
+    // Also where a filter puts batches together again.
+    for sql in
+        ["SELECT note FROM default_sensors_events", "SELECT note FROM default_sensors_events WHERE length(note) > 9"]
+    {
+        let (mut rows, mut largest) = (0, 0);
+        let mut answer = engine.run(sql, None).await.unwrap();
+        while let Some(batch) = answer.next().await {
+            let batch = batch.unwrap().num_rows();
+            (rows, largest) = (rows + batch, largest.max(batch));
+        }
+        assert_eq!(rows, 100);
+        assert!(largest <= 64, "{sql}: {largest} rows of 256 KiB at once");
+    }
+}
+
+#[tokio::test]
 async fn what_is_nested_deep_is_worked_out_or_refused_and_never_the_end_of_the_host() {
     let filled = Filled::new().await;
     filled.fill(EVENTS, 0..10).await;
