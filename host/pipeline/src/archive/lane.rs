@@ -155,6 +155,12 @@ impl Lane {
     /// Commits what was appended.
     pub(super) fn commit(&mut self, asked: &mut Asked<'_>) {
         let Some((committer, _)) = &mut self.open else { return };
+    /// How many snapshots the table has, and the newest, as far as it is open.
+    pub(super) fn snapshots(&self) -> Option<(usize, Option<i64>)> {
+        let metadata = self.open.as_ref()?.0.table().metadata();
+        Some((metadata.snapshots().count(), metadata.current_snapshot_id()))
+    }
+
         let begun = Instant::now();
         let Some(outcome) = asked.wait(committer.commit()) else { return };
         self.committed_at = Instant::now();
