@@ -98,11 +98,18 @@ impl Lane {
     pub(super) fn take_over(&mut self, partition: i32, next: i64) {
         self.owned.insert(partition, Owned::new(next));
         self.table.owns(true);
+        self.tell_places();
     }
 
     pub(super) fn let_go(&mut self, partition: i32) {
         self.owned.remove(&partition);
         self.table.owns(!self.owned.is_empty());
+        self.tell_places();
+    }
+
+    /// Lets others know how far the table is in each partition.
+    fn tell_places(&self) {
+        self.table.has(self.owned.iter().map(|(partition, owned)| (*partition, owned.archived)).collect());
     }
 
     /// Forgets what is not committed: it is read again.
@@ -182,6 +189,7 @@ impl Lane {
                 for owned in self.owned.values_mut() {
                     owned.archived = owned.next;
                 }
+                self.tell_places();
                 self.look_at_marks();
             }
             Err(error) => self.failed(&error.into()),
