@@ -155,6 +155,12 @@ impl Lane {
         self.owned.contains_key(&partition)
     }
 
+    /// How many snapshots the table has, and the newest, as far as it is open.
+    pub(super) fn snapshots(&self) -> Option<(usize, Option<i64>)> {
+        let metadata = self.open.as_ref()?.0.table().metadata();
+        Some((metadata.snapshots().count(), metadata.current_snapshot_id()))
+    }
+
     fn is_resting(&self) -> bool {
         self.trouble.as_ref().is_some_and(|trouble| Instant::now() < trouble.until)
     }
@@ -162,12 +168,6 @@ impl Lane {
     /// Commits what was appended.
     pub(super) fn commit(&mut self, asked: &mut Asked<'_>) {
         let Some((committer, _)) = &mut self.open else { return };
-    /// How many snapshots the table has, and the newest, as far as it is open.
-    pub(super) fn snapshots(&self) -> Option<(usize, Option<i64>)> {
-        let metadata = self.open.as_ref()?.0.table().metadata();
-        Some((metadata.snapshots().count(), metadata.current_snapshot_id()))
-    }
-
         let begun = Instant::now();
         let Some(outcome) = asked.wait(committer.commit()) else { return };
         self.committed_at = Instant::now();
@@ -282,8 +282,8 @@ impl Lane {
         }
     }
 
-    /// Sets the gauges.
-    pub(super) fn measure(&mut self) {
+    /// Sets the gauges. While nothing is this host's and nobody knows yet whose it is, how much is missing is not known either.
+    pub(super) fn measure(&mut self, is_settled: bool) {
         let labels = self.labels();
         let buffered = self.open.as_ref().map(|(committer, _)| committer.buffered()).unwrap_or_default();
         let Buffered { rows, bytes, files, .. } = buffered;
@@ -301,15 +301,17 @@ impl Lane {
             let mark = Mark { at, places: self.owned.iter().filter_map(place).collect() };
             *if self.oldest_mark.is_none() { &mut self.oldest_mark } else { &mut self.newest_mark } = Some(mark);
         }
-        let lag = self.lag;
+        let lag = (is_settled || !self.owned.is_empty()).then_some(self.lag);
         #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
         for (name, value) in [
-            ("phronis_archive_buffered_rows", rows as f64),
-            ("phronis_archive_buffered_bytes", bytes as f64),
-            ("phronis_archive_uncommitted_files", files as f64),
-            ("phronis_archive_lag_records", lag as f64),
+            ("phronis_archive_buffered_rows", Some(rows as f64)),
+            ("phronis_archive_buffered_bytes", Some(bytes as f64)),
+            ("phronis_archive_uncommitted_files", Some(files as f64)),
+            ("phronis_archive_lag_records", lag.map(|lag| lag as f64)),
         ] {
-            gauge!(name, &labels).set(value);
+            if let Some(value) = value {
+                gauge!(name, &labels).set(value);
+            }
         }
     }
 
