@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use tempfile::TempDir;
 
 use crate::plugins::root;
-use crate::s3::{free_ports, last_lines};
+use crate::s3::{TRIES, free_ports, last_lines};
 
 /// The version of `scripts/iceberg-rest.pom.xml`.
 const VERSION: &str = "1.10.0";
@@ -53,26 +53,34 @@ impl Server {
     }
 
     fn launch(folder: TempDir, database: PathBuf) -> anyhow::Result<Self> {
-        let libs = libs()?;
-        let [port] = free_ports()?;
-        let warehouse = folder.path().join("warehouse");
-        fs::create_dir(&warehouse)?;
-        let log = File::create(folder.path().join("log"))?;
+        fs::create_dir(folder.path().join("warehouse"))?;
+        let mut server = Self { folder, database, port: 0, child: None };
+        for _ in 0..TRIES {
+            if server.attempt()? {
+                return Ok(server);
+            }
+        }
+        bail!("the REST catalog ends at once: {}", last_lines(&server.folder.path().join("log")))
+    }
+
+    /// Starts it on a port that is free now. False when it ends by itself: somebody may have taken the port before it did.
+    fn attempt(&mut self) -> anyhow::Result<bool> {
+        let (libs, [port]) = (libs()?, free_ports()?);
+        let log = File::create(self.folder.path().join("log"))?;
         let child = Command::new("java")
             .args(["-Xmx256m", "-XX:TieredStopAtLevel=1", "-cp"])
             .arg(libs.join("*"))
             .arg("org.apache.iceberg.rest.RESTCatalogServer")
             .env("CATALOG_REST_PORT", port.to_string())
-            .env("CATALOG_WAREHOUSE", &warehouse)
-            .env("CATALOG_URI", format!("jdbc:sqlite:{}", database.display()))
+            .env("CATALOG_WAREHOUSE", self.warehouse())
+            .env("CATALOG_URI", format!("jdbc:sqlite:{}", self.database.display()))
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
             .spawn()
             .context("starting java: has scripts/bootstrap.sh run?")?;
-        let mut server = Self { folder, database, port, child: Some(child) };
-        server.wait()?;
-        Ok(server)
+        (self.port, self.child) = (port, Some(child));
+        self.wait()
     }
 
     /// `http://127.0.0.1:…`.
@@ -107,15 +115,21 @@ impl Server {
         Ok(())
     }
 
-    fn wait(&mut self) -> anyhow::Result<()> {
+    fn wait(&mut self) -> anyhow::Result<bool> {
         let until = Instant::now() + PATIENCE;
-        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
-            let ended = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
+        loop {
+            // Who took its port answers too.
+            let is_up = TcpStream::connect(("127.0.0.1", self.port)).is_ok();
+            if self.child.as_mut().is_none_or(|child| matches!(child.try_wait(), Ok(Some(_)))) {
+                return Ok(false);
+            }
+            if is_up {
+                return Ok(true);
+            }
             let log = self.folder.path().join("log");
-            ensure!(ended.is_none() && Instant::now() < until, "the REST catalog does not start: {}", last_lines(&log));
+            ensure!(Instant::now() < until, "the REST catalog does not start: {}", last_lines(&log));
             std::thread::sleep(Duration::from_millis(50));
         }
-        Ok(())
     }
 }
 

@@ -26,6 +26,9 @@ pub const SECRET: &str = "phronis-secret";
 /// Longest time for a start; a cold disk is no failure.
 const PATIENCE: Duration = Duration::from_secs(90);
 
+/// Starts with other ports each: those that are free now may be somebody else's before the server takes them.
+pub(crate) const TRIES: u32 = 5;
+
 /// A server. Dropping it kills it and removes all that it holds.
 #[derive(Debug)]
 pub struct Server {
@@ -57,13 +60,24 @@ impl Server {
     /// When it does not; with the last lines of its log.
     pub fn start() -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("phronis-s3-").tempdir()?;
-        fs::create_dir(folder.path().join("data"))?;
         let users = format!(
             r#"{{"identities":[{{"name":"{KEY}","credentials":[{{"accessKey":"{KEY}","secretKey":"{SECRET}"}}],"actions":["Admin","Read","Write","List","Tagging"]}}]}}"#
         );
         fs::write(folder.path().join("users.json"), users)?;
-        let mut server = Self { folder, ports: free_ports()?, child: None };
-        server.launch()?;
+        let mut server = Self { folder, ports: [0; 8], child: None };
+        let mut left = TRIES;
+        loop {
+            let data = server.folder.path().join("data");
+            fs::create_dir(&data)?;
+            server.ports = free_ports()?;
+            if server.launch()? {
+                break;
+            }
+            left -= 1;
+            ensure!(left > 0, "the S3 server ends at once: {}", server.last_words());
+            // What it left names the ports that it could not have.
+            fs::remove_dir_all(&data)?;
+        }
         server.shell(&format!("s3.bucket.create -name {BUCKET}"))?;
         Ok(server)
     }
@@ -108,7 +122,8 @@ impl Server {
     /// # Errors
     /// When it does not answer; with the last lines of its log.
     pub fn restart(&mut self) -> anyhow::Result<()> {
-        self.launch()
+        ensure!(self.launch()?, "the S3 server ends at once: {}", self.last_words());
+        Ok(())
     }
 
     /// Stops it where it stands: connections stay open and nothing is answered.
@@ -132,7 +147,8 @@ impl Server {
         kill_process(Pid::from_child(child), signal).context("signalling the server")
     }
 
-    fn launch(&mut self) -> anyhow::Result<()> {
+    /// False when it ends by itself: somebody may have taken one of its ports before it did.
+    fn launch(&mut self) -> anyhow::Result<bool> {
         let log = File::options().create(true).append(true).open(self.log())?;
         let folder = self.folder.path();
         let mut command = Command::new(python().join("bin/weed"));
@@ -156,17 +172,19 @@ impl Server {
         self.wait()
     }
 
-    fn wait(&mut self) -> anyhow::Result<()> {
+    fn wait(&mut self) -> anyhow::Result<bool> {
         let until = Instant::now() + PATIENCE;
         let is_up = |server: &Self| {
             TcpStream::connect(("127.0.0.1", server.port())).is_ok() && server.shell("volume.list").is_ok()
         };
         while !is_up(self) {
-            let ended = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
-            ensure!(ended.is_none() && Instant::now() < until, "the S3 server does not start: {}", self.last_words());
+            if self.child.as_mut().is_none_or(|child| matches!(child.try_wait(), Ok(Some(_)))) {
+                return Ok(false);
+            }
+            ensure!(Instant::now() < until, "the S3 server does not start: {}", self.last_words());
             std::thread::sleep(Duration::from_millis(100));
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Says something to it as its operator.
