@@ -17,7 +17,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use phronis_core::partition::Topics;
 use phronis_tests::checker::{Archived, Place, Tables, check_archive};
+use phronis_tests::fleet::offsets;
 use phronis_tests::host::{Host, Room, run};
 use phronis_tests::kafka::Broker;
 use phronis_tests::load::{Producer, survive};
@@ -28,7 +30,12 @@ use serde_json::Value;
 
 const THRESHOLD: &str = "default/sensors/threshold";
 const SETTINGS: &str = "[params]\nhigh = 90.0\n";
+/// The group that judges.
+const GROUP: &str = "phronis.default.sensors.process";
 const ARCHIVE: &str = "[archive]\nenabled = true\ncommit_every = \"1s\"\nlate_after = \"10s\"\n";
+
+/// For what the archive does sooner or later: it steps back behind events, and rests up to half a minute after a failure.
+const LONG: Duration = Duration::from_secs(90);
 
 #[test]
 fn what_passed_through_is_archived_once_and_others_read_it() -> anyhow::Result<()> {
@@ -39,8 +46,9 @@ fn what_passed_through_is_archived_once_and_others_read_it() -> anyhow::Result<(
     let mut producer = Producer::new(3);
     producer.run(&host, 100, Duration::from_secs(3));
     host.drained("sensors")?;
+    // The archive steps back behind the events, and at the end of a host it has some seconds only.
+    host.caught_up("sensors")?;
     ensure!(host.stop()?.success());
-    // What was not committed is archived by the end of the host.
     let archived = check_archive(Place::Folder(&room.log()), "sensors", &Tables::local(room.data()))?;
     println!("{archived:?}");
     ensure!(archived.rows.get("events").is_some_and(|rows| *rows > 1000), "{archived:?}");
@@ -53,8 +61,9 @@ fn a_host_that_is_killed_under_load_archives_each_event_once() -> anyhow::Result
     let room = Room::with(ARCHIVE)?;
     room.install(THRESHOLD, &plugin("threshold")?, SETTINGS)?;
     survive(&room, 17, 6)?;
-    let archived = check_archive(Place::Folder(&room.log()), "sensors", &Tables::local(room.data()))?;
-    println!("{archived:?}");
+    let host = Host::start(&room)?;
+    host.caught_up("sensors")?;
+    println!("{:?}", ends_well(host, &room, &Tables::local(room.data()))?);
     Ok(())
 }
 
@@ -63,27 +72,29 @@ fn a_host_that_is_killed_under_load_archives_each_event_once() -> anyhow::Result
 fn what_kafka_holds_twice_is_archived_once() -> anyhow::Result<()> {
     let (broker, server) = (Broker::start()?, Server::start()?);
     let log = format!("[log]\nkind = \"kafka\"\nbootstrap = \"{}\"\nauto_create = true\n", broker.bootstrap());
+    // A host that is gone is missed after seconds, not after most of a minute: before that, nobody may move its group.
+    let log =
+        format!("{log}[log.properties]\n\"session.timeout.ms\" = \"6000\"\n\"heartbeat.interval.ms\" = \"500\"\n");
     let store = "[store]\nkind = \"postgres\"\nurl_file = \"store.url\"\n";
     let room = Room::with(&format!("{log}{store}{ARCHIVE}[streams.sensors]\n"))?;
     std::fs::write(room.folder().join("store.url"), server.url())?;
     room.install(THRESHOLD, &plugin("threshold")?, SETTINGS)?;
     let bootstrap = broker.bootstrap();
     let tables = Tables { catalog: catalog_of(&server), ..Tables::local(room.data()) };
-    let mut repeated = 0;
-    for round in 0..5 {
-        survive(&room, 23 + round, 3)?;
-        // On a slow machine the end of a host leaves rows to the next one.
-        let host = Host::start(&room)?;
-        caught_up(&host)?;
-        ensure!(host.stop()?.success(), "the host did not end well");
-        let archived = check_archive(Place::Kafka(&bootstrap), "sensors", &tables)?;
-        println!("{:?}, {} records of the topics stand there twice", archived.rows, archived.repeated);
-        repeated = archived.repeated;
-        if repeated > 0 {
-            break;
-        }
+    survive(&room, 23, 3)?;
+    // What a kill leaves twice is a matter of luck: an operator who moves the group back has all of it delivered again.
+    let raw = Topics::of(&"sensors".parse()?).raw;
+    for place in offsets::places(&bootstrap, GROUP, &raw)?.iter().filter(|place| place.committed > Some(place.earliest))
+    {
+        offsets::reset(&bootstrap, GROUP, &raw, place.partition, place.earliest)?;
     }
-    ensure!(repeated > 0, "no kill left anything twice: this run shows nothing");
+    let host = Host::start(&room)?;
+    host.drained("sensors")?;
+    host.caught_up("sensors")?;
+    ensure!(host.stop()?.success(), "the host did not end well");
+    let archived = check_archive(Place::Kafka(&bootstrap), "sensors", &tables)?;
+    println!("{:?}, {} records of the topics stand there twice", archived.rows, archived.repeated);
+    ensure!(archived.repeated > 0, "nothing stands there twice: this run shows nothing");
     Ok(())
 }
 
@@ -110,6 +121,7 @@ fn a_new_field_is_a_new_column_and_another_type_is_refused() -> anyhow::Result<(
     let body = r#"{"sensor_id":"S1","value":1.0,"pressure":7.5,"seq":1000000}"#;
     ensure!(host.post("sensors", body.as_bytes().to_vec())?.is_taken());
     host.drained("sensors")?;
+    host.caught_up("sensors")?;
     ensure!(host.stop()?.success());
     let archived = check_archive(Place::Folder(&room.log()), "sensors", &Tables::local(room.data()))?;
     let events = archived.tables.get("events").context("events")?;
@@ -174,18 +186,9 @@ fn number(of: &Value, key: &str) -> u64 {
 
 /// Waits until each event that was posted is archived: as an event, or as the letter of one that was refused.
 fn archived(host: &Host, posted: u64) -> anyhow::Result<()> {
-    host.until("all is archived", |host| {
+    host.until_within(LONG, "all is archived", |host| {
         let rows = |name| table(host, name).map(|table| number(&table, "rows"));
         Ok(rows("default_sensors_events")? + rows("default_sensors_letters")? == posted)
-    })
-}
-
-/// Waits until nothing stands in the topics that is not archived.
-fn caught_up(host: &Host) -> anyhow::Result<()> {
-    host.until("all of the log is archived", |host| {
-        let metrics = host.get("/metrics")?.text;
-        let lags: Vec<&str> = metrics.lines().filter(|line| line.starts_with("phronis_archive_lag_records{")).collect();
-        Ok(lags.len() >= 3 && lags.iter().all(|line| line.ends_with(" 0")))
     })
 }
 
@@ -200,23 +203,26 @@ fn commits(host: &Host, producer: &mut Producer, times: usize) -> anyhow::Result
 
 /// Waits until nothing is wrong with the archive any more.
 fn goes_well(host: &Host) -> anyhow::Result<()> {
-    host.until("the archive goes on", |host| {
+    host.until_within(LONG, "the archive goes on", |host| {
         Ok(host.get("/readyz")?.json.get("warnings").and_then(Value::as_array).is_some_and(Vec::is_empty))
     })
 }
 
-/// Ends a host, and compares what it archived with what it had.
+/// Ends a host when it has archived all, and compares that with what it had.
 fn ends_well(host: Host, room: &Room, tables: &Tables) -> anyhow::Result<Archived> {
+    host.drained("sensors")?;
+    host.caught_up("sensors")?;
     ensure!(host.stop()?.success(), "the host did not end well");
     check_archive(Place::Folder(&room.log()), "sensors", tables)
 }
 
-/// Lets a host archive some events, to its orderly end.
+/// Lets a host archive some events.
 fn archive_some(room: &Room, seed: u64) -> anyhow::Result<Producer> {
     let host = Host::start(room)?;
     let mut producer = Producer::new(seed);
     ensure!(producer.post(&host, 500)?, "no room");
     host.drained("sensors")?;
+    host.caught_up("sensors")?;
     ensure!(host.stop()?.success(), "the host did not end well");
     Ok(producer)
 }
