@@ -4,6 +4,8 @@
 mod ask;
 #[path = "archive/faults.rs"]
 mod faults;
+#[path = "archive/hosts.rs"]
+mod hosts;
 #[path = "archive/kafka.rs"]
 mod kafka;
 #[path = "archive/others.rs"]

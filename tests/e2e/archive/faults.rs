@@ -1,6 +1,8 @@
 //! What the archive needs is away, slow, full, or fails now and then: it waits, says so, and has everything once in the end.
 //! The host goes on meanwhile, and is ready.
 
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use anyhow::ensure;
@@ -223,5 +225,68 @@ fn wrong_credentials_are_told() -> anyhow::Result<()> {
     host.until("it is told", |host| Ok(host.get("/readyz")?.text.contains("PH6002")))?;
     ensure!(!host.said().contains("this-is-wrong"), "a secret is told: {}", host.said());
     ensure!(host.stop()?.success());
+    Ok(())
+}
+
+/// A catalog that takes no credentials is told like a storage that takes none.
+#[test]
+fn wrong_credentials_of_the_catalog_are_told() -> anyhow::Result<()> {
+    let door = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let uri = format!("http://{}", door.local_addr()?);
+    // It ends with the process of the tests.
+    std::thread::spawn(move || door.incoming().flatten().for_each(|client| drop(refuse(client))));
+    let rest =
+        format!("warehouse = \"\"\ncatalog = \"rest\"\n[archive.rest]\nuri = \"{uri}\"\ntoken_file = \"token\"\n");
+    let room = Room::with(&format!("{ARCHIVE}{rest}"))?;
+    std::fs::write(room.folder().join("token"), "this-is-wrong")?;
+    let (code, told, said) = run(room.command(&["check", "--online"])?)?;
+    ensure!(code != Some(0) && said.contains("PH6005"), "{code:?} {told}{said}");
+    ensure!(!said.contains("this-is-wrong") && !told.contains("this-is-wrong"), "a secret is told: {told}{said}");
+    let host = Host::start(&room)?;
+    host.until("it is told", |host| Ok(host.get("/readyz")?.text.contains("PH6005")))?;
+    ensure!(!host.said().contains("this-is-wrong"), "a secret is told: {}", host.said());
+    ensure!(host.stop()?.success());
+    Ok(())
+}
+
+/// Answers a call as a catalog does that does not know who calls.
+fn refuse(mut client: TcpStream) -> std::io::Result<()> {
+    client.set_read_timeout(Some(Duration::from_secs(10)))?;
+    let mut head: Vec<u8> = Vec::new();
+    let mut some = [0; 1024];
+    while !head.windows(4).any(|four| four == b"\r\n\r\n") {
+        let read = client.read(&mut some)?;
+        if read == 0 {
+            return Ok(());
+        }
+        head.extend(some.iter().take(read));
+    }
+    let body = r#"{"error":{"message":"who is there?","type":"NotAuthorizedException","code":401}}"#;
+    write!(
+        client,
+        "HTTP/1.1 401 Unauthorized\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+/// Without keys in its settings, the host takes those of its environment.
+#[test]
+fn credentials_of_the_object_store_may_stand_in_the_environment() -> anyhow::Result<()> {
+    let store = s3::Server::start()?;
+    let mut settings = store.settings();
+    settings.retain(|name, _| !matches!(name.as_str(), "s3.access-key-id" | "s3.secret-access-key"));
+    let room = room_on_s3(&settings, "")?;
+    room.install(THRESHOLD, &plugin("threshold")?, SETTINGS)?;
+    let keys = [("AWS_ACCESS_KEY_ID", s3::KEY), ("AWS_SECRET_ACCESS_KEY", s3::SECRET)];
+    let mut check = room.command(&["check", "--online"])?;
+    check.envs(keys);
+    let (code, told, said) = run(check)?;
+    ensure!(code == Some(0) && told.contains("default_sensors_events will be made"), "{code:?} {told}{said}");
+    let host = Host::start_with(&room, &keys)?;
+    let mut producer = Producer::new(18);
+    host.until("it is ready", |host| Ok(host.get("/readyz")?.status == 200))?;
+    commits(&host, &mut producer, 2)?;
+    ensure!(!host.said().contains(s3::SECRET), "a secret is told: {}", host.said());
+    println!("{:?}", ends_well(host, &room, &tables_on_s3(&room, &store))?);
     Ok(())
 }
