@@ -21,17 +21,8 @@ pub fn whole(room: &Room, place: Place<'_>, stream: &str, tables: &Tables) -> an
             Err(error) => println!("left to the next host: {error:#}"),
         }
         let host = Host::start(room)?;
-        caught_up(&host)?;
+        host.caught_up(stream)?;
         ensure!(host.stop()?.success(), "the host did not end well");
     }
     check_archive(place, stream, tables)
-}
-
-/// Waits until nothing stands in the topics that is not archived, as far as the host has looked.
-fn caught_up(host: &Host) -> anyhow::Result<()> {
-    host.until("all of the log is archived", |host| {
-        let metrics = host.get("/metrics")?.text;
-        let lags: Vec<&str> = metrics.lines().filter(|line| line.starts_with("phronis_archive_lag_records{")).collect();
-        Ok(lags.len() >= 3 && lags.iter().all(|line| line.ends_with(" 0")))
-    })
 }

@@ -4,7 +4,7 @@
 //! whatever happens to hosts, broker and network in between, both know what must be there.
 
 mod node;
-mod offsets;
+pub mod offsets;
 mod writer;
 
 use std::sync::atomic::{AtomicU32, Ordering};

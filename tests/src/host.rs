@@ -11,6 +11,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use phronis_core::StreamId;
+use phronis_core::partition::Topics;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -179,8 +181,21 @@ impl Host {
     ///
     /// # Errors
     /// When it does not within [`PATIENCE`]; with what the host said.
-    pub fn until(&self, what: &str, mut holds: impl FnMut(&Self) -> anyhow::Result<bool>) -> anyhow::Result<()> {
-        let until = Instant::now() + PATIENCE;
+    pub fn until(&self, what: &str, holds: impl FnMut(&Self) -> anyhow::Result<bool>) -> anyhow::Result<()> {
+        self.until_within(PATIENCE, what, holds)
+    }
+
+    /// Waits until something holds that may take longer: what steps back behind others, or tries again after longer and longer pauses.
+    ///
+    /// # Errors
+    /// When it does not within this time; with what the host said.
+    pub fn until_within(
+        &self,
+        patience: Duration,
+        what: &str,
+        mut holds: impl FnMut(&Self) -> anyhow::Result<bool>,
+    ) -> anyhow::Result<()> {
+        let until = Instant::now() + patience;
         loop {
             let last = holds(self);
             if matches!(last, Ok(true)) {
@@ -204,6 +219,35 @@ impl Host {
         self.until("the stream is drained", |host| {
             let status = host.stream(stream)?;
             Ok(status.pointer("/lag/records").and_then(Value::as_u64) == Some(0))
+        })
+    }
+
+    /// Waits until all that stands in a stream's topics now is archived. The archive steps back behind the events: on a busy
+    /// machine it is long behind a stream that is drained.
+    ///
+    /// # Errors
+    /// When it is not within three times [`PATIENCE`].
+    pub fn caught_up(&self, stream: &str) -> anyhow::Result<()> {
+        let id: StreamId = stream.parse()?;
+        let topics = Topics::of(&id);
+        let tables = [("events", &topics.processed), ("alerts", &topics.alerts), ("letters", &topics.dlq)];
+        self.until_within(PATIENCE * 3, "all of the log is archived", |host| {
+            let all = host.get("/v1/topics")?.json;
+            for (kind, topic) in tables {
+                let table = host.get(&format!("/v1/archive/tables/{}_{}_{kind}", id.tenant, id.stream))?.json;
+                let partitions = item(&all, topic)?.get("partitions").and_then(Value::as_array).cloned();
+                let is_archived = |info: &Value| {
+                    let number = |key: &str| info.get(key).and_then(Value::as_i64);
+                    let next = number("partition").map(|number| format!("/progress/partitions/{number}/next"));
+                    let next = next.and_then(|next| table.pointer(&next)?.as_i64());
+                    // A partition without records need not be in the table.
+                    number("earliest") == number("latest") || next.is_some() && next >= number("latest")
+                };
+                if !partitions.context("partitions")?.iter().all(is_archived) {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
         })
     }
 

@@ -20,21 +20,22 @@ use crate::report::Report;
 
 /// Commits unless `PHRONIS_BENCH_COMMITS` says otherwise: more snapshots than upkeep leaves, so that more would change nothing.
 const COMMITS: u64 = 2000;
-/// Commits whose median is shown.
+/// Commits of the new table whose median is shown.
 const WINDOW: usize = 200;
-/// Commits between two runs of upkeep: an hour, at one commit in ten seconds.
-const UPKEEP_EVERY: u64 = 360;
+/// Commits between two runs of upkeep: an hour, at one commit in ten seconds. The last so many are shown: all that lies between
+/// two runs, the best and the worst of it.
+const UPKEEP_EVERY: usize = 360;
 
 pub(crate) fn run(report: &mut Report) -> Result<()> {
     let commits = setting("PHRONIS_BENCH_COMMITS", COMMITS)?;
-    ensure!(commits >= WINDOW as u64, "at least {WINDOW} commits make a median");
+    ensure!(commits >= UPKEEP_EVERY as u64, "at least {UPKEEP_EVERY} commits make a median");
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let (times, keeping) = runtime.block_on(commit(commits))?;
     let millis = |times: &[Duration]| median(times.iter().map(|time| time.as_secs_f64() * 1000.0).collect());
     let first = millis(times.get(..WINDOW).context("too few")?);
-    let last = millis(times.get(times.len() - WINDOW..).context("too few")?);
+    let last = millis(times.get(times.len() - UPKEEP_EVERY..).context("too few")?);
     let method = format!(
-        "one row a commit, local folder with fsync and SQLite; median of the first and of the last {WINDOW} of {commits} commits, \
+        "one row a commit, local folder with fsync and SQLite; median of the first {WINDOW} and of the last {UPKEEP_EVERY} of {commits} commits, \
          upkeep each {UPKEEP_EVERY} commits, {:.1} s in all",
         keeping.as_secs_f64()
     );
@@ -70,7 +71,7 @@ async fn commit(commits: u64) -> Result<(Vec<Duration>, Duration)> {
         let outcome = committer.commit().await?;
         times.push(began.elapsed());
         ensure!(matches!(outcome, Outcome::Committed(done) if done.rows == 1), "{outcome:?}");
-        if number.is_multiple_of(UPKEEP_EVERY) {
+        if number.is_multiple_of(UPKEEP_EVERY as u64) {
             let began = Instant::now();
             archive.maintain(table, &Upkeep::default()).await?;
             keeping += began.elapsed();

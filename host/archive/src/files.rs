@@ -37,7 +37,7 @@ const CHUNK: usize = 8192;
 const UNDER_WAY: usize = 8;
 
 /// Where and how the files of a table are written; holds for one schema of the table.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Target {
     io: FileIO,
     folder: String,
@@ -96,6 +96,11 @@ impl Target {
             file_bytes: options.file_bytes.max(1),
             zstd_level: options.zstd_level,
         }
+    }
+
+    /// The same with another way to storage: that of a table that was loaded anew has the credentials that hold now.
+    pub(crate) fn through(&self, io: &FileIO) -> Self {
+        Self { io: io.clone(), ..self.clone() }
     }
 
     /// Whether the files are such as this table's manifests hold now.

@@ -1,8 +1,9 @@
 //! Upkeep of a table: fewer and larger files, fewer manifests, no more snapshots and files than are wanted.
 //!
 //! Everything is planned from one state of the table, and a dry run shows that plan. What is then done is checked again against
-//! the newest state: an append in between is fine, a file that vanished stops only what needed it. Nothing here touches the
-//! progress of the archive branch, nor a file that a commit under way may name: those are safe by their age.
+//! the newest state: an append in between is fine, a file that vanished stops only what needed it, and what was read of a state that
+//! others have moved on from is read again. Nothing here touches the progress of the archive branch, nor a file that a commit under
+//! way may name: those are safe by their age.
 
 mod compact;
 mod expire;
@@ -18,7 +19,7 @@ use iceberg::table::Table;
 use iceberg::{TableRequirement, TableUpdate};
 use serde::Serialize;
 
-use crate::snapshot::Change;
+use crate::snapshot::{self, Change};
 use crate::{Archive, CommitError, Error, Result};
 
 /// What is wanted of a table.
@@ -30,7 +31,7 @@ pub struct Upkeep {
     pub min_files: usize,
     /// Most rows that are rewritten at once: they are sorted in memory.
     pub max_rows: u64,
-    /// Most bytes of them in memory, besides those of one file.
+    /// Most bytes of them in memory, besides as much again of the last file.
     pub max_bytes: usize,
     /// Manifests are merged when there are more small ones of like size.
     pub max_manifests: usize,
@@ -132,7 +133,7 @@ impl Archive {
     /// # Errors
     /// When the table is not there, or it or storage cannot be read.
     pub fn plan_upkeep<'a>(&'a self, table: &'a str, upkeep: &'a Upkeep) -> LocalBoxFuture<'a, Result<Plan>> {
-        Box::pin(async move { self.plan_of(&self.loaded(table).await?, upkeep).await })
+        Box::pin(async move { Ok(self.planned(table, upkeep).await?.1) })
     }
 
     /// Does upkeep of a table. What cannot be done this time is told, and found again by the next run.
@@ -141,14 +142,20 @@ impl Archive {
     /// When the table is not there, or it or storage cannot be read or written.
     pub fn maintain<'a>(&'a self, table: &'a str, upkeep: &'a Upkeep) -> LocalBoxFuture<'a, Result<Report>> {
         Box::pin(async move {
-            let base = self.loaded(table).await?;
-            let mut report = Report { plan: self.plan_of(&base, upkeep).await?, ..Report::default() };
+            let (base, plan) = self.planned(table, upkeep).await?;
+            let mut report = Report { plan, ..Report::default() };
             expire::run(self, &base, upkeep, &mut report).await?;
             orphans::run(self, &base, &mut report).await?;
             merge::run(self, table, &mut report).await?;
             compact::run(self, table, upkeep, &mut report).await?;
             Ok(report)
         })
+    }
+
+    /// A plan, and the state of the table that it is for.
+    async fn planned(&self, table: &str, upkeep: &Upkeep) -> Result<(Table, Plan)> {
+        let plan = async |base: &Table| Ok((base.clone(), self.plan_of(base, upkeep).await?));
+        newest(self, table, plan).await
     }
 
     async fn plan_of(&self, base: &Table, upkeep: &Upkeep) -> Result<Plan> {
@@ -162,7 +169,7 @@ impl Archive {
         plan.expire = expire::plan(base, upkeep, now)?;
         plan.delete = reach.only_of(&plan.expire);
         expire::note(base, upkeep, now, &mut plan);
-        orphans::plan(self, base, &reach, upkeep, now, &mut plan).await?;
+        orphans::plan(self, base, &reach, upkeep, &mut plan).await?;
         merge::plan(base, upkeep, &mut plan).await?;
         compact::plan(base, upkeep, &mut plan).await?;
         Ok(plan)
@@ -171,6 +178,28 @@ impl Archive {
     async fn loaded(&self, table: &str) -> Result<Table> {
         let gone = || Error::Table { table: table.to_owned(), reason: "there is no such table".to_owned() };
         self.catalog().load(table).await?.ok_or_else(gone)
+    }
+}
+
+/// Does something with the newest state of a table: again when it failed and the table has moved, because others who look after it
+/// may have removed what was read.
+async fn newest<T, F>(archive: &Archive, table: &str, mut work: F) -> Result<T>
+where
+    F: AsyncFnMut(&Table) -> Result<T>,
+{
+    let mut base = archive.loaded(table).await?;
+    let mut left = ATTEMPTS;
+    loop {
+        let error = match work(&base).await {
+            Ok(done) => return Ok(done),
+            Err(error) => error,
+        };
+        left -= 1;
+        let now = archive.loaded(table).await?;
+        if left == 0 || now.metadata_location() == base.metadata_location() {
+            return Err(error);
+        }
+        base = now;
     }
 }
 
@@ -190,8 +219,8 @@ where
     F: AsyncFnMut(&Table) -> Result<Option<Change>>,
 {
     for attempt in 0..ATTEMPTS {
-        let base = archive.loaded(table).await?;
-        let Some(change) = build(&base).await? else {
+        let built = newest(archive, table, async |base: &Table| Ok((base.clone(), build(base).await?))).await?;
+        let (base, Some(change)) = built else {
             return Ok(Done::Dropped("a file that it needs is not in the table any more".to_owned()));
         };
         let (updates, requirements) = (change.updates.clone(), change.requirements.clone());
@@ -233,7 +262,7 @@ async fn commit_metadata(archive: &Archive, base: &Table, updates: Vec<TableUpda
             snapshot_id: metadata.current_snapshot_id(),
         },
     ];
-    archive.catalog().commit(base, updates, requirements).await.map(drop)
+    snapshot::commit_metadata(archive, base, updates, requirements).await.map(drop)
 }
 
 /// What a snapshot of upkeep says of itself.

@@ -4,7 +4,8 @@
 //! other tenants' tables. It runs on threads of this engine with a low priority, never on those that move events, within
 //! [`Limits`], and ends when its [`Answer`] is dropped.
 //!
-//! What the limits do not hold: rows while they are decoded from Parquet, and what one call of a function makes of one batch.
+//! What the limits do not hold: rows while they are decoded from Parquet, what one call of a function makes of one batch, and
+//! the time of such a call.
 
 mod answer;
 mod dialect;
@@ -13,7 +14,9 @@ mod format;
 mod predicate;
 mod scan;
 mod session;
+mod shape;
 mod sql;
+mod watch;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -42,6 +45,7 @@ use crate::{Archive, TableName};
 use answer::{AHEAD, Piece, Stops};
 use scan::Snapshot;
 use sql::{Parsed, Read, Task, Version};
+use watch::Watch;
 
 /// What a query may take.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,6 +114,10 @@ pub struct Engine {
 /// Threads that queries run on.
 const THREADS: usize = 2;
 
+/// The stack of each. Expressions are worked out, copied and dropped as deep as they are nested, which [`shape`] bounds; only
+/// what is used of it is memory.
+const STACK: usize = 8 << 20;
+
 /// What the names of DataFusion's folders begin with.
 const SPILLED: &str = "datafusion-";
 
@@ -129,6 +137,7 @@ impl Engine {
         let threads = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(THREADS)
             .thread_name("phronis-query")
+            .thread_stack_size(STACK)
             .on_thread_start(crate::step_back)
             .enable_all()
             .build()?;
@@ -191,12 +200,14 @@ impl Engine {
         let most = limits.time;
         let tables = work.tables();
         let threads = self.threads.as_ref().ok_or_else(|| Error::Failed("the engine is stopped".to_owned()))?;
+        let watch = Watch::until(until.into_std());
+        let watched = watch.clone();
         let task = threads.spawn(async move {
             // Frees the place whichever way the task ends.
             let _place = place;
-            work.run(&sql, &limits, until, begun, pieces).await;
+            work.run(&sql, &limits, until, &watched, begun, pieces).await;
         });
-        let engine = Stops(task.abort_handle());
+        let engine = Stops { task: task.abort_handle(), watch };
         let fell = || Error::Failed("the query engine fell over this query".to_owned());
         let schema = match tokio::time::timeout_at(until, beginning).await {
             Ok(begun) => begun.map_err(|_| fell())??,
@@ -317,10 +328,11 @@ impl Work {
         sql: &str,
         limits: &Limits,
         until: Instant,
+        watch: &Watch,
         begun: oneshot::Sender<Result<SchemaRef, Error>>,
         pieces: mpsc::Sender<Piece>,
     ) {
-        let opened = tokio::time::timeout_at(until, self.open(sql, limits)).await;
+        let opened = tokio::time::timeout_at(until, self.open(sql, limits, watch)).await;
         let opened = opened.unwrap_or_else(|_| Err(Error::TooLong { most: limits.time }));
         let (schema, batches) = match opened {
             Ok((_context, batches)) => (answer::distinct(&batches.schema()), batches),
@@ -331,13 +343,14 @@ impl Work {
             }
         };
         drop(begun.send(Ok(Arc::clone(&schema))));
-        answer::drive(batches, schema, sql, limits, until, &pieces).await;
+        answer::drive(batches, schema, sql, limits, watch, until, &pieces).await;
     }
 
     async fn open(
         self,
         sql: &str,
         limits: &Limits,
+        watch: &Watch,
     ) -> Result<(Option<SessionContext>, SendableRecordBatchStream), Error> {
         let (statement, tables, namespace) = match self {
             Self::Names(batch) => {
@@ -350,7 +363,7 @@ impl Work {
         let tables = tables.into_iter().map(|(read, snapshot)| (read.called, snapshot)).collect();
         let meaning = |error| error::meaning(&error, sql, limits.memory, limits.spill);
         let context = session::with(tables, &namespace, limits).map_err(meaning)?;
-        let (plan, context) = planned(context, statement).await.map_err(meaning)?;
+        let (plan, context) = planned(context, statement, watch).await.map_err(meaning)?;
         let batches = execute_stream(plan, context.task_ctx()).map_err(meaning)?;
         Ok((Some(context), batches))
     }
@@ -359,9 +372,10 @@ impl Work {
 async fn planned(
     context: SessionContext,
     statement: Box<datafusion::sql::sqlparser::ast::Statement>,
+    watch: &Watch,
 ) -> datafusion::error::Result<(Arc<dyn ExecutionPlan>, SessionContext)> {
     let plan = context.state().statement_to_plan(Statement::Statement(statement)).await?;
     session::only_reads().verify_plan(&plan)?;
     let frame = context.execute_logical_plan(plan).await?;
-    Ok((frame.create_physical_plan().await?, context))
+    Ok((watch::over(frame.create_physical_plan().await?, watch)?, context))
 }

@@ -2,6 +2,8 @@
 //!
 //! iceberg 0.10.1 fills in nulls for primitive columns that an older file has not, and fails for lists. So where a list is asked
 //! for, the file's footer is looked at first; lists that it lacks are left out of the request, and filled in here.
+//!
+//! Rows are decoded a batch at a time, and no pool counts their memory: the wider they are, the fewer make a batch.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -15,6 +17,7 @@ use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use iceberg::arrow::ArrowReaderBuilder;
 use iceberg::io::{FileIO, FileRead};
 use iceberg::scan::FileScanTask;
+use iceberg::spec::{PrimitiveType, Type};
 use iceberg::{Error, ErrorKind, Result, Runtime};
 use parquet::arrow::async_reader::MetadataFetch;
 use parquet::errors::ParquetError;
@@ -23,12 +26,28 @@ use parquet::file::metadata::ParquetMetaDataReader;
 /// Bytes of a file's end that are fetched at once: footers are mostly smaller.
 const FOOTER: usize = 64 << 10;
 
+/// About as many bytes of rows are decoded at once.
+const BATCH: u64 = 32 << 20;
+
+/// How much larger rows are taken to be in memory than in their file. What compresses better still makes larger batches.
+const GROWTH: u64 = 4;
+
+/// Few rows are not worth a batch, however wide they are.
+const LEAST: usize = 16;
+
+/// How many rows of a file, or of a table, make a batch: at most so many.
+pub(crate) fn batch_rows(bytes: u64, rows: u64, most: usize) -> usize {
+    let row = bytes.saturating_mul(GROWTH).checked_div(rows).unwrap_or_default();
+    let fitting = BATCH.checked_div(row).and_then(|fitting| usize::try_from(fitting).ok());
+    fitting.map_or(most, |fitting| fitting.max(LEAST).min(most))
+}
+
 /// How files are read.
 #[derive(Debug, Clone)]
 pub(crate) struct Reader {
     pub(crate) io: FileIO,
     pub(crate) runtime: Runtime,
-    /// Rows of a batch.
+    /// Most rows of a batch.
     pub(crate) rows: usize,
     /// The columns that were asked for, in their order. A file's request may have more behind them, which are dropped.
     pub(crate) schema: SchemaRef,
@@ -52,16 +71,31 @@ impl Reader {
             // Rows without columns could not be counted.
             file.project_field_ids.extend(file.schema.as_struct().fields().first().map(|field| field.id));
         }
+        let rows = match is_narrow(&file) {
+            true => self.rows,
+            false => batch_rows(file.file_size_in_bytes, file.record_count.unwrap_or_default(), self.rows),
+        };
         let reader = ArrowReaderBuilder::new(self.io, self.runtime)
             .with_data_file_concurrency_limit(1)
             .with_row_group_filtering_enabled(true)
-            .with_batch_size(self.rows)
+            .with_batch_size(rows)
             .build();
         let batches = reader.read(stream::iter([Ok(file)]).boxed())?.stream();
         let is_absent: Vec<bool> = asked.iter().map(|id| absent.contains(id)).collect();
         let schema = self.schema;
         Ok(batches.and_then(move |batch| std::future::ready(fitted(&batch, &is_absent, &schema))).boxed())
     }
+}
+
+/// Whether what is asked for are numbers and times alone: their rows are small, whatever else the file has.
+fn is_narrow(file: &FileScanTask) -> bool {
+    let is_narrow = |id: &i32| match file.schema.field_by_id(*id).map(|field| field.field_type.as_ref()) {
+        Some(Type::Primitive(kind)) => {
+            !matches!(kind, PrimitiveType::String | PrimitiveType::Binary | PrimitiveType::Fixed(_))
+        }
+        _ => false,
+    };
+    file.project_field_ids.iter().all(is_narrow)
 }
 
 /// The batch with the columns that were asked for: nulls where the file has none, nothing more than that.
@@ -106,4 +140,25 @@ impl MetadataFetch for End {
 
 fn unexpected(error: &dyn std::fmt::Display) -> Error {
     Error::new(ErrorKind::Unexpected, error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wider_rows_are_the_fewer_make_a_batch() {
+        for (bytes, rows, expected) in [
+            (0, 0, 8192),
+            (75_000, 1000, 8192),
+            (1 << 20, 0, 8192),
+            (100 << 20, 100 << 10, 8192),
+            (100 << 20, 1600, 128),
+            (1 << 30, 1 << 10, 16),
+            (u64::MAX, 1, 16),
+        ] {
+            assert_eq!(batch_rows(bytes, rows, 8192), expected, "{bytes} bytes in {rows} rows");
+        }
+        assert_eq!(batch_rows(1 << 30, 1 << 10, 5), 5, "never more than are wanted");
+    }
 }

@@ -20,7 +20,7 @@ use iceberg::table::Table;
 use iceberg::{TableRequirement, TableUpdate};
 use uuid::Uuid;
 
-use crate::{Archive, Error, Result};
+use crate::{Archive, CommitError, Error, Result};
 
 pub(crate) use manifests::{load as load_manifest, of_current as current_manifests};
 pub(crate) use retention::{Known, references};
@@ -98,6 +98,39 @@ pub(crate) async fn merge(
         draft.join(&inputs).await?;
     }
     draft.finish(Operation::Replace, kept, properties).await.map(Some)
+}
+
+/// A snapshot with the same files.
+pub(crate) async fn repeat(archive: &Archive, base: &Table, properties: HashMap<String, String>) -> Result<Change> {
+    let kept = manifests::of_current(base).await?;
+    Draft::new(archive, base).finish(Operation::Replace, kept, properties).await
+}
+
+/// Commits a change of metadata that brings no snapshot of its own.
+///
+/// Whoever makes the new metadata dates such a change by its own clock, and refuses it when the table is more than a minute
+/// ahead of that: clocks differ, and snapshots only go forward. A snapshot dates itself, so that a change which was refused is made
+/// again with one that has the same files.
+pub(crate) async fn commit_metadata(
+    archive: &Archive,
+    base: &Table,
+    mut updates: Vec<TableUpdate>,
+    mut requirements: Vec<TableRequirement>,
+) -> Result<Table, CommitError> {
+    let error = match archive.catalog().commit(base, updates.clone(), requirements.clone()).await {
+        Err(CommitError::Failed(error)) => error,
+        outcome => return outcome,
+    };
+    tracing::debug!(table = base.identifier().name(), %error, "a change of metadata was refused: it gets a date of its own");
+    let properties = HashMap::from([("phronis.upkeep".to_owned(), "date".to_owned())]);
+    let mut dated = repeat(archive, base, properties).await.map_err(CommitError::Failed)?;
+    updates.append(&mut dated.updates);
+    requirements.append(&mut dated.requirements);
+    let outcome = archive.catalog().commit(base, updates, requirements).await;
+    if matches!(outcome, Err(CommitError::Conflict | CommitError::Failed(_))) {
+        dated.undo(base).await;
+    }
+    outcome
 }
 
 /// A snapshot in the making.

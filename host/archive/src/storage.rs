@@ -1,7 +1,7 @@
 //! Where files are: a local folder with durable writes, or an object store that speaks S3.
 //!
 //! Iceberg asks a [`Storage`] by the full address of each file, so one of ours sends each call where its scheme leads.
-//! Listing is not in iceberg's port; only the removal of orphans needs it, and has it from here.
+//! Listing and the time are not in iceberg's port; only the removal of orphans needs them, and has them from here.
 
 mod listing;
 mod local;
@@ -20,7 +20,7 @@ use iceberg::io::{
 use iceberg_storage_opendal::OpenDalStorageFactory;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use listing::{list, prove};
+pub(crate) use listing::{list, now_ms, prove};
 use local::Local;
 
 /// Access to all files, with what storage needs.

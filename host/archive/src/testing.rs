@@ -1,8 +1,9 @@
 //! An archive in memory whose storage and pointers fail when they are told to.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float64Type, Int32Type, Int64Type, TimestampMicrosecondType};
@@ -18,11 +19,12 @@ use iceberg::io::{
     FileIOBuilder, FileMetadata, FileRead, FileWrite, InputFile, MemoryStorage, OutputFile, Storage, StorageConfig,
     StorageFactory,
 };
-use iceberg::{Error as IcebergError, ErrorKind};
+use iceberg::spec::Snapshot;
+use iceberg::{Error as IcebergError, ErrorKind, TableUpdate};
 use serde::{Deserialize, Serialize};
 
 use crate::spec::column;
-use crate::{Archive, CatalogSettings, Kind, PointerError, Pointers, Settings, Source, TableName, TableSpec};
+use crate::{Archive, CatalogSettings, Kind, PointerError, Pointers, Settings, Source, TableName, TableSpec, snapshot};
 
 /// What becomes of a swap of pointers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -232,6 +234,29 @@ impl Storage for Faulty {
     fn new_output(&self, path: &str) -> iceberg::Result<OutputFile> {
         Ok(OutputFile::new(Arc::new(self.clone()), path.to_owned()))
     }
+}
+
+/// Makes the newest snapshot of a table one of the future, as a host does whose clock is ahead.
+pub(crate) async fn put_ahead(archive: &Archive, name: &str, by: Duration) {
+    let base = archive.catalog().load(name).await.unwrap().unwrap();
+    let repeated = snapshot::repeat(archive, &base, HashMap::new()).await.unwrap();
+    let later = |update| match update {
+        TableUpdate::AddSnapshot { snapshot } => {
+            let snapshot = Snapshot::builder()
+                .with_manifest_list(snapshot.manifest_list().to_owned())
+                .with_snapshot_id(snapshot.snapshot_id())
+                .with_parent_snapshot_id(snapshot.parent_snapshot_id())
+                .with_sequence_number(snapshot.sequence_number())
+                .with_summary(snapshot.summary().clone())
+                .with_schema_id(snapshot.schema_id().unwrap())
+                .with_timestamp_ms(snapshot.timestamp_ms() + i64::try_from(by.as_millis()).unwrap())
+                .build();
+            TableUpdate::AddSnapshot { snapshot }
+        }
+        other => other,
+    };
+    let updates = repeated.updates.into_iter().map(later).collect();
+    archive.catalog().commit(&base, updates, repeated.requirements).await.unwrap();
 }
 
 /// A row of a table of tests. Two rows of one origin and rule are one row of the table; `number` tells them apart.

@@ -22,6 +22,9 @@ use serde_json::{Value, json};
 
 const EVENTS: &str = "default_sensors_events";
 
+/// Between two looks at what the engine's threads do, which have a low priority.
+const GLANCE: Duration = Duration::from_millis(10);
+
 async fn ask(engine: &Engine, sql: &str) -> Result<Vec<Value>, Error> {
     all(engine.run(sql, None).await).await
 }
@@ -229,7 +232,7 @@ async fn nothing_is_written_read_or_made_beside_the_tables() {
 #[tokio::test]
 async fn each_limit_stops_a_query_and_says_which() {
     let filled = Filled::new().await;
-    filled.fill(EVENTS, 0..3000).await;
+    filled.fill(EVENTS, 0..1200).await;
     let small = filled.engine(|limits| {
         limits.rows = 1000;
         limits.bytes = 1 << 20;
@@ -255,13 +258,12 @@ async fn each_limit_stops_a_query_and_says_which() {
     let spilled = || std::fs::read_dir(filled.folder.path().join("spill")).unwrap().count();
     let gone = async {
         while spilled() > 0 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            tokio::time::sleep(GLANCE).await;
         }
     };
     tokio::time::timeout(Duration::from_secs(60), gone).await.expect("what was spilled stays");
     let brief = filled.engine(|limits| limits.time = Duration::from_millis(500));
-    let error = refused(&brief, &format!("SELECT count(*) FROM {all_pairs} CROSS JOIN default_sensors_events c WHERE a.value + b.value < -1 - c.value")).await;
-    assert_eq!(error.code(), code::QUERY_TIME, "{error}");
+    assert_eq!(refused(&brief, ENDLESS).await.code(), code::QUERY_TIME);
 }
 
 #[tokio::test]
@@ -290,10 +292,132 @@ async fn a_query_whose_client_leaves_makes_place_for_the_next() {
     assert!(answer.next().await.unwrap().unwrap().num_rows() > 0);
     assert_eq!(refused(&engine, "SELECT 1").await, Error::Busy { most: 1 });
     drop(answer);
+    is_free(&engine).await;
+    // Nor does one whose client leaves before the first row.
+    let counting = engine.run(ENDLESS, None);
+    assert!(tokio::time::timeout(Duration::from_millis(300), counting).await.is_err(), "it has no answer yet");
+    is_free(&engine).await;
+}
+
+/// Counts pairs that would take days; none of them is a row.
+const ENDLESS: &str = "SELECT count(*) FROM default_sensors_events a, default_sensors_events b, default_sensors_events c, \
+                       default_sensors_events d WHERE a.value + b.value < -1 - c.value - d.value";
+
+/// Waits until the only place is free.
+async fn is_free(engine: &Engine) {
     let freed = async {
-        while ask(&engine, "SELECT 1").await.is_err() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
+        while ask(engine, "SELECT 1").await.is_err() {
+            tokio::time::sleep(GLANCE).await;
         }
     };
     tokio::time::timeout(Duration::from_secs(60), freed).await.expect("the place was not freed");
+}
+
+#[tokio::test]
+async fn a_join_that_would_take_for_ever_is_stopped_and_frees_its_place() {
+    let filled = Filled::new().await;
+    filled.fill(EVENTS, 0..3000).await;
+    let engine = filled.engine(|limits| {
+        limits.queries = 1;
+        limits.time = Duration::from_millis(500);
+    });
+    let all = "default_sensors_events a, default_sensors_events b, default_sensors_events c, default_sensors_events d";
+    for sql in [
+        ENDLESS.to_owned(),
+        format!("SELECT sum(a.value * b.value - c.value) AS s FROM {all}"),
+        // All of one key, and no pair meets the rest of the condition.
+        "SELECT count(*) FROM default_sensors_events k JOIN (SELECT a.phronis_topic AS t, a.value + b.value + c.value AS v \
+         FROM default_sensors_events a, default_sensors_events b, default_sensors_events c) p \
+         ON p.t = k.phronis_topic AND p.v + k.value < -1"
+            .to_owned(),
+    ] {
+        let error = refused(&engine, &sql).await;
+        assert_eq!(error.code(), code::QUERY_TIME, "{sql}: {error}");
+        is_free(&engine).await;
+    }
+}
+
+#[tokio::test]
+async fn joins_of_every_kind_find_all_rows() {
+    let filled = Filled::new().await;
+    filled.fill(EVENTS, 0..3000).await;
+    let engine = filled.engine(|_| {});
+    let t = "default_sensors_events";
+    for (sql, expected) in [
+        (format!("{t} a JOIN {t} b ON a.phronis_offset = b.phronis_offset"), 3000),
+        (format!("{t} a LEFT JOIN {t} b ON b.value = a.value + 1"), 3000),
+        (format!("{t} a FULL JOIN {t} b ON b.value = a.value + 1"), 3001),
+        (format!("{t} a JOIN {t} b ON a.phronis_key = b.phronis_key AND a.value = b.value + 10"), 2990),
+        (format!("{t} a JOIN {t} b ON a.value > b.value + 2990"), 45),
+        (format!("{t} a LEFT JOIN {t} b ON a.value > b.value + 2990"), 45 + 2991),
+        (format!("{t} a RIGHT JOIN {t} b ON a.value > b.value + 2990"), 45 + 2991),
+        (format!("{t} a WHERE EXISTS (SELECT 1 FROM {t} b WHERE b.phronis_key = a.phronis_key)"), 3000),
+        (format!("{t} a WHERE a.value NOT IN (SELECT value + 1 FROM {t})"), 1),
+        (format!("(SELECT value FROM {t} LIMIT 70) a CROSS JOIN {t} b WHERE a.value + b.value >= 0"), 210_000),
+    ] {
+        let found = ask(&engine, &format!("SELECT count(*) AS n FROM {sql}")).await;
+        assert_eq!(found.unwrap_or_else(|error| panic!("{sql}: {error}")), [json!({"n": expected})], "{sql}");
+    }
+}
+
+#[tokio::test]
+async fn a_limit_opens_no_more_files_than_it_needs() {
+    let filled = Filled::new().await;
+    for part in 0..3 {
+        filled.fill(EVENTS, part * 100..part * 100 + 100).await;
+    }
+    let engine = filled.engine(|_| {});
+    for (limit, files) in [(5, 1), (100, 1), (101, 2), (1000, 3)] {
+        let sql = format!("SELECT value FROM default_sensors_events LIMIT {limit}");
+        let plan = ask(&engine, &format!("EXPLAIN {sql}")).await.unwrap();
+        let plan = plan.iter().map(Value::to_string).collect::<String>();
+        assert!(plan.contains(&format!("files={files},")), "{sql}: {plan}");
+        assert_eq!(ask(&engine, &sql).await.unwrap().len(), limit.min(300), "{sql}");
+    }
+    // A condition leaves fewer rows of each file.
+    let some =
+        ask(&engine, "SELECT value FROM default_sensors_events WHERE phronis_key = 'k7' LIMIT 25").await.unwrap();
+    assert_eq!(some.len(), 25);
+    let count = "SELECT count(*) AS n FROM (SELECT value FROM default_sensors_events LIMIT 150) x";
+    assert_eq!(ask(&engine, count).await.unwrap(), [json!({"n": 150})]);
+}
+
+#[tokio::test]
+async fn wide_rows_come_few_at_a_time() {
+    let filled = Filled::new().await;
+    filled.fill_wide(EVENTS, 100, 256 << 10).await;
+    let engine = filled.engine(|_| {});
+    // Also where a filter puts batches together again.
+    for sql in
+        ["SELECT note FROM default_sensors_events", "SELECT note FROM default_sensors_events WHERE length(note) > 9"]
+    {
+        let (mut rows, mut largest) = (0, 0);
+        let mut answer = engine.run(sql, None).await.unwrap();
+        while let Some(batch) = answer.next().await {
+            let batch = batch.unwrap().num_rows();
+            (rows, largest) = (rows + batch, largest.max(batch));
+        }
+        assert_eq!(rows, 100);
+        assert!(largest <= 64, "{sql}: {largest} rows of 256 KiB at once");
+    }
+}
+
+#[tokio::test]
+async fn what_is_nested_deep_is_worked_out_or_refused_and_never_the_end_of_the_host() {
+    let filled = Filled::new().await;
+    filled.fill(EVENTS, 0..10).await;
+    let engine = filled.engine(|_| {});
+    let sum = |terms: usize| vec!["1"; terms].join("+");
+    assert_eq!(ask(&engine, &format!("SELECT {} AS n", sum(900))).await.unwrap(), [json!({"n": 900})]);
+    let ors = vec!["value = 3"; 300].join(" OR ");
+    let found = ask(&engine, &format!("SELECT value FROM default_sensors_events WHERE {ors}")).await.unwrap();
+    assert_eq!(found, [json!({"value": 3.0})]);
+    for sql in [
+        format!("SELECT * FROM default_sensors_events FOR TIMESTAMP AS OF {}", sum(30_000)),
+        format!("SELECT {} AS n", sum(30_000)),
+    ] {
+        assert_eq!(refused(&engine, &sql).await.code(), code::QUERY_SYNTAX);
+    }
+    let as_of = format!("SELECT * FROM default_sensors_events FOR TIMESTAMP AS OF {}", sum(900));
+    assert_eq!(refused(&engine, &as_of).await.code(), code::QUERY_INVALID);
 }

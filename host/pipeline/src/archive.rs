@@ -108,7 +108,8 @@ struct Branch<'a> {
     /// What the group said while something else was under way.
     news: VecDeque<Polled>,
     upkeep: Schedule,
-    joined_at: Instant,
+    /// When it joined the group, or last lost a partition: others have what it does not get thereafter.
+    divided_at: Instant,
     measured_at: Instant,
 }
 
@@ -135,7 +136,7 @@ impl<'a> Branch<'a> {
             lanes,
             news: VecDeque::new(),
             upkeep: Schedule::new(&parts.shared),
-            joined_at: Instant::now(),
+            divided_at: Instant::now(),
             measured_at: Instant::now(),
         })
     }
@@ -182,8 +183,9 @@ impl<'a> Branch<'a> {
         }
         if self.measured_at.elapsed() >= MEASURE_EVERY {
             self.measured_at = Instant::now();
-            self.lanes.iter_mut().for_each(Lane::measure);
-            if self.joined_at.elapsed() >= SETTLED {
+            let is_settled = self.divided_at.elapsed() >= SETTLED;
+            self.lanes.iter_mut().for_each(|lane| lane.measure(is_settled));
+            if is_settled {
                 self.lanes.iter().filter(|lane| lane.owns_nothing()).for_each(Lane::is_of_others);
             }
             self.upkeep.look(&self.lanes);
@@ -203,6 +205,7 @@ impl<'a> Branch<'a> {
                 self.lanes.iter_mut().for_each(Lane::close);
             }
             Polled::Revoked(partitions) => {
+                self.divided_at = Instant::now();
                 self.commit(true);
                 for (topic, partition) in partitions {
                     self.lane(&topic).into_iter().for_each(|lane| lane.let_go(partition));
@@ -211,6 +214,7 @@ impl<'a> Branch<'a> {
                 self.lanes.iter_mut().filter(|lane| lane.is_in_trouble()).for_each(Lane::close);
             }
             Polled::Lost(partitions) => {
+                self.divided_at = Instant::now();
                 for (topic, partition) in partitions {
                     self.lane(&topic).into_iter().for_each(|lane| lane.let_go(partition));
                 }

@@ -143,6 +143,81 @@ fn a_topic_made_anew_is_noticed() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A column of an enricher keeps its type: one that would change it is not loaded, and what comes meanwhile is archived without it.
+#[test]
+fn an_enricher_that_changes_the_type_of_a_column_is_not_loaded() -> anyhow::Result<()> {
+    let room = Room::with(ARCHIVE)?;
+    let (first, second) = ("default/sensors/unit-normaliser", "default/sensors/severity");
+    room.install(first, &plugin("unit-normaliser")?, "")?;
+    let host = Host::start(&room)?;
+    host.plugin_is(first, "active")?;
+    let mut producer = Producer::new(58);
+    commits(&host, &mut producer, 1)?;
+    room.delete(&format!("{first}.wasm"))?;
+    host.until("it is gone", |host| Ok(host.plugin(first).is_err()))?;
+    ensure!(host.stop()?.success(), "the host did not end well");
+
+    // A text by the name of what is a number in the table.
+    room.install(
+        second,
+        &plugin("severity")?,
+        "[params]\nwarning = 80.0\ncritical = 90.0\noutput = \"value_normal\"\n",
+    )?;
+    let host = Host::start(&room)?;
+    let refusal = |host: &Host, key: &str| -> anyhow::Result<String> {
+        let plugin = host.plugin(second)?;
+        Ok(plugin.pointer(&format!("/refusal/{key}")).and_then(Value::as_str).unwrap_or_default().to_owned())
+    };
+    host.until("it is refused", |host| Ok(refusal(host, "code")? == "PH6042"))?;
+    let why = refusal(&host, "message")?;
+    ensure!(why.contains("`value_normal` is archived as") && why.contains("another name"), "{why}");
+    commits(&host, &mut producer, 1)?;
+    // Under another name it is a column more.
+    room.write(&format!("{second}.toml"), b"[params]\nwarning = 80.0\ncritical = 90.0\noutput = \"grade\"\n")?;
+    host.plugin_is(second, "active")?;
+    commits(&host, &mut producer, 1)?;
+    let graded = format!("SELECT count(*) AS n FROM {EVENTS} WHERE grade IS NOT NULL");
+    ensure!(count(&room, &graded)? > 0, "no event has the new column");
+    println!("{:?}", ends_well(host, &room, &Tables::local(room.data()))?.rows);
+    Ok(())
+}
+
+/// Hours are for others what days are.
+#[test]
+fn tables_that_are_divided_by_hours_are_read_by_others() -> anyhow::Result<()> {
+    let room = Room::with(&format!("{ARCHIVE}partition_by = \"hour\"\n[archive.upkeep]\nevery = \"never\"\n"))?;
+    room.install(THRESHOLD, &plugin("threshold")?, SETTINGS)?;
+    let tables = Tables::local(room.data());
+    let host = Host::start(&room)?;
+    let mut posted = 0;
+    // Each time some of every second hour of a day, and of the last before 1970.
+    for round in 0_u64..5 {
+        let hour = |hour: i64| if hour == 24 { -1 } else { 1_767_225_600_000 + hour * 3_600_000 };
+        let event = |number: i64| {
+            let (seq, value) = (round * 100 + number.unsigned_abs(), if number % 10 == 0 { 95.0 } else { 20.0 });
+            json!({"sensor_id": "S1", "value": value, "seq": seq, "ts": hour(number % 13 * 2)}).to_string() + "\n"
+        };
+        ensure!(host.post("sensors", (0..100).map(event).collect::<String>())?.is_taken());
+        posted += 100;
+        archived(&host, posted)?;
+    }
+    let midday = "phronis_event_time >= '2026-01-01T12:00:00Z' AND phronis_event_time < '2026-01-01T13:00:00Z'";
+    let found = format!("SELECT count(*) AS n FROM {EVENTS} WHERE {midday}");
+    let before = count(&room, &found)?;
+    ensure!(before > 0, "nothing of the hour is found");
+    host.kill()?;
+    drop(host);
+    let joined = told(&room, &["archive", "maintain", EVENTS, "-o", "json"])?;
+    ensure!(joined.pointer("/0/compacted").and_then(Value::as_u64) >= Some(13 * 5), "{joined}");
+    ensure!(count(&room, &found)? == before, "an hour has other rows than before");
+    let archived = ends_well(Host::start(&room)?, &room, &tables)?;
+    let events = archived.tables.get("events").context("events")?;
+    let told = |key: &str| events.get(key).cloned().unwrap_or_default();
+    ensure!(told("partition").as_str().is_some_and(|spec| spec.contains("hour")), "{events}");
+    ensure!(told("files").as_u64() == Some(13), "one file an hour: {events}");
+    Ok(())
+}
+
 /// Events of long ago and of times to come have days of their own, for every reader.
 #[test]
 fn event_times_far_in_the_past_and_the_future_are_archived() -> anyhow::Result<()> {

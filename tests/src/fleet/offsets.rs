@@ -30,7 +30,10 @@ impl Place {
 }
 
 /// Where a group stands in a topic.
-pub(super) fn places(bootstrap: &str, group: &str, topic: &str) -> anyhow::Result<Vec<Place>> {
+///
+/// # Errors
+/// When the broker does not answer.
+pub fn places(bootstrap: &str, group: &str, topic: &str) -> anyhow::Result<Vec<Place>> {
     let consumer = consumer(bootstrap, group)?;
     let metadata = consumer.fetch_metadata(Some(topic), PATIENCE)?;
     let there = metadata.topics().first().filter(|there| there.error().is_none());
@@ -53,7 +56,10 @@ pub(super) fn places(bootstrap: &str, group: &str, topic: &str) -> anyhow::Resul
 
 /// Moves a group that no host uses any more, as an operator does: the broker refuses until it has missed the last of
 /// its static members.
-pub(super) fn reset(bootstrap: &str, group: &str, topic: &str, partition: i32, to: i64) -> anyhow::Result<()> {
+///
+/// # Errors
+/// When the broker refuses.
+pub fn reset(bootstrap: &str, group: &str, topic: &str, partition: i32, to: i64) -> anyhow::Result<()> {
     let mut list = TopicPartitionList::new();
     list.add_partition_offset(topic, partition, Offset::Offset(to))?;
     let since = Instant::now();

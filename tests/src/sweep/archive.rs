@@ -35,6 +35,7 @@ pub(super) fn scene(_: Base, place: &str, seed: u64) -> anyhow::Result<String> {
     let host = Host::start(&room)?;
     ensure!(producer.post(&host, 100)?, "no room");
     host.drained("sensors")?;
+    host.caught_up("sensors")?;
     ensure!(host.stop()?.success(), "the host did not end well");
     let archived = whole(&room, Place::Folder(&room.log()), "sensors", &Tables::local(room.data()))?;
     Ok(format!("killed at the {nth}th pass: {:?} rows", archived.rows))
@@ -70,11 +71,12 @@ pub(super) fn upkeep(_: Base, place: &str, seed: u64) -> anyhow::Result<String> 
     let host = Host::start(&room)?;
     ensure!(producer.post(&host, 100)?, "no room");
     archived(&host, producer.sent)?;
-    host.until("upkeep goes on", |_| Ok(!orphan.exists()))?;
-    host.until("small files were joined", |host| {
+    host.until_within(LONG, "upkeep goes on", |_| Ok(!orphan.exists()))?;
+    host.until_within(LONG, "small files were joined", |host| {
         let files = host.get(&format!("/v1/archive/tables/{EVENTS}"))?.json.get("files").and_then(Value::as_u64);
         Ok(files.is_some_and(|files| files < FILES as u64))
     })?;
+    host.caught_up("sensors")?;
     ensure!(host.stop()?.success(), "the host did not end well");
     let archived = whole(&room, Place::Folder(&room.log()), "sensors", &Tables::local(room.data()))?;
     Ok(format!("{:?} rows", archived.rows))
@@ -82,9 +84,12 @@ pub(super) fn upkeep(_: Base, place: &str, seed: u64) -> anyhow::Result<String> 
 
 const EVENTS: &str = "default_sensors_events";
 
+/// For what threads of a low priority do sooner or later.
+const LONG: Duration = Duration::from_secs(90);
+
 /// Waits until each event that was posted is archived: as an event, or as the letter of one that was refused.
 fn archived(host: &Host, posted: u64) -> anyhow::Result<()> {
-    host.until("all is archived", |host| {
+    host.until_within(LONG, "all is archived", |host| {
         let rows = |name: &str| -> anyhow::Result<u64> {
             let answer = host.get(&format!("/v1/archive/tables/{name}"))?;
             Ok(answer.json.get("rows").and_then(Value::as_u64).unwrap_or_default())

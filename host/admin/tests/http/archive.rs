@@ -2,7 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arrow_array::{ArrayRef, Float64Array, Int32Array, Int64Array, RecordBatch, TimestampMicrosecondArray};
 use phronis_admin::{Options, Role};
@@ -10,7 +10,7 @@ use phronis_archive::{Archive, Committer, Source, TableSpec, WriteOptions};
 use phronis_pipeline::archive::StorePointers;
 use serde_json::{Value, json};
 
-use crate::client::{Answer, connect, send, until};
+use crate::client::{Answer, HANGS, connect, send};
 use crate::host::{self, Host, key};
 
 /// A host with an archive of two tenants.
@@ -40,6 +40,15 @@ impl Archived {
 
     fn sql(&self, sql: &str) -> Answer {
         self.ask(&json!({ "sql": sql }), &[])
+    }
+
+    /// Waits until there is a place for a query.
+    fn has_a_place(&self) {
+        let until = Instant::now() + HANGS;
+        while self.sql("SELECT 1").status != 200 {
+            assert!(Instant::now() < until, "the place was not freed");
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 }
 
@@ -112,12 +121,33 @@ fn what_is_wrong_with_a_query_is_a_problem_with_a_place() {
     }
 }
 
+/// Counts pairs that would take days; none of them is a row.
+const ENDLESS: &str = "SELECT count(*) FROM default_sensors_events a, default_sensors_events b, default_sensors_events c, \
+                       default_sensors_events d WHERE a.value + b.value < -1 - c.value - d.value";
+
 #[test]
-fn a_query_that_takes_too_long_is_ended_and_says_so() {
-    let archived = Archived::start(|options| options.query.time = Duration::from_millis(500));
-    let pairs = "default_sensors_events a, default_sensors_events b, default_sensors_events c";
-    let answer = archived.sql(&format!("SELECT count(*) FROM {pairs} WHERE a.value + b.value < -1 - c.value"));
+fn a_query_that_takes_too_long_is_stopped_and_makes_place_for_the_next() {
+    let archived = Archived::start(|options| {
+        options.query.queries = 1;
+        options.query.time = Duration::from_secs(2);
+    });
+    let answer = archived.sql(ENDLESS);
     assert_eq!((answer.status, answer.json()["code"].clone()), (422, json!("PH6069")), "{}", answer.text());
+    archived.has_a_place();
+}
+
+#[test]
+fn what_is_nested_too_deep_is_refused_and_the_host_goes_on() {
+    let archived = Archived::start(|_| {});
+    let sum = vec!["1"; 30_000].join("+");
+    for sql in [
+        format!("SELECT * FROM default_sensors_events FOR TIMESTAMP AS OF {sum}"),
+        format!("SELECT * FROM default_sensors_events WHERE value = {sum}"),
+    ] {
+        let answer = archived.sql(&sql);
+        assert_eq!((answer.status, answer.json()["code"].clone()), (400, json!("PH6060")), "{}", answer.text());
+    }
+    archived.has_a_place();
 }
 
 #[test]
@@ -167,7 +197,26 @@ fn a_client_that_leaves_makes_place_for_the_next() {
     let busy = archived.sql("SELECT 1");
     assert_eq!((busy.status, busy.header("retry-after")), (429, Some("1")));
     drop(client);
-    until("the place is free", || archived.sql("SELECT 1").status == 200);
+    archived.has_a_place();
+    // Nor does one hold it that leaves before its answer begins.
+    let body = json!({ "sql": ENDLESS }).to_string();
+    let begin = || {
+        let mut client = connect(at);
+        write!(client, "POST /v1/query HTTP/1.1\r\nHost: {at}\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+            .unwrap();
+        client.set_nonblocking(true).unwrap();
+        client
+    };
+    let (mut client, until) = (begin(), Instant::now() + HANGS);
+    while archived.sql("SELECT 1").status != 429 {
+        assert!(Instant::now() < until, "the query does not begin");
+        // It was sent away, because a short one had the place.
+        if client.peek(&mut some).is_ok() {
+            client = begin();
+        }
+    }
+    drop(client);
+    archived.has_a_place();
 }
 
 #[test]

@@ -10,6 +10,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use iceberg::spec::{
     DataContentType, DataFile, DataFileBuilder, DataFileFormat, Literal, NestedField, PrimitiveType, SnapshotReference,
@@ -20,6 +21,7 @@ use phronis_tests::{rest, s3};
 use tempfile::TempDir;
 
 use super::*;
+use crate::testing::put_ahead;
 use crate::{Archive, CatalogSettings, Settings, snapshot};
 
 /// The store as the pipeline shows it.
@@ -136,6 +138,19 @@ async fn suite(one: &Archive, other: &Archive) {
 
     retention(one, &both).await;
     rewrites(one, other, name).await;
+    ahead(one, name).await;
+}
+
+/// A table whose newest snapshot is of the future takes changes that are dated by a clock.
+async fn ahead(archive: &Archive, name: &str) {
+    put_ahead(archive, name, Duration::from_secs(3600)).await;
+    let base = archive.catalog().load(name).await.unwrap().unwrap();
+    let oldest = base.metadata().snapshots().min_by_key(|snapshot| snapshot.sequence_number()).unwrap().snapshot_id();
+    let updates = vec![TableUpdate::RemoveSnapshots { snapshot_ids: vec![oldest] }];
+    snapshot::commit_metadata(archive, &base, updates, Vec::new()).await.unwrap();
+    let now = archive.catalog().load(name).await.unwrap().unwrap();
+    assert!(now.metadata().snapshot_by_id(oldest).is_none());
+    assert_eq!(alive(&now).await.0, ["x", "y", "z"]);
 }
 
 /// How long snapshots are kept is what was set, also after a commit.

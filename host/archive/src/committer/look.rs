@@ -1,5 +1,6 @@
 //! Asking the table how the plan stands, and ending a plan that cannot be committed any more.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use iceberg::spec::DataFile;
@@ -26,6 +27,7 @@ impl Committer {
         let table = self.archive.catalog().load(&name).await?.ok_or(Error::Gone { table: name })?;
         let progress = self.spec.progress(&table)?;
         self.is_stale = false;
+        self.target = Arc::new(self.target.through(table.file_io()));
         match self.standing(&progress) {
             Standing::Open => (self.table, self.progress) = (table, progress),
             Standing::Committed => return Ok(Some(self.committed(table, begun))),

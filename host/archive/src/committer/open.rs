@@ -17,7 +17,7 @@ use crate::known::Keys;
 use crate::plan::Plan;
 use crate::progress::{self, Progress};
 use crate::spec::{TableSpec, WriteOptions, column};
-use crate::{Archive, Error, Result, schema};
+use crate::{Archive, Error, Result, schema, snapshot};
 
 impl Committer {
     /// Opens a table for writing: makes it, or adds the columns that it has not yet.
@@ -90,7 +90,7 @@ impl Committer {
                 TableUpdate::AddSchema { schema: evolution.schema },
                 TableUpdate::SetCurrentSchema { schema_id: -1 },
             ];
-            match self.archive.catalog().commit(&self.table, updates, requirements).await {
+            match snapshot::commit_metadata(&self.archive, &self.table, updates, requirements).await {
                 Ok(_) => tracing::info!(table = %name, added = ?evolution.added, "the table has new columns"),
                 Err(CommitError::Failed(error)) => return Err(error),
                 // A look says what became of it, and doing it twice does no harm.

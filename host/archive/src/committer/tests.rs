@@ -246,6 +246,21 @@ async fn a_catalog_that_is_away_costs_nothing_but_time() {
     assert_eq!(committed(committer.commit().await.unwrap()).rows, 4);
 }
 
+/// A REST catalog gives credentials with each table that is loaded, and they end.
+#[tokio::test]
+async fn files_are_written_with_what_the_newest_table_brings() {
+    let (world, ended) = (World::default(), World::default());
+    let mut committer = open(&world).await;
+    drop(open(&ended).await);
+    let io = table(&ended).await.file_io().clone();
+    ended.storage_fails(1);
+    committer.target = Arc::new(committer.target.through(&io));
+    committer.append(0, 0, 4, batch(&from(0, 4))).await.unwrap();
+    assert!(committer.commit().await.is_err(), "the way to storage is closed");
+    assert_eq!(committed(committer.commit().await.unwrap()).rows, 4);
+    assert_eq!(read(&world).await, from(0, 4));
+}
+
 #[tokio::test]
 async fn another_topic_of_the_same_name_is_noticed() {
     let world = World::default();

@@ -15,7 +15,7 @@ use iceberg::spec::{DataFile, ManifestContentType};
 use iceberg::table::Table;
 use uuid::Uuid;
 
-use super::{Done, Group, Plan, Report, Upkeep, commit, marked, runs};
+use super::{Done, Group, Plan, Report, Upkeep, commit, marked, newest, runs};
 use crate::files::{Names, Target};
 use crate::read::Reader;
 use crate::schema;
@@ -80,27 +80,25 @@ async fn small_files(base: &Table, upkeep: &Upkeep) -> Result<Option<Vec<DataFil
     Ok(Some(found))
 }
 
+/// What a group is when its turn comes.
+enum Found {
+    /// Its files, or the smaller ones of them, with their rows.
+    Rows(Arc<Target>, Vec<DataFile>, Vec<RecordBatch>),
+    /// Nothing can be done, and why.
+    Nothing(&'static str),
+}
+
 /// Rewrites what was planned.
 pub(super) async fn run(archive: &Archive, table: &str, upkeep: &Upkeep, report: &mut Report) -> Result<()> {
     for group in report.plan.compact.clone() {
-        let base = archive.loaded(table).await?;
-        let wanted: HashSet<String> = group.files.iter().cloned().collect();
-        let Some(files) = small_files(&base, upkeep).await? else { return Ok(()) };
-        let mut inputs: Vec<DataFile> = files.into_iter().filter(|file| wanted.contains(file.file_path())).collect();
-        if inputs.len() != wanted.len() {
-            report.skipped.push(format!("{}: a file is not in the table any more", group.partition));
-            continue;
-        }
-        // The smallest first: a large one that fills the memory alone must not keep the others as they are.
-        inputs.sort_by_key(DataFile::file_size_in_bytes);
-        let target = target(&base, upkeep)?;
-        let (inputs, rows) = read(&base, inputs, upkeep.max_bytes).await?;
-        if inputs.len() < 2 {
-            report
-                .skipped
-                .push(format!("{}: its files are too large in memory to be rewritten together", group.partition));
-            continue;
-        }
+        let found = newest(archive, table, async |base: &Table| find(base, &group, upkeep).await).await?;
+        let (target, inputs, rows) = match found {
+            Found::Rows(target, inputs, rows) => (target, inputs, rows),
+            Found::Nothing(why) => {
+                report.skipped.push(format!("{}: {why}", group.partition));
+                continue;
+            }
+        };
         let wanted: HashSet<String> = inputs.iter().map(|file| file.file_path().to_owned()).collect();
         let added = Arc::clone(&target).write(archive, Names::new(Uuid::now_v7()), rows).await?;
         let count = |files: &[DataFile]| files.iter().map(DataFile::record_count).sum::<u64>();
@@ -130,6 +128,26 @@ pub(super) async fn run(archive: &Archive, table: &str, upkeep: &Upkeep, report:
     Ok(())
 }
 
+/// The files of a group in a state of the table, and their rows.
+async fn find(base: &Table, group: &Group, upkeep: &Upkeep) -> Result<Found> {
+    let wanted: HashSet<&str> = group.files.iter().map(String::as_str).collect();
+    let Some(files) = small_files(base, upkeep).await? else {
+        return Ok(Found::Nothing("the table has delete files, which others wrote"));
+    };
+    let mut inputs: Vec<DataFile> = files.into_iter().filter(|file| wanted.contains(file.file_path())).collect();
+    if inputs.len() != wanted.len() {
+        return Ok(Found::Nothing("a file is not in the table any more"));
+    }
+    // The smallest first: a large one that fills the memory alone must not keep the others as they are.
+    inputs.sort_by_key(DataFile::file_size_in_bytes);
+    let target = target(base, upkeep)?;
+    let (inputs, rows) = read(base, inputs, upkeep.max_bytes).await?;
+    Ok(match inputs.len() {
+        0 | 1 => Found::Nothing("its files are too large in memory to be rewritten together"),
+        _ => Found::Rows(target, inputs, rows),
+    })
+}
+
 /// What one file of the table spans, if that is something that we write.
 fn span(base: &Table) -> Option<Span> {
     [Span::Day, Span::Hour].into_iter().find(|span| schema::check_partitions(base.metadata(), *span).is_ok())
@@ -153,7 +171,8 @@ fn columns(base: &Table) -> Result<Schema> {
 }
 
 /// The rows of files, in the columns that the table has now, and which files: one after the other, up to a size in memory,
-/// which a file's own size says little about. The rest is for the next run.
+/// which a file's own size says little about. One that is larger than that alone is not read to its end.
+/// The rest is for the next run.
 async fn read(base: &Table, files: Vec<DataFile>, most: usize) -> Result<(Vec<DataFile>, Vec<RecordBatch>)> {
     let metadata = base.metadata();
     let schema = metadata.current_schema();
@@ -179,12 +198,21 @@ async fn read(base: &Table, files: Vec<DataFile>, most: usize) -> Result<(Vec<Da
     let runtime = iceberg::Runtime::try_current().map_err(of)?;
     let reader = Reader { io: base.file_io().clone(), runtime, rows: BATCH_ROWS, schema: Arc::new(columns(base)?) };
     let (mut taken, mut rows, mut bytes) = (Vec::new(), Vec::<RecordBatch>::new(), 0);
-    for file in files {
+    'files: for file in files {
         if bytes >= most {
             break;
         }
-        let of_file: Vec<RecordBatch> = reader.clone().read(vec![task(&file)]).try_collect().await.map_err(of)?;
-        bytes += of_file.iter().map(RecordBatch::get_array_memory_size).sum::<usize>();
+        let (mut of_file, mut size) = (Vec::new(), 0);
+        let mut batches = reader.clone().read(vec![task(&file)]);
+        while let Some(batch) = batches.try_next().await.map_err(of)? {
+            size += batch.get_array_memory_size();
+            if size > most {
+                // Those after it are larger still.
+                break 'files;
+            }
+            of_file.push(batch);
+        }
+        bytes += size;
         rows.extend(of_file);
         taken.push(file);
     }

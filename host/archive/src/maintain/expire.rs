@@ -122,7 +122,14 @@ async fn delete(archive: &Archive, before: &Table, expired: Vec<i64>, report: &m
         expired == report.plan.expire && before.metadata().current_snapshot_id() == report.plan.snapshot;
     let doomed = match is_as_planned {
         true => report.plan.delete.clone(),
-        false => reach::of(before).await?.only_of(&expired),
+        false => match reach::of(before).await {
+            Ok(reach) => reach.only_of(&expired),
+            // Others who look after the table may have removed what says which files these are.
+            Err(error) => {
+                report.skipped.push(format!("{error}: what only removed snapshots need is removed as orphans"));
+                return Ok(());
+            }
+        },
     };
     let count = doomed.len();
     let deleted = before.file_io().delete_stream(futures::stream::iter(doomed)).await;

@@ -1,6 +1,7 @@
 //! Files that nothing refers to: of crashes, of commits that lost, of expiries that did not end.
 //!
 //! Only old ones go, because the files of a plan that is about to be committed are referred to by nothing yet.
+//! How old they are is told by the clock that dates files, not by this host's: one that is ahead would take new files for old.
 //! When what the metadata names is not among what is listed, the two are not about the same place, and nothing goes.
 
 use futures::TryStreamExt as _;
@@ -16,7 +17,6 @@ pub(super) async fn plan(
     base: &Table,
     reach: &Reach,
     upkeep: &Upkeep,
-    now: i64,
     plan: &mut Plan,
 ) -> Result<()> {
     if base.metadata().properties().get("gc.enabled").is_some_and(|value| value == "false") {
@@ -24,31 +24,41 @@ pub(super) async fn plan(
         return Ok(());
     }
     let location = base.metadata().location().trim_end_matches('/');
-    if let Some(other) = shared(archive, base).await? {
-        plan.notes.push(format!("orphans stay: {location} is shared with table {other}"));
-        return Ok(());
-    }
     let used = reach.everything();
     let current = base.metadata_location().map(canonical);
-    let before = now.saturating_sub(millis(upkeep.orphans_after));
     let properties = base.file_io().config().props().clone().into_iter().collect();
     let mut files = storage::list(location, &properties).await?;
     let mut is_seen = false;
-    let mut found = Vec::new();
+    let mut unused = Vec::new();
     while let Some(file) = files.try_next().await? {
         let path = canonical(&file.path);
         is_seen |= current.as_ref() == Some(&path);
-        let is_hint = file.path.ends_with("version-hint.text");
-        if file.changed_ms < before && !used.contains(&path) && !is_hint {
-            found.push(Orphan { path: file.path, bytes: file.size });
+        if !used.contains(&path) && !file.path.ends_with("version-hint.text") {
+            unused.push(file);
         }
     }
     if !is_seen && base.metadata_location().is_some() {
         plan.notes.push(format!("orphans stay: the table's newest metadata is not under {location}"));
         return Ok(());
     }
-    found.sort_by(|one, other| one.path.cmp(&other.path));
-    plan.orphans = found;
+    if unused.is_empty() {
+        return Ok(());
+    }
+    if let Some(other) = shared(archive, base).await? {
+        plan.notes.push(format!("orphans stay: {location} is shared with table {other}"));
+        return Ok(());
+    }
+    let now = match storage::now_ms(base.file_io(), location, &properties).await {
+        Ok(now) => now,
+        Err(error) => {
+            plan.notes.push(format!("orphans stay, because nobody knows how old they are: {error}"));
+            return Ok(());
+        }
+    };
+    let before = now.saturating_sub(millis(upkeep.orphans_after));
+    unused.retain(|file| file.changed_ms < before);
+    unused.sort_by(|one, other| one.path.cmp(&other.path));
+    plan.orphans = unused.into_iter().map(|file| Orphan { path: file.path, bytes: file.size }).collect();
     Ok(())
 }
 

@@ -12,12 +12,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
+use futures::TryStreamExt as _;
 use phronis_tests::s3;
 use tempfile::TempDir;
 
 use super::*;
 use crate::catalog::tests::{open, sql};
-use crate::testing::{Row, batch, rows, spec};
+use crate::testing::{Row, batch, put_ahead, rows, spec};
 use crate::{Committer, Settings, WriteOptions, read_back};
 
 const DAY: i64 = 86_400_000_000;
@@ -114,7 +115,6 @@ fn total(table: &Table, key: &str) -> usize {
 
 /// Paths of a kind that are in storage.
 async fn stored(archive: &Archive, suffix: &str) -> Vec<String> {
-    use futures::TryStreamExt as _;
     let table = table(archive).await;
     let properties = archive.settings().storage.clone();
     let files = crate::storage::list(table.metadata().location(), &properties).await.unwrap();
@@ -200,7 +200,7 @@ async fn writers_and_others_who_do_upkeep_lose_nothing() {
         writer.commit().await;
     }
     // No orphans are looked for while others write: that is what their safe age is for.
-    let upkeep = Upkeep { orphans_after: Duration::from_secs(3600), keep_at_most: 3, keep_at_least: 3, ..eager() };
+    let upkeep = Upkeep { orphans_after: Duration::from_secs(3600), ..eager() };
     let commits = async {
         for _ in 0..30 {
             writer.commit().await;
@@ -214,6 +214,96 @@ async fn writers_and_others_who_do_upkeep_lose_nothing() {
     tokio::join!(commits, keeping(&one), keeping(&other));
     assert_eq!(content(&other).await, writer.sorted());
     assert_eq!(total(&table(&one).await, "total-records"), 360);
+}
+
+/// Two look after a table at once: what one has read of is gone when the other looks.
+#[tokio::test]
+async fn what_others_removed_meanwhile_is_read_again_from_the_newest_state() {
+    let (folder, settings) = local();
+    let (one, other) = (open(&folder, &settings).await, open(&folder, &settings).await);
+    let mut writer = Writer::open(&one).await;
+    for _ in 0..4 {
+        writer.commit().await;
+    }
+    let mut tries = 0;
+    let reach = newest(&one, "acme_sensors_events", async |base: &Table| {
+        tries += 1;
+        if tries == 1 {
+            writer.commit().await;
+            other.maintain("acme_sensors_events", &eager()).await.unwrap();
+        }
+        reach::of(base).await
+    });
+    reach.await.unwrap();
+    assert_eq!(tries, 2);
+    // What fails in a table that nobody moves is told at once.
+    let mut tries = 0;
+    let failing = newest(&one, "acme_sensors_events", async |_: &Table| {
+        tries += 1;
+        Err::<(), _>(Error::Rows("wrong".to_owned()))
+    });
+    assert!(matches!(failing.await, Err(Error::Rows(_))));
+    assert_eq!(tries, 1);
+}
+
+/// Without a snapshot, iceberg dates a change by the clock, and refuses one that is long before the last.
+#[tokio::test]
+async fn a_table_that_is_ahead_of_the_clock_is_looked_after() {
+    let (folder, settings) = local();
+    let archive = open(&folder, &settings).await;
+    let mut writer = Writer::open(&archive).await;
+    for _ in 0..6 {
+        writer.commit().await;
+    }
+    put_ahead(&archive, "acme_sensors_events", Duration::from_secs(3600)).await;
+    writer.commit().await;
+    let report = archive.maintain("acme_sensors_events", &eager()).await.unwrap();
+    assert_eq!((report.expired, report.compacted), (7, 14), "{report:?}");
+    assert!(report.merged > 0 && report.skipped.is_empty(), "{report:?}");
+    assert_eq!(content(&archive).await, writer.sorted());
+    let times: Vec<i64> = table(&archive).await.metadata().history().iter().map(|entry| entry.timestamp_ms()).collect();
+    assert!(times.is_sorted_by(|one, next| one < next), "{times:?}");
+}
+
+/// The time of storage is that of its files, whatever the clock of this host says.
+async fn tells_time(archive: &Archive) {
+    let base = table(archive).await;
+    let (files, place) = (base.file_io(), base.metadata().location());
+    let properties = archive.settings().storage.clone();
+    let put = async |name: &str| {
+        let file = files.new_output(format!("{place}/data/{name}.parquet")).unwrap();
+        file.write(bytes::Bytes::from_static(b"x")).await.unwrap();
+    };
+    put("before").await;
+    let now = crate::storage::now_ms(files, place, &properties).await.unwrap();
+    put("after").await;
+    let listed: Vec<_> = crate::storage::list(place, &properties).await.unwrap().try_collect().await.unwrap();
+    let of = |name: &str| listed.iter().find(|file| file.path.ends_with(name)).unwrap().changed_ms;
+    assert!(of("before.parquet") <= now && now <= of("after.parquet"), "{now} {listed:?}");
+    assert!(listed.iter().all(|file| !file.path.contains("/clock-")), "{listed:?}");
+}
+
+#[tokio::test]
+async fn the_age_of_local_files_is_told_by_what_dates_them() {
+    let (folder, settings) = local();
+    let archive = open(&folder, &settings).await;
+    Writer::open(&archive).await.commit().await;
+    tells_time(&archive).await;
+    let warehouse = folder.path().join("warehouse/phronis");
+    let table = std::fs::read_dir(warehouse).unwrap().next().unwrap().unwrap().path();
+    let mut left: Vec<_> = std::fs::read_dir(table).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["data", "metadata"], "the folder of the clock is gone");
+}
+
+#[tokio::test]
+async fn the_age_of_files_in_an_object_store_is_told_by_what_dates_them() {
+    let server = s3::Server::start().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let settings = sql(format!("s3://{}/warehouse", s3::BUCKET), server.settings());
+    let archive = open(&folder, &settings).await;
+    Writer::open(&archive).await.commit().await;
+    tells_time(&archive).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

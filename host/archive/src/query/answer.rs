@@ -13,6 +13,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::error::{self, Error};
+use super::watch::Watch;
 use super::{Limits, ReadTable};
 
 /// Batches between the engine and whoever writes them out: enough to read ahead, little to hold.
@@ -40,13 +41,23 @@ pub struct Answer {
     pub(super) is_over: bool,
 }
 
-/// Stops a task when it is dropped.
+/// Stops a query when it is dropped.
 #[derive(Debug)]
-pub(super) struct Stops(pub(super) AbortHandle);
+pub(super) struct Stops {
+    pub(super) task: AbortHandle,
+    pub(super) watch: Watch,
+}
+
+impl Stops {
+    fn now(&self) {
+        self.watch.leave();
+        self.task.abort();
+    }
+}
 
 impl Drop for Stops {
     fn drop(&mut self) {
-        self.0.abort();
+        self.now();
     }
 }
 
@@ -81,7 +92,7 @@ impl Answer {
             }
             Err(error) => {
                 self.is_over = true;
-                self.engine.0.abort();
+                self.engine.now();
                 Some(Err(error))
             }
         }
@@ -103,6 +114,7 @@ pub(super) async fn drive(
     schema: SchemaRef,
     sql: &str,
     limits: &Limits,
+    watch: &Watch,
     until: Instant,
     pieces: &mpsc::Sender<Piece>,
 ) {
@@ -113,7 +125,10 @@ pub(super) async fn drive(
             () = pieces.closed() => return,
             () = tokio::time::sleep_until(until) => Some(Err(Error::TooLong { most: limits.time })),
             next = batches.next() => next.map(|next| {
-                let batch = next.map_err(|error| error::meaning(&error, sql, limits.memory, limits.spill))?;
+                let batch = next.map_err(|error| match watch.is_over() {
+                    true => Error::TooLong { most: limits.time },
+                    false => error::meaning(&error, sql, limits.memory, limits.spill),
+                })?;
                 renamed(&batch, &schema)
             }),
         };

@@ -7,6 +7,7 @@ use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
+use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::stats::Precision;
@@ -18,7 +19,7 @@ use datafusion::physical_expr::EquivalenceProperties;
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties};
-use futures::TryStreamExt;
+use futures::{Stream, StreamExt, TryStreamExt};
 use iceberg::Runtime;
 use iceberg::arrow::schema_to_arrow_schema;
 use iceberg::io::FileIO;
@@ -26,7 +27,7 @@ use iceberg::scan::FileScanTask;
 use iceberg::table::Table;
 
 use super::predicate;
-use crate::read::Reader;
+use crate::read::{Reader, batch_rows};
 
 /// A snapshot of a table.
 #[derive(Debug)]
@@ -55,6 +56,18 @@ impl Snapshot {
     /// The snapshot that is read.
     pub(super) fn id(&self) -> Option<i64> {
         self.id
+    }
+
+    /// How many rows make a batch, at most so many: what is put together again in the engine is as large.
+    pub(super) fn batch_rows(&self, most: usize) -> usize {
+        let snapshot = self.id.and_then(|id| self.table.metadata().snapshot_by_id(id));
+        let total = |name: &str| -> Option<u64> {
+            snapshot.and_then(|snapshot| snapshot.summary().additional_properties.get(name))?.parse().ok()
+        };
+        match (total("total-files-size"), total("total-records")) {
+            (Some(bytes), Some(rows)) => batch_rows(bytes, rows, most),
+            _ => most,
+        }
     }
 
     async fn files(&self, names: &[&str], filters: &[Expr]) -> iceberg::Result<Vec<FileScanTask>> {
@@ -94,7 +107,7 @@ impl TableProvider for Snapshot {
         state: &dyn Session,
         projection: Option<&Vec<usize>>,
         filters: &[Expr],
-        _limit: Option<usize>,
+        limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let schema = match projection {
             Some(columns) => Arc::new(self.schema.project(columns)?),
@@ -106,9 +119,16 @@ impl TableProvider for Snapshot {
             names.extend(self.schema.fields().first().map(|field| field.name().as_str()));
         }
         let files = self.files(&names, filters).await.map_err(external)?;
+        // What a condition leaves of the rows is not known here.
+        let limit = limit.filter(|_| filters.is_empty());
+        let files = match limit {
+            Some(limit) => enough(files, limit),
+            None => files,
+        };
         let rows = files.iter().map(|file| file.record_count.filter(|_| file.deletes.is_empty())).sum::<Option<u64>>();
         let rows = rows.and_then(|rows| usize::try_from(rows).ok());
-        let rows = match (rows, files.iter().all(|file| file.predicate.is_none())) {
+        let is_all = limit.is_none() && files.iter().all(|file| file.predicate.is_none());
+        let rows = match (rows, is_all) {
             (Some(rows), true) => Precision::Exact(rows),
             (Some(rows), false) => Precision::Inexact(rows),
             (None, _) => Precision::Absent,
@@ -126,12 +146,44 @@ impl TableProvider for Snapshot {
             lanes,
             rows,
             schema,
-            batch_rows: state.config().batch_size(),
+            batch_rows: state.config().batch_size().min(limit.unwrap_or(usize::MAX)).max(1),
+            limit,
             io: self.table.file_io().clone(),
             runtime: self.runtime.clone(),
             properties: Arc::new(properties),
         }))
     }
+}
+
+/// Files that have as many rows as are wanted, as far as their number of rows is known: the rest need not be opened.
+fn enough(files: Vec<FileScanTask>, rows: usize) -> Vec<FileScanTask> {
+    let mut left = u64::try_from(rows).unwrap_or(u64::MAX);
+    let mut taken = Vec::new();
+    for file in files {
+        if left == 0 {
+            break;
+        }
+        let is_sure = file.predicate.is_none() && file.deletes.is_empty();
+        left = left.saturating_sub(file.record_count.filter(|_| is_sure).unwrap_or_default());
+        taken.push(file);
+    }
+    taken
+}
+
+/// The first rows of a stream of batches.
+fn first(
+    batches: impl Stream<Item = Result<RecordBatch>> + Send + 'static,
+    rows: usize,
+) -> impl Stream<Item = Result<RecordBatch>> + Send + 'static {
+    batches.scan(rows, |left, batch| {
+        let is_over = *left == 0;
+        let cut = batch.map(|batch| {
+            let rows = batch.num_rows().min(*left);
+            *left -= rows;
+            batch.slice(0, rows)
+        });
+        std::future::ready((!is_over).then_some(cut))
+    })
 }
 
 /// Largest first, always to the lane that has least; at least one lane.
@@ -161,6 +213,8 @@ struct Scan {
     rows: Precision<usize>,
     schema: SchemaRef,
     batch_rows: usize,
+    /// Rows after which nobody wants more.
+    limit: Option<usize>,
     io: FileIO,
     runtime: Runtime,
     properties: Arc<PlanProperties>,
@@ -210,6 +264,7 @@ impl ExecutionPlan for Scan {
         // One file at a time: a lane is one thread's work, and open files hold memory that no pool counts.
         let (io, runtime, schema) = (self.io.clone(), self.runtime.clone(), Arc::clone(&self.schema));
         let batches = Reader { io, runtime, rows: self.batch_rows, schema }.read(files).map_err(external);
+        let batches = first(batches, self.limit.unwrap_or(usize::MAX));
         Ok(Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), batches)))
     }
 

@@ -23,7 +23,7 @@ use super::scan::Snapshot;
 /// Partitions of a plan. The host has other things to do with its cores.
 const PARTITIONS: usize = 2;
 
-/// Rows in a batch.
+/// Most rows in a batch.
 const BATCH_ROWS: usize = 8192;
 
 /// Functions that make much out of little.
@@ -43,9 +43,11 @@ const LEFT_OUT: &[&str] = &[
 
 /// A session in which these tables are.
 pub(super) fn with(tables: Vec<(String, Snapshot)>, namespace: &str, limits: &Limits) -> Result<SessionContext> {
+    // What filters and exchanges put together again has as many rows as a batch, whatever their width.
+    let rows = tables.iter().map(|(_, table)| table.batch_rows(BATCH_ROWS)).min();
     let mut config = SessionConfig::new()
         .with_target_partitions(PARTITIONS)
-        .with_batch_size(BATCH_ROWS)
+        .with_batch_size(rows.unwrap_or(BATCH_ROWS))
         .with_information_schema(false)
         .with_create_default_catalog_and_schema(false)
         .with_default_catalog_and_schema("archive", namespace);

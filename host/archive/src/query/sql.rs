@@ -15,6 +15,7 @@ use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 
 use super::dialect::Archive;
 use super::error::{Error, Place};
+use super::shape::{self, Expansion};
 
 /// Longest SQL, in bytes. Generated queries are long; planning one of this length takes about a second.
 const LONGEST: usize = 64 << 10;
@@ -74,15 +75,18 @@ pub(super) fn parse(sql: &str) -> Result<Parsed, Error> {
     let mut tokens = Tokenizer::new(&Archive, sql)
         .tokenize_with_location()
         .map_err(|error| syntax(&format!("{}{}", error.message, error.location), sql))?;
-    begins_to_read(&tokens, sql)?;
+    let verb = begins_to_read(&tokens, sql)?;
     is_one_statement(&tokens, sql)?;
+    if let Some((token, message)) = shape::too_deep(meant(&tokens)) {
+        return Err(Error::Syntax { message, at: place(token, sql) });
+    }
     drop_for(&mut tokens);
     let mut parser = Parser::new(&Archive).with_tokens_with_locations(tokens);
     let mut statements = parser.parse_statements().map_err(|error| syntax(&error.to_string(), sql))?;
     let (Some(mut statement), true) = (statements.pop(), statements.is_empty()) else {
         return Err(Error::Refused { what: "several statements in one query".to_owned(), at: None });
     };
-    let mut walk = Walk { sql, reads: Vec::new(), own: Vec::new() };
+    let mut walk = Walk { sql, reads: Vec::new(), own: Vec::new(), expansion: Expansion::default() };
     let task = match &mut statement {
         Statement::ShowTables { .. } => Task::ShowTables,
         Statement::ExplainTable { table_name, .. } => {
@@ -93,7 +97,7 @@ pub(super) fn parse(sql: &str) -> Result<Parsed, Error> {
         Statement::Explain { statement: inner, .. } if matches!(**inner, Statement::Query(_)) => {
             walk.over(statement)?
         }
-        other => return Err(refused(first_word(&other.to_string()), None)),
+        _ => return Err(refused(verb, None)),
     };
     Ok(Parsed { task, reads: walk.reads, own: walk.own })
 }
@@ -128,26 +132,25 @@ fn refused(what: impl std::fmt::Display, at: Option<Place>) -> Error {
     Error::Refused { what: format!("{what} is not a query"), at }
 }
 
-fn first_word(text: &str) -> String {
-    text.split_whitespace().next().unwrap_or_default().to_uppercase()
-}
-
 fn meant(tokens: &[TokenWithSpan]) -> impl Iterator<Item = &TokenWithSpan> {
     tokens.iter().filter(|token| !matches!(token.token, Token::Whitespace(_) | Token::EOF))
 }
 
-/// Says clearly that a statement which begins with another verb does not read, even where the dialect cannot read it.
-fn begins_to_read(tokens: &[TokenWithSpan], sql: &str) -> Result<(), Error> {
+/// The verb. Says clearly that a statement which begins with another one does not read, even where the dialect cannot read it.
+fn begins_to_read(tokens: &[TokenWithSpan], sql: &str) -> Result<String, Error> {
     let Some(first) = meant(tokens).next() else {
         return Err(Error::Syntax { message: "the SQL is empty".to_owned(), at: None });
     };
     match &first.token {
-        Token::Word(word) => match word.keyword {
-            Keyword::SELECT | Keyword::WITH | Keyword::VALUES | Keyword::FROM | Keyword::TABLE => Ok(()),
-            Keyword::EXPLAIN | Keyword::DESCRIBE | Keyword::DESC | Keyword::SHOW | Keyword::NoKeyword => Ok(()),
-            _ => Err(refused(word.value.to_uppercase(), place(first, sql))),
-        },
-        _ => Ok(()),
+        Token::Word(word) => {
+            let verb = word.value.to_uppercase();
+            match word.keyword {
+                Keyword::SELECT | Keyword::WITH | Keyword::VALUES | Keyword::FROM | Keyword::TABLE => Ok(verb),
+                Keyword::EXPLAIN | Keyword::DESCRIBE | Keyword::DESC | Keyword::SHOW | Keyword::NoKeyword => Ok(verb),
+                _ => Err(refused(verb, place(first, sql))),
+            }
+        }
+        _ => Ok("this".to_owned()),
     }
 }
 
@@ -189,6 +192,7 @@ struct Walk<'a> {
     sql: &'a str,
     reads: Vec<Read>,
     own: Vec<String>,
+    expansion: Expansion,
 }
 
 impl Walk<'_> {
@@ -233,6 +237,7 @@ impl Walk<'_> {
                 Err(Error::Refused { what: format!("`{name}(…)` in FROM: there are no table functions"), at })
             }
             TableFactor::Table { name, alias, version, .. } => {
+                self.expand(name, version.is_some())?;
                 let renamed = self.read(name, version.as_ref())?;
                 *version = None;
                 if let Some((called, table)) = renamed {
@@ -246,8 +251,19 @@ impl Walk<'_> {
                 Ok(())
             }
             TableFactor::Derived { .. } | TableFactor::NestedJoin { .. } | TableFactor::UNNEST { .. } => Ok(()),
-            other => Err(refused(format_args!("`{other}`"), None)),
+            _ => Err(Error::Refused { what: "only tables and subqueries stand in FROM".to_owned(), at: None }),
         }
+    }
+
+    /// Counts a table, or what stands for it where the query defines the name.
+    fn expand(&mut self, name: &ObjectName, has_version: bool) -> Result<(), Error> {
+        // The planner looks for `a.b` among the names that the query defines too: one in quotes may have a dot.
+        let parts: Option<Vec<String>> = name.0.iter().map(|part| part.as_ident().map(normal)).collect();
+        let own = parts.filter(|_| !has_version).map(|parts| parts.join("."));
+        self.expansion.reads(own.as_deref()).map_err(|message| {
+            let span = name.span();
+            Error::Invalid { message, at: Place::of(self.sql, span.start.line, span.start.column) }
+        })
     }
 }
 
@@ -255,11 +271,19 @@ impl VisitorMut for Walk<'_> {
     type Break = Error;
 
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<Error> {
-        self.own.extend(query.with.iter().flat_map(|with| &with.cte_tables).map(|cte| normal(&cte.alias.name)));
+        let own: Vec<_> =
+            query.with.iter().flat_map(|with| &with.cte_tables).map(|cte| normal(&cte.alias.name)).collect();
+        self.expansion.begins(query, own.iter().cloned());
+        self.own.extend(own);
         match only_reads(&query.body) {
             Ok(()) => ControlFlow::Continue(()),
             Err(error) => ControlFlow::Break(error),
         }
+    }
+
+    fn post_visit_query(&mut self, query: &mut Query) -> ControlFlow<Error> {
+        self.expansion.ends(query);
+        ControlFlow::Continue(())
     }
 
     fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Error> {
@@ -288,24 +312,31 @@ fn normal(ident: &Ident) -> String {
 }
 
 fn wanted(version: &TableVersion, at: Option<Place>) -> Result<Version, Error> {
+    // What stands there may be large: only what is as short as it should be is repeated.
+    let said = |expr: &Expr| literal(expr).map_or_else(|| "what stands there".to_owned(), |text| format!("`{text}`"));
     match version {
         TableVersion::TimestampAsOf(expr) | TableVersion::ForSystemTimeAsOf(expr) => {
             let text =
                 literal(expr).filter(|_| !matches!(expr, Expr::Value(v) if matches!(v.value, Value::Number(..))));
             let time = text.as_deref().and_then(|text| time_ms(text).ok());
             time.map(Version::AsOf).ok_or_else(|| Error::Invalid {
-                message: format!("`{expr}` is no time: write it like '2026-11-22T10:00:00Z'"),
+                message: format!("{} is no time: write it like '2026-11-22T10:00:00Z'", said(expr)),
                 at,
             })
         }
         TableVersion::VersionAsOf(expr) => {
             let id = literal(expr).and_then(|text| text.parse().ok());
-            let message =
-                || format!("`{expr}` is no id of a snapshot: write the number as `phronis archive snapshots` shows it");
+            let message = || {
+                format!(
+                    "{} is no id of a snapshot: write the number as `phronis archive snapshots` shows it",
+                    said(expr)
+                )
+            };
             id.map(Version::Snapshot).ok_or_else(|| Error::Invalid { message: message(), at })
         }
-        TableVersion::Function(expr) => {
-            Err(Error::Invalid { message: format!("`{expr}`: write FOR TIMESTAMP AS OF or FOR VERSION AS OF"), at })
+        TableVersion::Function(_) => {
+            let message = "write FOR TIMESTAMP AS OF or FOR VERSION AS OF after the table".to_owned();
+            Err(Error::Invalid { message, at })
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Which files there are, and proof that storage lets us in.
+//! Which files there are, what time it is there, and proof that storage lets us in.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -6,10 +6,13 @@ use std::io;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use futures::StreamExt as _;
+use bytes::Bytes;
 use futures::stream::{self, BoxStream};
+use futures::{StreamExt as _, TryStreamExt as _};
+use iceberg::io::FileIO;
 use opendal::layers::{RetryLayer, TimeoutLayer};
 use opendal::{Operator, services::S3};
+use uuid::Uuid;
 
 use super::path_of;
 use crate::{Error, Result};
@@ -102,6 +105,28 @@ async fn list_bucket(place: &str, properties: &BTreeMap<String, String>) -> Resu
         futures::future::ready(listed.transpose())
     });
     Ok(files.boxed())
+}
+
+/// What time it is where files are kept, in milliseconds since 1970, as [`list`] tells times: that of a file under `place` which
+/// was just written, and is removed again.
+pub(crate) async fn now_ms(files: &FileIO, place: &str, properties: &BTreeMap<String, String>) -> Result<i64> {
+    let folder = format!("{}/clock-{}", place.trim_end_matches('/'), Uuid::now_v7().simple());
+    let path = format!("{folder}/now");
+    let doing = "asking storage for the time";
+    let written = async { files.new_output(&path)?.write(Bytes::from_static(b"now")).await }.await;
+    written.map_err(|error| Error::of(doing, &path, error))?;
+    let listed = async { list(&folder, properties).await?.try_next().await }.await;
+    // What stays of it is an orphan some day.
+    let removed = match path_of(&folder) {
+        Some(_) => files.delete_prefix(&folder).await,
+        None => files.delete(&path).await,
+    };
+    if let Err(error) = removed {
+        tracing::debug!(%error, path, "a file that told the time is left");
+    }
+    let untold = || Error::Failed { doing: doing.to_owned(), reason: "it tells none".to_owned(), source: None };
+    // A store that lists files without their time says nothing.
+    listed?.map(|file| file.changed_ms).filter(|time| *time < i64::MAX).ok_or_else(untold)
 }
 
 /// The bucket of an address, and the path in it.

@@ -7,6 +7,7 @@ use arrow_array::builder::{ListBuilder, StringBuilder};
 use arrow_array::{
     ArrayRef, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
 };
+use arrow_schema::{DataType, Field, Schema};
 use async_trait::async_trait;
 use phronis_archive::query::{Answer, Encoder, Engine, Error, Format, Limits};
 use phronis_archive::{
@@ -73,7 +74,30 @@ impl Filled {
 
     /// The same with the columns `note` and `tags` more.
     pub(crate) async fn fill_with(&self, table: &str, offsets: std::ops::Range<i64>, has_note: bool) {
-        let rows = rows(offsets.clone(), has_note);
+        self.put(table, offsets.clone(), rows(offsets, has_note)).await;
+    }
+
+    /// Archives so many rows whose `note` has so many bytes, which hardly compress.
+    pub(crate) async fn fill_wide(&self, table: &str, count: i64, bytes: usize) {
+        let mut state = 1_u64;
+        let mut noise = || {
+            // xorshift64, which is as good as any here.
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            format!("{state:016x}")
+        };
+        let notes: Vec<String> = (0..count).map(|_| (0..bytes / 16).map(|_| noise()).collect()).collect();
+        let narrow = rows(0..count, false);
+        let note: ArrayRef = Arc::new(StringArray::from(notes));
+        let mut fields = narrow.schema().fields().to_vec();
+        fields.push(Arc::new(Field::new("note", DataType::Utf8, true)));
+        let schema = Arc::new(Schema::new(fields));
+        let columns = narrow.columns().iter().cloned().chain([note]).collect();
+        self.put(table, 0..count, RecordBatch::try_new(schema, columns).unwrap()).await;
+    }
+
+    async fn put(&self, table: &str, offsets: std::ops::Range<i64>, rows: RecordBatch) {
         let spec = TableSpec {
             name: table.parse().unwrap(),
             schema: rows.schema(),

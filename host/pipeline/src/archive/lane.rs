@@ -98,11 +98,18 @@ impl Lane {
     pub(super) fn take_over(&mut self, partition: i32, next: i64) {
         self.owned.insert(partition, Owned::new(next));
         self.table.owns(true);
+        self.tell_places();
     }
 
     pub(super) fn let_go(&mut self, partition: i32) {
         self.owned.remove(&partition);
         self.table.owns(!self.owned.is_empty());
+        self.tell_places();
+    }
+
+    /// Lets others know how far the table is in each partition.
+    fn tell_places(&self) {
+        self.table.has(self.owned.iter().map(|(partition, owned)| (*partition, owned.archived)).collect());
     }
 
     /// Forgets what is not committed: it is read again.
@@ -148,6 +155,12 @@ impl Lane {
         self.owned.contains_key(&partition)
     }
 
+    /// How many snapshots the table has, and the newest, as far as it is open.
+    pub(super) fn snapshots(&self) -> Option<(usize, Option<i64>)> {
+        let metadata = self.open.as_ref()?.0.table().metadata();
+        Some((metadata.snapshots().count(), metadata.current_snapshot_id()))
+    }
+
     fn is_resting(&self) -> bool {
         self.trouble.as_ref().is_some_and(|trouble| Instant::now() < trouble.until)
     }
@@ -176,6 +189,7 @@ impl Lane {
                 for owned in self.owned.values_mut() {
                     owned.archived = owned.next;
                 }
+                self.tell_places();
                 self.look_at_marks();
             }
             Err(error) => self.failed(&error.into()),
@@ -268,8 +282,8 @@ impl Lane {
         }
     }
 
-    /// Sets the gauges.
-    pub(super) fn measure(&mut self) {
+    /// Sets the gauges. While nothing is this host's and nobody knows yet whose it is, how much is missing is not known either.
+    pub(super) fn measure(&mut self, is_settled: bool) {
         let labels = self.labels();
         let buffered = self.open.as_ref().map(|(committer, _)| committer.buffered()).unwrap_or_default();
         let Buffered { rows, bytes, files, .. } = buffered;
@@ -287,15 +301,17 @@ impl Lane {
             let mark = Mark { at, places: self.owned.iter().filter_map(place).collect() };
             *if self.oldest_mark.is_none() { &mut self.oldest_mark } else { &mut self.newest_mark } = Some(mark);
         }
-        let lag = self.lag;
+        let lag = (is_settled || !self.owned.is_empty()).then_some(self.lag);
         #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
         for (name, value) in [
-            ("phronis_archive_buffered_rows", rows as f64),
-            ("phronis_archive_buffered_bytes", bytes as f64),
-            ("phronis_archive_uncommitted_files", files as f64),
-            ("phronis_archive_lag_records", lag as f64),
+            ("phronis_archive_buffered_rows", Some(rows as f64)),
+            ("phronis_archive_buffered_bytes", Some(bytes as f64)),
+            ("phronis_archive_uncommitted_files", Some(files as f64)),
+            ("phronis_archive_lag_records", lag.map(|lag| lag as f64)),
         ] {
-            gauge!(name, &labels).set(value);
+            if let Some(value) = value {
+                gauge!(name, &labels).set(value);
+            }
         }
     }
 

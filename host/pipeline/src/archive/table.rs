@@ -1,5 +1,6 @@
 //! How a table is, for those who must know while its branch waits for storage.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,8 @@ pub(super) struct Table {
 pub(super) struct State {
     /// Everything that the log had at this moment is in it; `None` while this host owns none of its partitions.
     up_to_date_at: Option<Instant>,
+    /// How far it is in each partition of this host; nowhere where that is not known.
+    pub(super) places: BTreeMap<i32, Option<i64>>,
     /// Why nothing is written.
     pub(super) trouble: Option<(Code, String)>,
 }
@@ -53,6 +56,11 @@ impl Table {
         if let Some(at) = &mut self.lock().up_to_date_at {
             *at = moment.max(*at);
         }
+    }
+
+    /// It is this far in the partitions of this host.
+    pub(super) fn has(&self, places: BTreeMap<i32, Option<i64>>) {
+        self.lock().places = places;
     }
 
     pub(super) fn note(&self, trouble: Option<(Code, String)>) {

@@ -1,6 +1,9 @@
 //! Looks after the tables of a stream from time to time, beside what is appended to them.
 //!
 //! Of several hosts the one that owns the first partition does it; two at once only lose commits to each other.
+//!
+//! A round comes before its time when a table has clearly more snapshots than are kept: each commit reads and writes what is known
+//! of all, and a commit a second leaves thousands in an hour.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,10 +19,20 @@ use super::lane::Lane;
 /// The first round comes this soon at the latest: a host that starts often would have none otherwise.
 const FIRST: Duration = Duration::from_secs(60);
 
+/// Snapshots above those that are kept at most after which a round comes before its time: a round costs as much as some commits,
+/// so that it should save more than that.
+const MORE: usize = 100;
+
+/// Least time from one round to one that comes before its time: where snapshots cannot go, trying again soon helps nobody.
+const PAUSE: Duration = Duration::from_secs(60);
+
 /// When tables are looked after.
 pub(super) struct Schedule {
     shared: Arc<Shared>,
     next: Instant,
+    begun: Instant,
+    /// The newest snapshot of each table when the last round began: until there is another, the lane does not know what the round did.
+    seen: Vec<Option<i64>>,
     under_way: Option<JoinHandle<()>>,
     should_stop: Arc<AtomicBool>,
 }
@@ -30,6 +43,8 @@ impl Schedule {
         Self {
             shared: Arc::clone(shared),
             next: Instant::now() + every.min(FIRST),
+            begun: Instant::now(),
+            seen: Vec::new(),
             under_way: None,
             should_stop: Arc::default(),
         }
@@ -39,10 +54,14 @@ impl Schedule {
     pub(super) fn look(&mut self, lanes: &[Lane]) {
         let Some(every) = self.shared.options.upkeep_every else { return };
         let is_busy = self.under_way.as_ref().is_some_and(|under_way| !under_way.is_finished());
-        if is_busy || Instant::now() < self.next || !lanes.first().is_some_and(|lane| lane.owns(0)) {
+        let tables: Vec<_> = lanes.iter().map(Lane::snapshots).collect();
+        let is_crowded = is_crowded(&tables, &self.seen, self.shared.options.upkeep.keep_at_most);
+        let is_time = Instant::now() >= self.next || is_crowded && self.begun.elapsed() >= PAUSE;
+        if is_busy || !is_time || !lanes.first().is_some_and(|lane| lane.owns(0)) {
             return;
         }
-        self.next = Instant::now() + every;
+        (self.begun, self.next) = (Instant::now(), Instant::now() + every);
+        self.seen = tables.into_iter().map(|table| table.and_then(|(_, newest)| newest)).collect();
         let tables: Vec<TableName> = lanes.iter().map(|lane| lane.table.name.clone()).collect();
         let (shared, should_stop) = (Arc::clone(&self.shared), Arc::clone(&self.should_stop));
         let round = move || {
@@ -58,6 +77,15 @@ impl Schedule {
             Err(error) => tracing::warn!(%error, "tables are not looked after"),
         }
     }
+}
+
+/// Whether a table has clearly more snapshots than should be kept. Known are the number of each table's snapshots and the newest,
+/// and which was the newest when the last round began.
+fn is_crowded(tables: &[Option<(usize, Option<i64>)>], seen: &[Option<i64>], most: usize) -> bool {
+    tables.iter().enumerate().any(|(index, table)| {
+        let is_news = |newest| seen.get(index).is_none_or(|seen| *seen != newest);
+        table.is_some_and(|(count, newest)| count >= most.saturating_add(MORE) && is_news(newest))
+    })
 }
 
 impl Drop for Schedule {
@@ -98,5 +126,22 @@ async fn look_after(shared: &Shared, table: &TableName) {
             counter!("phronis_archive_upkeep_failures_total", &labels).increment(1);
             tracing::warn!(table = name, %error, code = %error.code(), "a table could not be looked after");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_round_comes_early_when_there_are_many_snapshots_that_the_last_one_has_not_seen() {
+        let check = |tables: &[Option<(usize, Option<i64>)>], seen: &[Option<i64>], expected| {
+            assert_eq!(is_crowded(tables, seen, 500), expected, "{tables:?} {seen:?}");
+        };
+        check(&[Some((599, Some(1))), None], &[], false);
+        check(&[Some((3, Some(1))), Some((600, Some(2)))], &[], true);
+        check(&[Some((3, Some(1))), Some((600, Some(2)))], &[Some(1), Some(2)], false);
+        check(&[Some((3, Some(1))), Some((700, Some(9)))], &[Some(1), Some(2)], true);
+        check(&[], &[], false);
     }
 }

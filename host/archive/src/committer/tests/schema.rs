@@ -10,7 +10,7 @@ use iceberg::{TableRequirement, TableUpdate};
 
 use super::*;
 use crate::check;
-use crate::testing::columns;
+use crate::testing::{columns, put_ahead};
 
 fn with(fields: Vec<Field>) -> SchemaRef {
     Arc::new(Schema::new(fields))
@@ -107,6 +107,24 @@ async fn a_new_optional_column_is_added_in_place_and_old_snapshots_stay_readable
     let old: Vec<RecordBatch> = futures::TryStreamExt::try_collect(scan.to_arrow().await.unwrap()).await.unwrap();
     assert_eq!(old[0].num_columns(), columns().len());
     assert_eq!(crate::testing::rows(&old), from(0, 3));
+}
+
+/// Without a snapshot, iceberg dates a change by the clock, and refuses one that is long before the last.
+#[tokio::test]
+async fn a_table_that_is_ahead_of_the_clock_gets_columns_and_rows() {
+    let world = filled().await;
+    put_ahead(&world.archive(), "acme_sensors_events", Duration::from_secs(3600)).await;
+    let mut fields = columns();
+    fields.push(Field::new("grade", DataType::Int64, true));
+    let wider = with(fields);
+    let mut committer = open_with(&world, Arc::clone(&wider)).await.unwrap();
+    let grades: ArrayRef = Arc::new(Int64Array::from(vec![7, 8]));
+    committer.append(0, 3, 5, widened(&from(3, 2), &wider, vec![grades])).await.unwrap();
+    assert_eq!(committed(committer.commit().await.unwrap()).rows, 2);
+    let all = read_back(&table(&world).await).await.unwrap();
+    assert_eq!(crate::testing::rows(&all), from(0, 5));
+    let times: Vec<i64> = table(&world).await.metadata().history().iter().map(|entry| entry.timestamp_ms()).collect();
+    assert!(times.is_sorted_by(|one, next| one < next), "{times:?}");
 }
 
 #[tokio::test]

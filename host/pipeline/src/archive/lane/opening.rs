@@ -71,6 +71,7 @@ impl Lane {
                 look_back(self.log.as_ref(), &self.table.topic, *partition, next, rows)?;
             }
         }
+        self.tell_places();
         tracing::info!(stream = %self.stream, table = %self.table.name, "the table is open");
         Ok(Some((committer, rows)))
     }

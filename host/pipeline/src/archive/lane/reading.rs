@@ -1,7 +1,7 @@
 //! What a lane takes: records that the source brought, and those that it passed while the table could not take them.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use metrics::counter;
 use phronis_archive::Kind;
@@ -14,9 +14,6 @@ use crate::archive::READ;
 use crate::archive::ask::Asked;
 use crate::clock::now_us;
 use crate::lasting::BACKOFF;
-
-/// When nothing came for so long from a log that can be reached, there is nothing.
-const SILENCE: Duration = Duration::from_secs(3);
 
 impl Lane {
     /// Takes records that the source brought, as far as the table does not have them.
@@ -58,23 +55,17 @@ impl Lane {
         let Some(next) = owned.next else { return Ok(None) };
         let reader = match &mut owned.reader {
             Some(reader) => reader,
-            None => {
-                owned.heard = Instant::now();
-                owned.reader.insert(self.log.reader(&self.table.topic, partition, Position::Offset(next))?)
-            }
+            None => owned.reader.insert(self.log.reader(&self.table.topic, partition, Position::Offset(next))?),
         };
         let Some(records) = reader.next(READ, CATCH_UP)? else {
             self.log.health()?;
-            if owned.heard.elapsed() < SILENCE {
-                return Ok(None);
-            }
-            // The source has passed them: these offsets are none of records, but markers of transactions, or what compaction took.
+            // These offsets are none of records, but markers of transactions, or what compaction took.
+            let Some(end) = owned.nothing_until() else { return Ok(None) };
             let body = RecordsBuilder::default().finish();
             let nothing =
                 Records { topic: Arc::clone(&self.table.topic), partition, offsets: Vec::<i64>::new().into(), body };
-            return Ok(Some((nothing, owned.polled)));
+            return Ok(Some((nothing, end)));
         };
-        owned.heard = Instant::now();
         let within = records.offsets.values().partition_point(|offset| *offset < owned.polled);
         let end = if within < records.len() { owned.polled } else { records.next_offset().unwrap_or(next) };
         Ok(Some((records.slice(0, within), end)))
