@@ -287,6 +287,8 @@ impl Member {
     }
 
     /// Where the group stands; where it never was, the start, which is committed so that it stays.
+    /// A member that its group has put out meanwhile begins there without: that it loses the partitions is the next thing it hears,
+    /// and it hears nothing before it has taken them.
     fn stands(&self, partitions: &TopicPartitionList) -> Result<Vec<Place>> {
         let doing = "reading where the group stands";
         let committed =
@@ -305,9 +307,12 @@ impl Member {
             let started: Vec<Place> =
                 new.into_iter().zip(ends).map(|((topic, partition), at)| (topic, partition, at)).collect();
             let list = list(&started)?;
-            self.consumer
-                .commit(&list, CommitMode::Sync)
-                .map_err(|error| failed("committing where to start", error))?;
+            match self.consumer.commit(&list, CommitMode::Sync) {
+                Err(error) if is_put_out(&error) => {
+                    tracing::debug!(group = %self.group, %error, "where to start is not committed");
+                }
+                outcome => outcome.map_err(|error| failed("committing where to start", error))?,
+            }
             places.extend(started);
         }
         places.sort();
@@ -527,6 +532,12 @@ pub(super) fn list(places: &[Place]) -> Result<TopicPartitionList> {
         added.map_err(|error| failed("naming offsets", error))?;
     }
     Ok(list)
+}
+
+/// Whether the group does not know this member any more.
+fn is_put_out(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode::{FencedInstanceId, IllegalGeneration, UnknownMemberId};
+    matches!(error.rdkafka_error_code(), Some(UnknownMemberId | IllegalGeneration | FencedInstanceId))
 }
 
 fn names(partitions: &TopicPartitionList) -> Vec<(TopicName, i32)> {

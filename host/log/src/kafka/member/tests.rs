@@ -49,6 +49,18 @@ fn places(partitions: &[i32]) -> TopicPartitionList {
 }
 
 #[test]
+fn a_member_that_is_put_out_while_it_takes_over_takes_what_it_was_given() {
+    let (cluster, log) = broker();
+    let gone = RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_MEMBER_ID;
+    cluster.request_errors(RDKafkaApiKey::OffsetCommit, &[gone; 10]);
+    let (mut member, _) = join(&log);
+    assert_eq!(assigned(&mut member), [(0, 0), (1, 0)], "only then it hears that it is put out");
+    cluster.clear_request_errors(RDKafkaApiKey::OffsetCommit);
+    drop(member);
+    log.close();
+}
+
+#[test]
 fn a_revoked_partition_that_the_client_does_not_hold_keeps_no_other_from_its_new_owner() {
     let (_cluster, log) = broker();
     let (mut member, inbox) = join(&log);
