@@ -32,6 +32,9 @@ const UNDER_WAY: usize = 32 << 20;
 /// How long a sink that is closed goes on with what it took.
 const CLOSE: Duration = Duration::from_secs(10);
 
+/// How long whoever submits may wait for room. Members must poll: what holds them up longer is a failure like any other.
+const ROOM: Duration = Duration::from_secs(30);
+
 /// How long the thread sleeps when nothing rings.
 const NAP: Duration = Duration::from_millis(100);
 
@@ -188,9 +191,14 @@ pub(super) struct Job {
 
 impl Jobs {
     fn push(&self, job: Job) -> Result<()> {
+        let until = Instant::now() + ROOM;
         let mut queue = self.lock();
-        while !queue.is_closed && queue.bytes > 0 && queue.bytes + job.bytes > UNDER_WAY {
-            queue = self.has_room.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        while !queue.is_closed && queue.has_no_room(job.bytes) {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(queue.full());
+            }
+            queue = self.has_room.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         self.add(queue, job)
     }
@@ -201,10 +209,7 @@ impl Jobs {
 
     fn has_room(&self, bytes: usize) -> Result<()> {
         let queue = self.lock();
-        if queue.bytes > 0 && queue.bytes + bytes > UNDER_WAY {
-            return Err(Error::Full { reason: format!("{} MiB are on their way to Kafka", queue.bytes >> 20) });
-        }
-        Ok(())
+        if queue.has_no_room(bytes) { Err(queue.full()) } else { Ok(()) }
     }
 
     fn add(&self, mut queue: MutexGuard<'_, JobQueue>, job: Job) -> Result<()> {
@@ -241,6 +246,16 @@ impl Jobs {
 
     fn lock(&self) -> MutexGuard<'_, JobQueue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl JobQueue {
+    fn has_no_room(&self, bytes: usize) -> bool {
+        self.bytes > 0 && self.bytes + bytes > UNDER_WAY
+    }
+
+    fn full(&self) -> Error {
+        Error::Full { reason: format!("{} MiB are on their way to Kafka", self.bytes >> 20) }
     }
 }
 

@@ -32,12 +32,17 @@ impl Default for TopicLimits {
 }
 
 impl TopicLimits {
-    /// Asks the log; what it does not say stays as it was. Blocks as long as the log takes.
+    /// Asks the log; what it does not say stays as it was. Blocks as long as the log takes for an answer, or for none.
     pub(crate) fn learn(&self, log: &dyn Log, topics: &Topics) {
         for topic in [&topics.processed, &topics.alerts, &topics.dlq] {
             match log.describe_topic(topic) {
                 Ok(settings) => self.set(topics, topic, settings.max_record_bytes),
-                Err(error) => tracing::debug!(%topic, %error, "how large a record may be is not known"),
+                Err(error) => {
+                    tracing::debug!(%topic, %error, "how large a record may be is not known");
+                    if matches!(error, Error::Unreachable { .. }) {
+                        return;
+                    }
+                }
             }
         }
     }
