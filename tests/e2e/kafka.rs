@@ -49,6 +49,7 @@ faults! {
     new_partitions_of_raw_wait_for_theirs_in_the_outputs
     an_offset_that_is_gone_stops_its_partition_and_no_other
     an_event_that_is_too_large_becomes_a_letter
+    topics_that_take_less_than_a_batch_get_smaller_ones
     a_bad_network_loses_nothing
     many_keys_stay_in_order_over_rebalances
 }

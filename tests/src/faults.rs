@@ -35,6 +35,7 @@ pub const ALL: &[Fault] = &[
     ("new_partitions_of_raw_wait_for_theirs_in_the_outputs", topic::grows),
     ("an_offset_that_is_gone_stops_its_partition_and_no_other", topic::forgets),
     ("an_event_that_is_too_large_becomes_a_letter", topic::refuses_large_events),
+    ("topics_that_take_less_than_a_batch_get_smaller_ones", topic::takes_small_batches),
     ("a_bad_network_loses_nothing", network::is_bad),
     ("many_keys_stay_in_order_over_rebalances", |seed| many_keys(seed, 200_000)),
 ];

@@ -93,7 +93,7 @@ pub(super) fn refuses_large_events(seed: u64) -> anyhow::Result<String> {
     let log = format!("max_record_bytes = \"{MOST}B\"\n");
     let fleet = Fleet::shared("large", Options { log, ..options(false) })?;
     let topics = fleet.topics()?;
-    for topic in [&topics.raw, &topics.dlq] {
+    for topic in [&topics.raw, &topics.dlq, &topics.retry] {
         Admin::new(&bootstrap)?.alter(topic, &[("max.message.bytes", "1000000")])?;
     }
     let mut node = fleet.start("a")?;
@@ -116,6 +116,27 @@ pub(super) fn refuses_large_events(seed: u64) -> anyhow::Result<String> {
     let report = fleet.judge(&all)?;
     ensure!((report.deliver_letters, report.letters_with("PH3006")) == (count, count), "{report}");
     Ok(line(&report))
+}
+
+/// What follows from events goes to topics that take less than the configuration says: each record fits, and so must each batch.
+pub(super) fn takes_small_batches(seed: u64) -> anyhow::Result<String> {
+    let admin = Admin::new(&Broker::shared()?.bootstrap())?;
+    let mut told = Vec::new();
+    for exactly_once in [false, true] {
+        let fleet = Fleet::shared("small", options(exactly_once))?;
+        let topics = fleet.topics()?;
+        for topic in [&topics.processed, &topics.alerts, &topics.dlq, &topics.retry, &topics.state] {
+            admin.alter(topic, &[("max.message.bytes", "6000")])?;
+        }
+        // All of it is there when the host begins, so that batches are as large as they get.
+        let written = fleet.write(Load { most: 5000, rate: 0, ..Load::new(seed) })?.finish()?;
+        let mut node = fleet.start("a")?;
+        fleet.drained(&[&node])?;
+        is_ready(&node)?;
+        node.stop()?;
+        told.push(line(&fleet.judge(&written)?));
+    }
+    Ok(told.join("; exactly once: "))
 }
 
 /// A host that sees changed topics soon.

@@ -35,13 +35,15 @@ pub(super) struct Asker {
     clients: Arc<Clients>,
     /// Partitions of topics, as far as someone asked.
     known: Mutex<HashMap<TopicName, i32>>,
+    /// The largest records that topics take, as far as someone asked; `None` where Kafka did not say.
+    limits: Mutex<HashMap<TopicName, (Option<u64>, Instant)>>,
 }
 
 impl Asker {
     pub(super) fn new(clients: Arc<Clients>) -> Result<Self> {
         let consumer = Arc::new(clients.asker()?);
         let admin = clients.admin()?;
-        Ok(Self { consumer, admin, clients, known: Mutex::default() })
+        Ok(Self { consumer, admin, clients, known: Mutex::default(), limits: Mutex::default() })
     }
 
     /// Asks something small, and notes whether an answer came.
@@ -107,6 +109,23 @@ impl Asker {
     /// Forgets what is known of a topic, after it turned out to be wrong.
     pub(super) fn forget(&self, topic: &str) {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).remove(topic);
+    }
+
+    /// The largest record, and so the largest batch, that a topic takes: as last heard, where that is not older than this, or asked.
+    pub(super) fn most(&self, topic: &str, not_older_than: Duration) -> Option<u64> {
+        let heard = self.limits.lock().unwrap_or_else(PoisonError::into_inner).get(topic).copied();
+        if let Some((most, at)) = heard
+            && at.elapsed() <= not_older_than
+        {
+            return most;
+        }
+        let most = self.describe(topic).ok().map(|settings| settings.max_record_bytes);
+        self.heard(topic, most);
+        most
+    }
+
+    fn heard(&self, topic: &str, most: Option<u64>) {
+        self.limits.lock().unwrap_or_else(PoisonError::into_inner).insert(topic.into(), (most, Instant::now()));
     }
 
     /// Where partitions begin or end, in their order.
@@ -295,11 +314,13 @@ impl Asker {
             bytes: positive("retention.bytes").filter(|_| deletes),
             compact,
         };
+        let max_record_bytes = positive("max.message.bytes").unwrap_or(1 << 20).saturating_sub(FRAMING);
+        self.heard(topic, Some(max_record_bytes));
         Ok(TopicSettings {
             partitions: i32::try_from(found.partitions().len()).unwrap_or(i32::MAX),
             replication: i32::try_from(replication).ok(),
             retention,
-            max_record_bytes: positive("max.message.bytes").unwrap_or(1 << 20).saturating_sub(FRAMING),
+            max_record_bytes,
         })
     }
 
