@@ -52,6 +52,11 @@ pub trait Log: Send + Sync {
         found.ok_or_else(|| Error::UnknownTopic(topic.to_owned()))
     }
 
+    /// How many partitions a topic has. Asks nothing about what is in them.
+    fn partitions(&self, topic: &str) -> Result<i32> {
+        Ok(i32::try_from(self.topic(topic)?.partitions.len()).unwrap_or(i32::MAX))
+    }
+
     /// Joins a consumer group.
     fn join(&self, subscription: &Subscription) -> Result<Member>;
 

@@ -81,6 +81,11 @@ impl Asker {
                     self.known.lock().unwrap_or_else(PoisonError::into_inner).remove(topic.name());
                     continue;
                 }
+                // What is wrong with somebody else's topic is not this host's business.
+                Some(code) if only.is_none() => {
+                    tracing::debug!(topic = topic.name(), %code, "a topic is left out");
+                    continue;
+                }
                 Some(code) => {
                     return Err(failed(
                         &format!("asking about topic {}", topic.name()),
@@ -181,8 +186,17 @@ impl Asker {
         Ok(offsets)
     }
 
-    /// What topics hold.
-    pub(super) fn infos(&self, topics: BTreeMap<TopicName, i32>) -> Result<Vec<TopicInfo>> {
+    /// What topics hold; those that vanished since they were listed are left out.
+    pub(super) fn infos(&self, mut topics: BTreeMap<TopicName, i32>) -> Result<Vec<TopicInfo>> {
+        loop {
+            match self.infos_now(&topics) {
+                Err(Error::UnknownTopic(gone)) if topics.remove(gone.as_str()).is_some() => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
+    fn infos_now(&self, topics: &BTreeMap<TopicName, i32>) -> Result<Vec<TopicInfo>> {
         let partitions: Vec<(TopicName, i32)> =
             topics.iter().flat_map(|(name, count)| (0..*count).map(|number| (Arc::clone(name), number))).collect();
         if partitions.is_empty() {
@@ -190,15 +204,15 @@ impl Asker {
         }
         let (earliest, latest) = (self.ends(&partitions, Start::Earliest)?, self.ends(&partitions, Start::Latest)?);
         let mut ends = earliest.into_iter().zip(latest);
-        let info = |(name, count): (TopicName, i32)| TopicInfo {
-            name,
+        let info = |(name, count): (&TopicName, &i32)| TopicInfo {
+            name: Arc::clone(name),
             partitions: ends
                 .by_ref()
-                .take(usize::try_from(count).unwrap_or(0))
+                .take(usize::try_from(*count).unwrap_or(0))
                 .map(|(earliest, latest)| PartitionInfo { earliest, latest, bytes: None })
                 .collect(),
         };
-        Ok(topics.into_iter().map(info).collect())
+        Ok(topics.iter().map(info).collect())
     }
 
     /// Where a group stands in all partitions of a topic.
