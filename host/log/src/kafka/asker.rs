@@ -3,6 +3,7 @@
 //! Its questions go out in one request for many partitions; a question a partition would take minutes on a large cluster.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -23,7 +24,10 @@ use crate::{Error, PartitionInfo, Result, Retention, Start, TopicInfo, TopicSett
 const PULSE: Duration = Duration::from_secs(3);
 
 /// How long a partition may be without a leader before whoever asks is told.
-const ELECTION: Duration = Duration::from_secs(3);
+const ELECTION: Duration = Duration::from_secs(10);
+
+/// Regular questions without an answer, one after the other, that say that Kafka is away: a broker may pause for a while.
+const MISSES: u32 = 2;
 
 /// The part of `max.message.bytes` that Kafka's own framing may take.
 const FRAMING: u64 = 512;
@@ -37,21 +41,32 @@ pub(super) struct Asker {
     known: Mutex<HashMap<TopicName, i32>>,
     /// The largest records that topics take, as far as someone asked; `None` where Kafka did not say.
     limits: Mutex<HashMap<TopicName, (Option<u64>, Instant)>>,
+    /// Regular questions without an answer, since the last answer.
+    missed: AtomicU32,
 }
 
 impl Asker {
     pub(super) fn new(clients: Arc<Clients>) -> Result<Self> {
         let consumer = Arc::new(clients.asker()?);
         let admin = clients.admin()?;
-        Ok(Self { consumer, admin, clients, known: Mutex::default(), limits: Mutex::default() })
+        let (known, limits, missed) = (Mutex::default(), Mutex::default(), AtomicU32::new(0));
+        Ok(Self { consumer, admin, clients, known, limits, missed })
     }
 
     /// Asks something small, and notes whether an answer came.
     pub(super) fn pulse(&self) {
         self.hear();
         match self.consumer.fetch_metadata(Some("phronis.config"), PULSE) {
-            Ok(_) => self.clients.health.answered(),
-            Err(error) => self.clients.health.silent(format!("{}: {error}", self.clients.options.bootstrap)),
+            Ok(_) => {
+                self.missed.store(0, Ordering::Relaxed);
+                self.clients.health.answered();
+            }
+            Err(error) => {
+                let missed = self.missed.fetch_add(1, Ordering::Relaxed) + 1;
+                if missed >= MISSES || self.clients.health.check().is_err() {
+                    self.clients.health.silent(format!("{}: {error}", self.clients.options.bootstrap));
+                }
+            }
         }
     }
 
@@ -394,3 +409,6 @@ fn options() -> AdminOptions {
 fn futures<T>(answer: impl Future<Output = T>) -> T {
     futures::executor::block_on(answer)
 }
+
+#[cfg(test)]
+mod tests;
