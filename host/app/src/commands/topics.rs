@@ -87,13 +87,13 @@ fn create(which: &Which, add_partitions: bool) -> Outcome {
     let (config, log) = open(which, true)?;
     let port = log.port();
     let topics = wanted(&config);
-    let made = within(WITHIN, move || -> Result<Vec<Made>, Failure> {
+    let made = within(WITHIN, move || -> Result<_, Failure> {
         let found = look_up(port.as_ref(), topics)?;
-        found.into_iter().map(|found| make(port.as_ref(), found, add_partitions)).collect()
+        Ok(make_all(port.as_ref(), found, add_partitions))
     });
     let made = made.and_then(|made| made);
     log.close();
-    let made = made?;
+    let (made, failure) = made?;
     let items: Vec<Value> = made.iter().map(Made::item).collect();
     let columns: [Column<'_>; 5] = [
         ("TOPIC", &|item| cell(item, "/topic")),
@@ -104,7 +104,19 @@ fn create(which: &Which, add_partitions: bool) -> Outcome {
     ];
     output::list(&items, which.output, &columns)?;
     warn_of_what_is_left(&made);
-    Ok(Exit::Ok)
+    failure.map_or(Ok(Exit::Ok), Err)
+}
+
+/// Makes or changes all topics up to the first that cannot be; what was done before it is told, too.
+fn make_all(log: &dyn Log, found: Vec<Found>, add_partitions: bool) -> (Vec<Made>, Option<Failure>) {
+    let mut made = Vec::new();
+    for found in found {
+        match make(log, found, add_partitions) {
+            Ok(one) => made.push(one),
+            Err(failure) => return (made, Some(failure)),
+        }
+    }
+    (made, None)
 }
 
 /// One line for each thing that could not be changed, with the topics that it is about.
@@ -364,4 +376,29 @@ fn open(which: &Which, may_make: bool) -> Result<(Config, EventLog), Failure> {
         _ => failure,
     })?;
     Ok((config, log))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use phronis_log::embedded;
+
+    use super::*;
+
+    #[test]
+    fn what_was_made_before_a_topic_that_cannot_be_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = embedded::Log::open(embedded::Options::new(folder.path())).unwrap();
+        let wanted = ["first", "not a name", "third"].map(|name| Wanted {
+            spec: TopicSpec { name: name.into(), partitions: 1, retention: Retention::default() },
+            replication: None,
+            max_record_bytes: None,
+        });
+        let found = look_up(&log, wanted.to_vec()).unwrap();
+        let (made, failure) = make_all(&log, found, false);
+        let names: Vec<_> = made.iter().map(|made| Arc::clone(&made.name)).collect();
+        assert_eq!(names, [TopicName::from("first")]);
+        assert!(failure.unwrap().message.contains("not a name"));
+    }
 }
