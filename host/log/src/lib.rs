@@ -111,6 +111,8 @@ pub struct TopicSettings {
     pub retention: Retention,
     /// The largest record that it takes: key, value and headers, in bytes.
     pub max_record_bytes: u64,
+    /// How far the time of a record may be ahead of the log's clock, where there is a bound.
+    pub ahead: Option<Duration>,
 }
 
 /// What a topic holds.

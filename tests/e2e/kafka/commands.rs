@@ -1,8 +1,9 @@
 //! The commands of a person, with a host on Kafka and without one.
 
+use anyhow::ensure;
 use phronis_tests::fleet::{Fleet, Options};
 use phronis_tests::host::{Room, run};
-use phronis_tests::kafka::{Broker, produce};
+use phronis_tests::kafka::{Admin, Broker, produce};
 use serde_json::Value;
 
 /// Runs a command that must end well; what it printed.
@@ -54,6 +55,39 @@ fn told_nothing_differs(fleet: &Fleet) -> anyhow::Result<()> {
     let again = fleet.create_topics(&[])?;
     assert!(!again.contains("made"), "{again}");
     Ok(())
+}
+
+#[test]
+fn a_host_without_its_topics_names_them_and_topics_that_someone_changed_are_told() -> anyhow::Result<()> {
+    // A broker of its own: the topics that all streams share are looked at, too.
+    let broker = Broker::start()?;
+    let (bootstrap, direct) = (broker.bootstrap(), broker.bootstrap());
+    let fleet = Fleet::planned(&bootstrap, &direct, "missed", Options::default())?;
+    let topics = fleet.topics()?;
+    let node = fleet.node("a")?;
+    let (code, _, said) = run(node.room().command(&["run"])?)?;
+    for part in ["PH3007", &*topics.raw, "phronis.config", "`phronis topics create -c "] {
+        ensure!(code == Some(5) && said.contains(part), "{part}: {code:?} {said}");
+    }
+    let check = |parts: &[&str]| -> anyhow::Result<()> {
+        let (code, told, said) = fleet.command(&["topics", "check"])?;
+        for part in parts {
+            ensure!(code == Some(1) && (told.contains(part) || said.contains(part)), "{part}: {code:?} {told}{said}");
+        }
+        Ok(())
+    };
+    check(&["PH3007", "missing"])?;
+    fleet.create_topics(&[])?;
+    told_nothing_differs(&fleet)?;
+
+    // Old settings would go, and an event of a clock that is ahead would be refused for ever.
+    let admin = Admin::new(&direct)?;
+    admin.alter("phronis.config", &[("cleanup.policy", "compact,delete")])?;
+    admin.alter(&topics.processed, &[("message.timestamp.after.max.ms", "3600000")])?;
+    let retention = "retention compacted, 7d, configured compacted";
+    check(&["PH3008", "differs", retention, "message.timestamp.after.max.ms 1h, configured any"])?;
+    fleet.create_topics(&[])?;
+    told_nothing_differs(&fleet)
 }
 
 #[test]

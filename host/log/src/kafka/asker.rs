@@ -29,6 +29,9 @@ const ELECTION: Duration = Duration::from_secs(10);
 /// Regular questions without an answer, one after the other, that say that Kafka is away: a broker may pause for a while.
 const MISSES: u32 = 2;
 
+/// The setting of a topic that bounds how far the time of a record may be ahead of the broker's clock.
+const AHEAD: &str = "message.timestamp.after.max.ms";
+
 /// The part of `max.message.bytes` that Kafka's own framing may take.
 const FRAMING: u64 = 512;
 
@@ -292,7 +295,7 @@ impl Asker {
             let topic = spec.name.to_string();
             return Err(Error::PartitionsDiffer { topic, actual: there.partitions, wanted: spec.partitions });
         }
-        if there.retention == spec.retention {
+        if there.retention == spec.retention && there.ahead.is_none() {
             return Ok(());
         }
         // Kafka replaces all settings of the topic by those sent: those that someone else made are sent along.
@@ -350,6 +353,8 @@ impl Asker {
             replication: i32::try_from(replication).ok(),
             retention,
             max_record_bytes,
+            // Kafka's own word for no bound is the largest number.
+            ahead: positive(AHEAD).filter(|ms| *ms < i64::MAX.unsigned_abs()).map(Duration::from_millis),
         })
     }
 
@@ -396,7 +401,7 @@ impl Asker {
         let most = self.clients.options.max_record_bytes.saturating_add(FRAMING);
         settings.insert("max.message.bytes".to_owned(), most.to_string());
         // Outputs keep the time of their event, and a clock may be ahead; Kafka would refuse more than an hour.
-        settings.insert("message.timestamp.after.max.ms".to_owned(), i64::MAX.to_string());
+        settings.insert(AHEAD.to_owned(), i64::MAX.to_string());
         settings
     }
 }

@@ -293,6 +293,7 @@ impl Log for Script {
             replication: None,
             retention,
             max_record_bytes: self.lock().most.unwrap_or(u64::MAX),
+            ahead: None,
         })
     }
 
