@@ -43,7 +43,7 @@ fn a_host_that_was_frozen_until_another_took_its_name_ends() -> anyhow::Result<(
 #[test]
 fn a_host_that_keeps_its_place_comes_back_without_a_rebalance() -> anyhow::Result<()> {
     let log = "leave_on_stop = false\n".to_owned();
-    let properties = vec![("session.timeout.ms", "30000"), ("heartbeat.interval.ms", "500")];
+    let properties = vec![("session.timeout.ms", "30000".to_owned()), ("heartbeat.interval.ms", "500".to_owned())];
     let fleet = Fleet::shared("restarted", Options { log, properties, ..Options::default() })?;
     let (mut a, mut b) = (fleet.start("a")?, fleet.start("b")?);
     let moves = |node: &Node| ["taken over", "handed over"].map(|what| node.said().matches(what).count());

@@ -142,6 +142,6 @@ pub(super) fn takes_small_batches(seed: u64) -> anyhow::Result<String> {
 /// A host that sees changed topics soon.
 fn eager(partitions: i32) -> Options {
     let mut options = Options { partitions, ..options(false) };
-    options.properties.push(("topic.metadata.refresh.interval.ms", "1000"));
+    options.properties.push(("topic.metadata.refresh.interval.ms", "1000".to_owned()));
     options
 }
