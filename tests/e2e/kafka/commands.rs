@@ -13,13 +13,14 @@ fn told(room: &Room, args: &[&str]) -> anyhow::Result<String> {
     Ok(told)
 }
 
-/// What `phronis streams` says of the stream's lag, and its state.
-fn lag(room: &Room, stream: &str) -> anyhow::Result<(Option<u64>, String)> {
+/// What `phronis streams` says of the stream's lag, in records and whether in time, and its state.
+fn lag(room: &Room, stream: &str) -> anyhow::Result<(Option<u64>, Option<bool>, String)> {
     let items: Value = serde_json::from_str(&told(room, &["streams", "-o", "json"])?)?;
     let items = items.as_array().or_else(|| items.get("items")?.as_array()).cloned().unwrap_or_default();
     let item = items.into_iter().find(|item| item.get("id") == Some(&stream.into())).unwrap_or_default();
     let state = item.get("state").and_then(Value::as_str).unwrap_or_default().to_owned();
-    Ok((item.pointer("/lag/records").and_then(Value::as_u64), state))
+    let is_late = item.pointer("/lag/seconds").and_then(Value::as_f64).map(|seconds| seconds > 0.0);
+    Ok((item.pointer("/lag/records").and_then(Value::as_u64), is_late, state))
 }
 
 #[test]
@@ -34,7 +35,7 @@ fn the_commands_work_with_a_host_and_without_one() -> anyhow::Result<()> {
     told(room, &["load", "rows.ndjson", "--stream", stream])?;
     told(room, &["simulate", "--to", stream, "--rate", "500", "--duration", "1s"])?;
     fleet.drained(&[&node])?;
-    assert_eq!(lag(room, stream)?, (Some(0), "running".to_owned()));
+    assert_eq!(lag(room, stream)?, (Some(0), Some(false), "running".to_owned()));
     let tail = ["tail", "processed", "--stream", stream, "--no-follow"];
     assert_eq!(told(room, &tail)?.lines().count(), 800);
     node.stop()?;
@@ -42,7 +43,7 @@ fn the_commands_work_with_a_host_and_without_one() -> anyhow::Result<()> {
     let late = (0..100).map(|seq| ("S1", crate::reading("S1", 300 + seq, 20.0)));
     produce(&bootstrap, &fleet.topics()?.raw, late)?;
     let room = node.room();
-    assert_eq!(lag(room, stream)?, (Some(100), "stopped".to_owned()));
+    assert_eq!(lag(room, stream)?, (Some(100), Some(true), "stopped".to_owned()));
     assert_eq!(told(room, &tail)?.lines().count(), 800);
     assert_eq!(told(room, &["tail", "raw", "--stream", stream, "--no-follow"])?.lines().count(), 900);
     assert!(told(room, &["topics", "describe"])?.contains(&*fleet.topics()?.raw));
