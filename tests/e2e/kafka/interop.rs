@@ -25,11 +25,9 @@ fn keys_land_where_other_clients_put_them() -> anyhow::Result<()> {
         ours.insert(key.clone().into_bytes(), partition);
     }
     produce(&bootstrap, &raw, keys.iter().map(|key| (key, reading(key, 2, 20.0))))?;
-    if let Some(lines) = kcat_is_there().then(|| keys.iter().map(|key| format!("{key}\t{}", reading(key, 3, 20.0)))) {
-        kcat(
-            &["-P", "-b", &bootstrap, "-t", &raw, "-K", "\t", "-X", "partitioner=murmur2_random"],
-            &lines.collect::<String>(),
-        )?;
+    if kcat_is_there()? {
+        let lines: String = keys.iter().map(|key| format!("{key}\t{}", reading(key, 3, 20.0))).collect();
+        kcat(&["-P", "-b", &bootstrap, "-t", &raw, "-K", "\t", "-X", "partitioner=murmur2_random"], &lines)?;
     }
     fleet.drained(&[&node])?;
     node.stop()?;
@@ -95,9 +93,13 @@ fn headers_and_timestamps_of_others_are_kept_and_letters_are_read_with_kcat() ->
     Ok(())
 }
 
-/// kcat is looked at where it is installed; the same things are seen by the tests' own client everywhere.
-fn kcat_is_there() -> bool {
-    Command::new("kcat").arg("-V").output().is_ok_and(|output| output.status.success())
+/// kcat is looked at where it is installed, and must be where `CI` is true; the same things are seen by the tests' own client
+/// everywhere.
+fn kcat_is_there() -> anyhow::Result<bool> {
+    let is_there = Command::new("kcat").arg("-V").output().is_ok_and(|output| output.status.success());
+    let is_needed = std::env::var("CI").is_ok_and(|value| value == "true");
+    ensure!(is_there || !is_needed, "kcat is missing: run scripts/bootstrap.sh");
+    Ok(is_there)
 }
 
 fn kcat(args: &[&str], input: &str) -> anyhow::Result<String> {

@@ -36,7 +36,7 @@ fn two_hosts_share_a_redrive_and_a_halt_and_one_of_them_may_die() -> anyhow::Res
     })?;
     let letters = parked(&a, fleet.stream())?;
 
-    let order = json!({ "stream": fleet.stream(), "all": true, "rate": 50, "reason": "again" });
+    let order = json!({ "stream": fleet.stream(), "all": true, "rate": 5, "reason": "again" });
     let job = say(a.host()?, "/v1/redrives", &order)?;
     ensure!(job.status == 202, "{} {}", job.status, job.text);
     let path = format!("/v1/redrives/{}", job.str("/id"));
