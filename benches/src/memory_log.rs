@@ -62,7 +62,7 @@ impl Log for MemoryLog {
 
     fn describe_topic(&self, _: &str) -> Result<TopicSettings> {
         let retention = Retention::default();
-        Ok(TopicSettings { partitions: 1, replication: None, retention, max_record_bytes: u64::MAX })
+        Ok(TopicSettings { partitions: 1, replication: None, retention, max_record_bytes: u64::MAX, ahead: None })
     }
 
     fn join(&self, subscription: &Subscription) -> Result<Member> {

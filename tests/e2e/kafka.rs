@@ -44,11 +44,15 @@ faults! {
     three_hosts_come_and_go_where_once_is_asked
     a_killed_broker_is_waited_for
     a_broker_that_comes_late_is_waited_for
+    a_host_ends_while_its_broker_is_frozen
     a_full_broker_is_back_pressure_and_not_loss
     a_deleted_topic_is_told_and_waited_for
+    a_deleted_topic_of_events_is_told_and_what_comes_after_is_judged
+    deleted_live_settings_stay_in_force
     new_partitions_of_raw_wait_for_theirs_in_the_outputs
     an_offset_that_is_gone_stops_its_partition_and_no_other
     an_event_that_is_too_large_becomes_a_letter
+    topics_that_take_less_than_a_batch_get_smaller_ones
     a_bad_network_loses_nothing
     many_keys_stay_in_order_over_rebalances
 }

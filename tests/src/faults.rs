@@ -30,11 +30,15 @@ pub const ALL: &[Fault] = &[
     ("three_hosts_come_and_go_where_once_is_asked", |seed| host::come_and_go(seed, true)),
     ("a_killed_broker_is_waited_for", broker::is_killed),
     ("a_broker_that_comes_late_is_waited_for", broker::comes_late),
+    ("a_host_ends_while_its_broker_is_frozen", broker::is_frozen),
     ("a_full_broker_is_back_pressure_and_not_loss", broker::is_full),
     ("a_deleted_topic_is_told_and_waited_for", topic::is_deleted),
+    ("a_deleted_topic_of_events_is_told_and_what_comes_after_is_judged", topic::raw_is_deleted),
+    ("deleted_live_settings_stay_in_force", topic::settings_are_deleted),
     ("new_partitions_of_raw_wait_for_theirs_in_the_outputs", topic::grows),
     ("an_offset_that_is_gone_stops_its_partition_and_no_other", topic::forgets),
     ("an_event_that_is_too_large_becomes_a_letter", topic::refuses_large_events),
+    ("topics_that_take_less_than_a_batch_get_smaller_ones", topic::takes_small_batches),
     ("a_bad_network_loses_nothing", network::is_bad),
     ("many_keys_stay_in_order_over_rebalances", |seed| many_keys(seed, 200_000)),
 ];
@@ -74,6 +78,20 @@ fn is_told(node: &Node, fleet: &Fleet, words: &[&str]) -> anyhow::Result<()> {
         let stream = host.stream(fleet.stream())?;
         let detail = stream.get("detail").and_then(Value::as_str).unwrap_or_default();
         anyhow::ensure!(ready.status == 503 && has_all(&ready.text) && has_all(detail), "{} {stream}", ready.text);
+        Ok(true)
+    })
+}
+
+/// Waits until the metrics of the host say that its stream is behind, in records and in seconds.
+fn is_late(node: &Node, fleet: &Fleet) -> anyhow::Result<()> {
+    node.host()?.until("the metrics say how late it is", |host| {
+        let metrics = host.get("/metrics")?.text;
+        let most = |name: &str| {
+            let of_stream = metrics.lines().filter(|line| line.starts_with(name) && line.contains(fleet.stream()));
+            of_stream.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).fold(0.0, f64::max)
+        };
+        let (records, seconds) = (most("phronis_stream_lag_records{"), most("phronis_stream_lag_seconds{"));
+        anyhow::ensure!(records > 0.0 && seconds > 0.0, "{records} records, {seconds} s");
         Ok(true)
     })
 }

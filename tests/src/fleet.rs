@@ -38,13 +38,13 @@ pub struct Options {
     /// Further lines of the stream.
     pub stream: String,
     /// Properties of librdkafka.
-    pub properties: Vec<(&'static str, &'static str)>,
+    pub properties: Vec<(&'static str, String)>,
 }
 
 impl Default for Options {
     fn default() -> Self {
         // A host that is gone is missed after seconds, not after most of a minute.
-        let properties = vec![("session.timeout.ms", "6000"), ("heartbeat.interval.ms", "500")];
+        let properties = vec![("session.timeout.ms", "6000".to_owned()), ("heartbeat.interval.ms", "500".to_owned())];
         Self { partitions: 4, exactly_once: false, log: String::new(), stream: String::new(), properties }
     }
 }

@@ -29,6 +29,8 @@ pub struct Options {
     pub advertised_port: Option<u16>,
     /// Further lines of `server.properties`.
     pub settings: Vec<(String, String)>,
+    /// Users of SASL SCRAM-SHA-512, with their passwords.
+    pub users: Vec<(String, String)>,
 }
 
 /// A broker. Dropping it kills it and removes all that it wrote; so does the end of this process.
@@ -157,6 +159,9 @@ impl Broker {
         }
         for (key, value) in &self.options.settings {
             args.extend(["--set".to_owned(), format!("{key}={value}")]);
+        }
+        for (name, password) in &self.options.users {
+            args.extend(["--scram".to_owned(), format!("{name}:{password}")]);
         }
         let bootstrap = self.run("start", &args)?;
         let port = bootstrap.rsplit_once(':').and_then(|(_, port)| port.parse().ok());

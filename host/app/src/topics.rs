@@ -42,6 +42,8 @@ pub enum Setting {
     Retention,
     /// The largest record.
     MaxRecordBytes,
+    /// How far the time of a record may be ahead of the log's clock.
+    Ahead,
 }
 
 impl fmt::Display for Setting {
@@ -51,6 +53,7 @@ impl fmt::Display for Setting {
             Self::Replication => "replication",
             Self::Retention => "retention",
             Self::MaxRecordBytes => "max_record_bytes",
+            Self::Ahead => "message.timestamp.after.max.ms",
         })
     }
 }
@@ -106,7 +109,7 @@ pub fn differences(wanted: &Wanted, actual: &TopicSettings) -> Vec<Difference> {
     {
         differ(Setting::Replication, copies.to_string(), wanted.to_string());
     }
-    if !is_same(wanted.spec.retention, actual.retention) {
+    if actual.retention != wanted.spec.retention {
         differ(Setting::Retention, show_retention(actual.retention), show_retention(wanted.spec.retention));
     }
     // A topic that takes more than is asked of it does no harm. Kafka's own default is 1 MiB with its framing.
@@ -115,15 +118,11 @@ pub fn differences(wanted: &Wanted, actual: &TopicSettings) -> Vec<Difference> {
         let shown = |bytes| Bytes(bytes).to_string();
         differ(Setting::MaxRecordBytes, shown(actual.max_record_bytes), shown(most));
     }
-    found
-}
-
-/// What a compacted topic does with old records is nobody's setting.
-fn is_same(wanted: Retention, actual: Retention) -> bool {
-    match wanted.compact && actual.compact && wanted.age.is_none() && wanted.bytes.is_none() {
-        true => true,
-        false => wanted == actual,
+    // What follows from an event keeps its time: one from a clock that is ahead would be refused again and again.
+    if let Some(ahead) = actual.ahead {
+        differ(Setting::Ahead, show_duration(ahead), "any".to_owned());
     }
+    found
 }
 
 /// A retention in few words.
@@ -152,20 +151,25 @@ mod tests {
 
     #[test]
     fn each_difference_is_told_and_nothing_else() {
-        let same = TopicSettings { partitions: 4, replication: Some(3), retention: WEEK, max_record_bytes: 1 << 20 };
+        let (replication, max_record_bytes, ahead) = (Some(3), 1 << 20, None);
+        let same = TopicSettings { partitions: 4, replication, retention: WEEK, max_record_bytes, ahead };
         check(WEEK, same.clone(), &[]);
         check(WEEK, TopicSettings { max_record_bytes: 8 << 20, replication: None, ..same }, &[]);
         let ever = Retention::default();
-        let other = TopicSettings { partitions: 2, replication: Some(1), retention: ever, max_record_bytes: 1 << 10 };
+        let (replication, max_record_bytes, ahead) = (Some(1), 1 << 10, Some(Duration::from_secs(3600)));
+        let other = TopicSettings { partitions: 2, replication, retention: ever, max_record_bytes, ahead };
         let expected = [
             "partitions 2, configured 4",
             "replication 1, configured 3",
             "retention for ever, configured 7d",
             "max_record_bytes 1KiB, configured 1MiB",
+            "message.timestamp.after.max.ms 1h, configured any",
         ];
         check(WEEK, other, &expected);
         let compacted = Retention { compact: true, ..ever };
-        check(compacted, TopicSettings { retention: Retention { compact: true, ..WEEK }, ..same }, &[]);
+        check(compacted, TopicSettings { retention: compacted, ..same }, &[]);
+        let deleted_too = TopicSettings { retention: Retention { compact: true, ..WEEK }, ..same };
+        check(compacted, deleted_too, &["retention compacted, 7d, configured compacted"]);
         check(compacted, same, &["retention 7d, configured compacted"]);
     }
 }

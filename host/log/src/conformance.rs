@@ -13,6 +13,7 @@
 mod deliveries;
 mod groups;
 mod kit;
+mod moving;
 mod reading;
 mod topics;
 
@@ -44,6 +45,7 @@ pub const CASES: &[Case] = &[
     ("a_poll_cuts_large_batches_and_joins_small_ones", deliveries::limits_are_kept),
     ("a_record_larger_than_the_limit_comes_alone", deliveries::large_records),
     ("appends_and_commits_are_taken_together_or_not_at_all", deliveries::fenced_commits),
+    ("a_part_that_is_refused_takes_the_others_along_where_a_delivery_is_one_step", deliveries::refused_parts),
     ("a_delivery_behind_a_fenced_one_is_fenced_too", deliveries::gaps_are_fenced),
     ("a_bad_delivery_takes_nothing", deliveries::bad_deliveries),
     ("a_group_goes_on_where_it_committed", groups::groups_go_on),
@@ -51,6 +53,7 @@ pub const CASES: &[Case] = &[
     ("the_members_of_a_group_share_its_partitions", groups::groups_split),
     ("partitions_beside_come_and_go_with_those_of_the_first_topic", groups::beside_follows),
     ("partitions_beside_are_read_committed_and_rewound_like_others", groups::beside_is_read),
+    ("work_that_is_under_way_when_partitions_move_is_neither_lost_nor_out_of_order", moving::work_under_way),
     ("partitions_take_turns", groups::partitions_take_turns),
     ("a_rewound_partition_starts_again_at_the_commit", groups::rewinding),
     ("a_paused_partition_waits_and_goes_on_where_it_stood", groups::pausing),
@@ -63,4 +66,5 @@ pub const CASES: &[Case] = &[
     ("deliveries_of_many_threads_are_all_there_in_order", deliveries::many_threads),
     ("topics_are_made_once", topics::topics),
     ("a_topic_has_an_identity_that_no_other_has", topics::identities),
+    ("old_records_go_and_offsets_go_on", topics::retention),
 ];

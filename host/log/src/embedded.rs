@@ -214,6 +214,7 @@ impl crate::Log for Log {
             replication: None,
             retention: *catalog::lock(&topic.retention),
             max_record_bytes: u64::try_from(self.0.shared.options.max_delivery_bytes).unwrap_or(u64::MAX),
+            ahead: None,
         })
     }
 

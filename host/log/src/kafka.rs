@@ -133,6 +133,11 @@ impl crate::Log for Log {
         infos.into_iter().next().ok_or_else(|| Error::UnknownTopic(topic.to_owned()))
     }
 
+    fn partitions(&self, topic: &str) -> Result<i32> {
+        let topics = self.0.asker.topics(Some(topic))?;
+        topics.get(topic).copied().ok_or_else(|| Error::UnknownTopic(topic.to_owned()))
+    }
+
     fn join(&self, subscription: &Subscription) -> Result<Member> {
         let Subscription { group, topics, beside, member, members, start, exactly_once } = subscription;
         let Open { clients, asker, .. } = &*self.0;

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use phronis_core::delivery::{Delivery, Receipt};
+use phronis_core::delivery::Delivery;
 use phronis_core::records::{Records, TopicName};
 
 #[cfg(feature = "conformance")]
@@ -15,9 +15,11 @@ pub mod conformance;
 pub mod embedded;
 mod error;
 pub mod kafka;
+mod ticket;
 mod topic;
 
 pub use error::Error;
+pub use ticket::Ticket;
 
 /// A result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -48,6 +50,11 @@ pub trait Log: Send + Sync {
     fn topic(&self, topic: &str) -> Result<TopicInfo> {
         let found = self.topics()?.into_iter().find(|info| &*info.name == topic);
         found.ok_or_else(|| Error::UnknownTopic(topic.to_owned()))
+    }
+
+    /// How many partitions a topic has. Asks nothing about what is in them.
+    fn partitions(&self, topic: &str) -> Result<i32> {
+        Ok(i32::try_from(self.topic(topic)?.partitions.len()).unwrap_or(i32::MAX))
     }
 
     /// Joins a consumer group.
@@ -109,6 +116,8 @@ pub struct TopicSettings {
     pub retention: Retention,
     /// The largest record that it takes: key, value and headers, in bytes.
     pub max_record_bytes: u64,
+    /// How far the time of a record may be ahead of the log's clock, where there is a bound.
+    pub ahead: Option<Duration>,
 }
 
 /// What a topic holds.
@@ -220,7 +229,7 @@ pub trait Sink: Send + Sync {
     /// Hands over a delivery and returns at once, or blocks while too much is under way.
     ///
     /// # Errors
-    /// [`Error::Full`] when the log has no room: nothing was taken, try again later.
+    /// [`Error::Full`] when the log has no room, or none comes for long: nothing was taken, try again later.
     fn submit(&self, delivery: Delivery) -> Result<Ticket>;
 
     /// Hands over a delivery like [`Sink::submit`], but never waits for others.
@@ -228,40 +237,6 @@ pub trait Sink: Send + Sync {
     /// # Errors
     /// [`Error::Full`] also while too much is under way: nothing was taken, try again soon.
     fn try_submit(&self, delivery: Delivery) -> Result<Ticket>;
-}
-
-/// A delivery under way. Dropping it does not undo the delivery.
-#[derive(Debug)]
-pub struct Ticket(tokio::sync::oneshot::Receiver<Result<Receipt>>);
-
-impl Ticket {
-    /// A ticket and the way to fulfil it.
-    pub fn new() -> (tokio::sync::oneshot::Sender<Result<Receipt>>, Self) {
-        let (sender, receiver) = tokio::sync::oneshot::channel();
-        (sender, Self(receiver))
-    }
-
-    /// Blocks until the delivery is durable or failed.
-    pub fn wait(self) -> Result<Receipt> {
-        self.0.blocking_recv().unwrap_or(Err(Error::Closed))
-    }
-
-    /// Waits until the delivery is durable or failed.
-    ///
-    /// # Cancel safety
-    /// Cancelling loses only the answer; the delivery goes on.
-    pub async fn durable(self) -> Result<Receipt> {
-        self.0.await.unwrap_or(Err(Error::Closed))
-    }
-
-    /// The outcome, if it is there already.
-    pub fn try_wait(&mut self) -> Option<Result<Receipt>> {
-        match self.0.try_recv() {
-            Ok(outcome) => Some(outcome),
-            Err(tokio::sync::oneshot::error::TryRecvError::Empty) => None,
-            Err(tokio::sync::oneshot::error::TryRecvError::Closed) => Some(Err(Error::Closed)),
-        }
-    }
 }
 
 /// Where a reader begins.

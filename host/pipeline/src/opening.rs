@@ -154,20 +154,25 @@ impl Opening {
     }
 
     fn expect(&self) -> Result<(), Trouble> {
-        let there: BTreeMap<TopicName, usize> =
-            self.log.topics()?.into_iter().map(|topic| (topic.name, topic.partitions.len())).collect();
-        let missing: Vec<&str> =
-            self.topics.iter().filter(|topic| !there.contains_key(&topic.name)).map(|topic| &*topic.name).collect();
+        let (mut missing, mut differs) = (Vec::new(), None);
+        // Topics of others are not asked about: one of theirs that is in trouble must hold up nobody here.
+        for TopicSpec { name, .. } in &self.topics {
+            match self.log.partitions(name) {
+                Ok(actual) if is_single(name) && actual != 1 => {
+                    differs = Some(format!("topic {name} has {actual} partitions and must have one: make it anew"));
+                }
+                Ok(_) => {}
+                Err(Error::UnknownTopic(_)) => missing.push(&**name),
+                Err(error) => return Err(error.into()),
+            }
+        }
         if !missing.is_empty() {
             return Err(Trouble::Wait(Reason { code: code::TOPICS_MISSING, message: missing_message(&missing) }));
         }
-        for topic in self.topics.iter().filter(|topic| is_single(&topic.name)) {
-            if let Some(actual) = there.get(&topic.name).filter(|actual| **actual != 1) {
-                let message = format!("topic {} has {actual} partitions and must have one: make it anew", topic.name);
-                return Err(Trouble::Wait(Reason { code: code::TOPICS_DIFFER, message }));
-            }
+        match differs {
+            Some(message) => Err(Trouble::Wait(Reason { code: code::TOPICS_DIFFER, message })),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     fn stays_shut(&self, reason: Reason) {

@@ -79,10 +79,10 @@ impl Gate {
         self.changed.notify_all();
     }
 
-    /// Says why it stays shut; true when that is news.
+    /// Says why it stays shut; true when that is news. The same trouble in other words, with another time in them, is none.
     pub(crate) fn stays_shut(&self, reason: Reason) -> bool {
         let mut state = self.lock();
-        let is_news = state.reason.as_ref() != Some(&reason);
+        let is_news = state.reason.as_ref().is_none_or(|known| known.code != reason.code);
         *state = State { is_open: false, was_tried: true, reason: Some(reason) };
         self.changed.notify_all();
         is_news
@@ -170,9 +170,15 @@ mod tests {
     #[test]
     fn workers_wait_until_the_gate_opens_and_a_reason_is_news_once() {
         let gate = Arc::new(Gate::new());
-        let reason = Reason { code: code::TOPICS_MISSING, message: "topic t is missing".into() };
-        assert!(gate.stays_shut(reason.clone()));
-        assert!(!gate.stays_shut(reason));
+        let reason = |code, message: &str| Reason { code, message: message.to_owned() };
+        for (code, message, is_news) in [
+            (code::TOPICS_MISSING, "topics t and u are missing", true),
+            (code::TOPICS_MISSING, "topic t is missing", false),
+            (code::LOG_UNREACHABLE, "nobody answers", true),
+            (code::TOPICS_MISSING, "topic t is missing", true),
+        ] {
+            assert_eq!(gate.stays_shut(reason(code, message)), is_news, "{message}");
+        }
         assert_eq!(gate.reason().map(|reason| reason.to_string()).as_deref(), Some("topic t is missing (PH3007)"));
         assert!(gate.tried(Duration::from_secs(60)).is_ok());
         let worker = {

@@ -58,6 +58,12 @@ const IDLE_WAIT: Duration = Duration::from_millis(20);
 /// How long a worker that is told to stop goes on with what was taken.
 const DRAIN: Duration = Duration::from_secs(3);
 
+/// How long it then waits for the last deliveries: the host ends hard some time later.
+const LAST: Duration = Duration::from_secs(10);
+
+/// How long a worker may wait for deliveries without a look at its group: others wait for its partitions meanwhile.
+const AWAY: Duration = Duration::from_secs(30);
+
 /// First and longest pause after a failure.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
@@ -169,7 +175,7 @@ impl Worker {
     fn drain(&mut self) -> Result<()> {
         let until = Instant::now() + DRAIN;
         while Instant::now() < until && self.may_work() && self.step(Duration::ZERO)? {}
-        self.settle_all()
+        self.settle_all(LAST)
     }
 
     /// Follows the lineup and says whether the stream may run.
@@ -429,20 +435,41 @@ impl Worker {
         Ok(())
     }
 
-    /// Takes the receipts that are there, and waits for them while too many are missing.
+    /// Takes the receipts that are there. While too many are missing it takes no records and keeps its place in the group;
+    /// never to be called with records in hand, which may be someone else's afterwards.
     fn settle(&mut self) -> Result<()> {
-        while let Some(settled) = self.in_flight.settle(self.in_flight.is_full(self.most_in_flight)) {
-            self.settled(settled)?;
+        while !self.settle_some(POLL_WAIT)? {
+            if self.should_stop() {
+                return self.settle_all(LAST);
+            }
+            self.stay()?;
         }
         Ok(())
     }
 
-    /// Waits for all receipts, also for those after a failure; the first failure is the answer.
-    fn settle_all(&mut self) -> Result<()> {
-        let mut first = Ok(());
-        while let Some(settled) = self.in_flight.settle(true) {
-            let outcome = self.settled(settled);
+    /// Takes the receipts that are there. While too many are missing it waits so long for the next; false when that did not come.
+    fn settle_some(&mut self, wait: Duration) -> Result<bool> {
+        loop {
+            let is_full = self.in_flight.is_full(self.most_in_flight);
+            let until = Instant::now() + if is_full { wait } else { Duration::ZERO };
+            match self.in_flight.settle(until) {
+                Some(settled) => self.settled(settled)?,
+                None => return Ok(!is_full),
+            }
+        }
+    }
+
+    /// Waits for all receipts, for so long at most, also for those after a failure; the first failure is the answer.
+    fn settle_all(&mut self, within: Duration) -> Result<()> {
+        let (until, mut first) = (Instant::now() + within, Ok(()));
+        while !self.in_flight.is_empty() {
+            let outcome = self.in_flight.settle(until).ok_or_else(unanswered);
+            let is_late = outcome.is_err();
+            let outcome = outcome.and_then(|settled| self.settled(settled));
             first = first.and(outcome);
+            if is_late {
+                break;
+            }
         }
         first
     }
@@ -493,6 +520,11 @@ impl std::fmt::Debug for Worker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Worker").field("stream", &self.stream.options.id).finish_non_exhaustive()
     }
+}
+
+/// The log has not said in time what became of deliveries.
+fn unanswered() -> Error {
+    LogError::Unreachable { reason: "deliveries were not answered in time".to_owned() }.into()
 }
 
 fn watermark(before: i64, checked: &Checked) -> i64 {

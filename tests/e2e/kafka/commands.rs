@@ -1,8 +1,9 @@
 //! The commands of a person, with a host on Kafka and without one.
 
+use anyhow::ensure;
 use phronis_tests::fleet::{Fleet, Options};
 use phronis_tests::host::{Room, run};
-use phronis_tests::kafka::{Broker, produce};
+use phronis_tests::kafka::{Admin, Broker, produce};
 use serde_json::Value;
 
 /// Runs a command that must end well; what it printed.
@@ -12,13 +13,14 @@ fn told(room: &Room, args: &[&str]) -> anyhow::Result<String> {
     Ok(told)
 }
 
-/// What `phronis streams` says of the stream's lag, and its state.
-fn lag(room: &Room, stream: &str) -> anyhow::Result<(Option<u64>, String)> {
+/// What `phronis streams` says of the stream's lag, in records and whether in time, and its state.
+fn lag(room: &Room, stream: &str) -> anyhow::Result<(Option<u64>, Option<bool>, String)> {
     let items: Value = serde_json::from_str(&told(room, &["streams", "-o", "json"])?)?;
     let items = items.as_array().or_else(|| items.get("items")?.as_array()).cloned().unwrap_or_default();
     let item = items.into_iter().find(|item| item.get("id") == Some(&stream.into())).unwrap_or_default();
     let state = item.get("state").and_then(Value::as_str).unwrap_or_default().to_owned();
-    Ok((item.pointer("/lag/records").and_then(Value::as_u64), state))
+    let is_late = item.pointer("/lag/seconds").and_then(Value::as_f64).map(|seconds| seconds > 0.0);
+    Ok((item.pointer("/lag/records").and_then(Value::as_u64), is_late, state))
 }
 
 #[test]
@@ -33,7 +35,8 @@ fn the_commands_work_with_a_host_and_without_one() -> anyhow::Result<()> {
     told(room, &["load", "rows.ndjson", "--stream", stream])?;
     told(room, &["simulate", "--to", stream, "--rate", "500", "--duration", "1s"])?;
     fleet.drained(&[&node])?;
-    node.host()?.until("the command says so", |_| Ok(lag(room, stream)? == (Some(0), "running".to_owned())))?;
+    node.host()?
+        .until("the command says so", |_| Ok(lag(room, stream)? == (Some(0), Some(false), "running".to_owned())))?;
     let tail = ["tail", "processed", "--stream", stream, "--no-follow"];
     assert_eq!(told(room, &tail)?.lines().count(), 800);
     node.stop()?;
@@ -41,7 +44,7 @@ fn the_commands_work_with_a_host_and_without_one() -> anyhow::Result<()> {
     let late = (0..100).map(|seq| ("S1", crate::reading("S1", 300 + seq, 20.0)));
     produce(&bootstrap, &fleet.topics()?.raw, late)?;
     let room = node.room();
-    assert_eq!(lag(room, stream)?, (Some(100), "stopped".to_owned()));
+    assert_eq!(lag(room, stream)?, (Some(100), Some(true), "stopped".to_owned()));
     assert_eq!(told(room, &tail)?.lines().count(), 800);
     assert_eq!(told(room, &["tail", "raw", "--stream", stream, "--no-follow"])?.lines().count(), 900);
     assert!(told(room, &["topics", "describe"])?.contains(&*fleet.topics()?.raw));
@@ -54,6 +57,39 @@ fn told_nothing_differs(fleet: &Fleet) -> anyhow::Result<()> {
     let again = fleet.create_topics(&[])?;
     assert!(!again.contains("made"), "{again}");
     Ok(())
+}
+
+#[test]
+fn a_host_without_its_topics_names_them_and_topics_that_someone_changed_are_told() -> anyhow::Result<()> {
+    // A broker of its own: the topics that all streams share are looked at, too.
+    let broker = Broker::start()?;
+    let (bootstrap, direct) = (broker.bootstrap(), broker.bootstrap());
+    let fleet = Fleet::planned(&bootstrap, &direct, "missed", Options::default())?;
+    let topics = fleet.topics()?;
+    let node = fleet.node("a")?;
+    let (code, _, said) = run(node.room().command(&["run"])?)?;
+    for part in ["PH3007", &*topics.raw, "phronis.config", "`phronis topics create -c "] {
+        ensure!(code == Some(5) && said.contains(part), "{part}: {code:?} {said}");
+    }
+    let check = |parts: &[&str]| -> anyhow::Result<()> {
+        let (code, told, said) = fleet.command(&["topics", "check"])?;
+        for part in parts {
+            ensure!(code == Some(1) && (told.contains(part) || said.contains(part)), "{part}: {code:?} {told}{said}");
+        }
+        Ok(())
+    };
+    check(&["PH3007", "missing"])?;
+    fleet.create_topics(&[])?;
+    told_nothing_differs(&fleet)?;
+
+    // Old settings would go, and an event of a clock that is ahead would be refused for ever.
+    let admin = Admin::new(&direct)?;
+    admin.alter("phronis.config", &[("cleanup.policy", "compact,delete")])?;
+    admin.alter(&topics.processed, &[("message.timestamp.after.max.ms", "3600000")])?;
+    let retention = "retention compacted, 7d, configured compacted";
+    check(&["PH3008", "differs", retention, "message.timestamp.after.max.ms 1h, configured any"])?;
+    fleet.create_topics(&[])?;
+    told_nothing_differs(&fleet)
 }
 
 #[test]

@@ -4,16 +4,19 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::Context as _;
+use phronis_tests::fleet::{self, Fleet, Load};
 use phronis_tests::host::Room;
 use phronis_tests::kafka::{Broker, Options};
 
 /// Settings of a broker whose clients speak TLS and say who they are.
 fn guarded(keys: &Path) -> Vec<(String, String)> {
     let login = "org.apache.kafka.common.security.plain.PlainLoginModule required user_phronis=\"right\";";
+    let scram = "org.apache.kafka.common.security.scram.ScramLoginModule required;";
     [
         ("listener.security.protocol.map", "CLIENTS:SASL_SSL,INSIDE:PLAINTEXT,CONTROLLER:PLAINTEXT"),
-        ("listener.name.clients.sasl.enabled.mechanisms", "PLAIN"),
+        ("listener.name.clients.sasl.enabled.mechanisms", "PLAIN,SCRAM-SHA-512"),
         ("listener.name.clients.plain.sasl.jaas.config", login),
+        ("listener.name.clients.scram-sha-512.sasl.jaas.config", scram),
         ("ssl.keystore.type", "PEM"),
         ("ssl.keystore.location", &keys.join("broker.pem").to_string_lossy()),
     ]
@@ -56,5 +59,33 @@ fn tls_and_a_password_open_the_door_and_a_wrong_one_is_told() -> anyhow::Result<
     assert!(!is_good && said.contains("refuses the credentials") && !said.contains("wrong"), "{said}");
     let (is_good, said) = create("right")?;
     assert!(is_good && said.contains("phronis.raw.events"), "{said}");
+    Ok(())
+}
+
+#[test]
+fn a_host_works_over_tls_with_a_scram_password_and_a_rack() -> anyhow::Result<()> {
+    let keys = tempfile::tempdir()?;
+    make_keys(keys.path())?;
+    let password = keys.path().join("password");
+    std::fs::write(&password, "right\n")?;
+    let users = vec![("phronis".to_owned(), "right".to_owned())];
+    let broker = Broker::with(Options { settings: guarded(keys.path()), users, ..Options::default() })?;
+    let log = format!("password_file = \"{}\"\n", password.display());
+    let mut options = fleet::Options { exactly_once: true, log, ..fleet::Options::default() };
+    let authority = keys.path().join("broker.crt").display().to_string();
+    options.properties.extend([
+        ("security.protocol", "SASL_SSL".to_owned()),
+        ("sasl.mechanism", "SCRAM-SHA-512".to_owned()),
+        ("sasl.username", "phronis".to_owned()),
+        ("ssl.ca.location", authority),
+        ("client.rack", "rack-1".to_owned()),
+    ]);
+    // Producer and checker use the broker's inner listener, which asks for nothing.
+    let fleet = Fleet::on(&broker.bootstrap(), &broker.direct(), "guarded", options)?;
+    let mut node = fleet.start("a")?;
+    let written = fleet.write(Load { most: 2000, ..Load::new(13) })?.finish()?;
+    fleet.drained(&[&node])?;
+    node.stop()?;
+    fleet.judge(&written)?;
     Ok(())
 }

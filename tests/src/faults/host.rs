@@ -7,9 +7,7 @@ use rand::{RngExt as _, SeedableRng as _};
 
 use super::{line, options};
 use crate::fleet::{Fleet, Load};
-
-/// Longer than the session timeout of a fleet.
-const LONG: Duration = Duration::from_secs(9);
+use crate::host::Host;
 
 /// Kills a host under load, so many times, at random moments of its life.
 ///
@@ -20,8 +18,13 @@ pub fn kills(seed: u64, kills: u32, exactly_once: bool) -> anyhow::Result<String
     let fleet = Fleet::shared("kill", options(exactly_once))?;
     let mut node = fleet.node("a")?;
     let writer = fleet.write(Load::new(seed))?;
-    for _ in 0..kills {
+    for kill in 0..kills {
         node.start_unready(&[])?;
+        if kill == 0 {
+            // One of them at least comes in the midst of its work.
+            let is_at_work = |_: &Host| Ok(fleet.places()?.iter().any(|place| place.committed > Some(0)));
+            node.host()?.until("something is judged", is_at_work)?;
+        }
         // From "hardly started" to "in full swing".
         std::thread::sleep(Duration::from_millis(chance.random_range(5..3000)));
         node.kill()?;
@@ -40,8 +43,10 @@ pub(super) fn sleep(seed: u64, exactly_once: bool) -> anyhow::Result<String> {
     let (mut a, mut b) = (fleet.start("a")?, fleet.start("b")?);
     let writer = fleet.write(Load { rate: 800, ..Load::new(seed) })?;
     writer.writes(1500)?;
+    b.host()?.until("each has partitions", |_| Ok(!a.owned().is_empty() && !b.owned().is_empty()))?;
+    let all = a.owned().len() + b.owned().len();
     a.host()?.pause()?;
-    std::thread::sleep(LONG);
+    b.host()?.until("its partitions are the other's", |_| Ok(b.owned().len() == all))?;
     a.host()?.resume()?;
     writer.writes(2000)?;
     let written = writer.stop()?;

@@ -5,10 +5,11 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::{is_ready, is_told, line, options};
-use crate::fleet::{Fleet, HIGH, Load, Options, Written};
+use super::{is_late, is_ready, is_told, line, options};
+use crate::fleet::{Fleet, HIGH, Load, Node, Options, Written};
+use crate::host::Host;
 use crate::kafka::{self, Admin, Broker, produce};
 
 /// A topic of outputs is deleted while the host runs, and made again. The broker makes topics that are asked for, as brokers
@@ -22,12 +23,60 @@ pub(super) fn is_deleted(seed: u64) -> anyhow::Result<String> {
     Admin::new(fleet.direct())?.delete(&topics.processed)?;
     let written = fleet.write(Load { most: 3000, ..Load::new(seed) })?.finish()?;
     is_told(&node, &fleet, &[&topics.processed])?;
+    is_late(&node, &fleet)?;
     ensure!(fleet.lag()? > 0, "offsets moved on without an output");
     fleet.create_topics(&[])?;
     fleet.drained(&[&node])?;
     is_ready(&node)?;
     node.stop()?;
     Ok(line(&fleet.judge(&written)?))
+}
+
+/// The topic that events come in by is deleted before there were any, and made again.
+pub(super) fn raw_is_deleted(seed: u64) -> anyhow::Result<String> {
+    let fleet = Fleet::shared("no-raw", eager(4))?;
+    let mut node = fleet.start("a")?;
+    node.host()?.until("it has all partitions", |_| Ok(node.owned().len() == 4))?;
+    Admin::new(fleet.direct())?.delete(&fleet.topics()?.raw)?;
+    patiently(&node, "it says so", |host| Ok(host.said().contains("there is no topic")))?;
+    fleet.create_topics(&[])?;
+    let written = fleet.write(Load { most: 2000, ..Load::new(seed) })?.finish()?;
+    fleet.drained(&[&node])?;
+    is_ready(&node)?;
+    node.stop()?;
+    Ok(line(&fleet.judge(&written)?))
+}
+
+/// The topic of live settings is deleted, and made again: what was in force stays, and can be changed afterwards.
+pub(super) fn settings_are_deleted(_: u64) -> anyhow::Result<String> {
+    let broker = Broker::start()?;
+    let fleet = Fleet::on(&broker.bootstrap(), &broker.bootstrap(), "no-settings", eager(1))?;
+    let mut node = fleet.start("a")?;
+    let id = fleet.plugin("threshold");
+    let high = |host: &Host| Ok::<_, anyhow::Error>(host.plugin(&id)?.pointer("/params/high").and_then(Value::as_f64));
+    let set = |host: &Host, wanted: f64| {
+        host.until("the limit is taken and in force", |host| {
+            let put = host.put(&format!("/v1/plugins/{id}/params"), &json!({ "high": wanted }))?;
+            ensure!(put.status == 200, "{}: {}", put.status, put.text);
+            Ok(high(host)? == Some(wanted))
+        })
+    };
+    set(node.host()?, 60.0)?;
+    Admin::new(fleet.direct())?.delete("phronis.config")?;
+    patiently(&node, "it says so", |host| Ok(host.said().contains("live settings cannot be read")))?;
+    fleet.create_topics(&[])?;
+    patiently(&node, "it reads again", |host| Ok(host.said().contains("live settings can be read again")))?;
+    ensure!(high(node.host()?)? == Some(60.0), "the last settings stay in force");
+    set(node.host()?, 70.0)?;
+    is_ready(&node)?;
+    node.stop()?;
+    Ok("60 stayed in force, then 70".to_owned())
+}
+
+/// A client of Kafka believes that a topic is gone only after a while.
+fn patiently(node: &Node, what: &str, mut holds: impl FnMut(&Host) -> anyhow::Result<bool>) -> anyhow::Result<()> {
+    let host = node.host()?;
+    host.until(what, &mut holds).or_else(|_| host.until(what, &mut holds))
 }
 
 /// Raw gets partitions that the outputs do not have.
@@ -93,7 +142,7 @@ pub(super) fn refuses_large_events(seed: u64) -> anyhow::Result<String> {
     let log = format!("max_record_bytes = \"{MOST}B\"\n");
     let fleet = Fleet::shared("large", Options { log, ..options(false) })?;
     let topics = fleet.topics()?;
-    for topic in [&topics.raw, &topics.dlq] {
+    for topic in [&topics.raw, &topics.dlq, &topics.retry] {
         Admin::new(&bootstrap)?.alter(topic, &[("max.message.bytes", "1000000")])?;
     }
     let mut node = fleet.start("a")?;
@@ -118,9 +167,30 @@ pub(super) fn refuses_large_events(seed: u64) -> anyhow::Result<String> {
     Ok(line(&report))
 }
 
+/// What follows from events goes to topics that take less than the configuration says: each record fits, and so must each batch.
+pub(super) fn takes_small_batches(seed: u64) -> anyhow::Result<String> {
+    let admin = Admin::new(&Broker::shared()?.bootstrap())?;
+    let mut told = Vec::new();
+    for exactly_once in [false, true] {
+        let fleet = Fleet::shared("small", options(exactly_once))?;
+        let topics = fleet.topics()?;
+        for topic in [&topics.processed, &topics.alerts, &topics.dlq, &topics.retry, &topics.state] {
+            admin.alter(topic, &[("max.message.bytes", "6000")])?;
+        }
+        // All of it is there when the host begins, so that batches are as large as they get.
+        let written = fleet.write(Load { most: 5000, rate: 0, ..Load::new(seed) })?.finish()?;
+        let mut node = fleet.start("a")?;
+        fleet.drained(&[&node])?;
+        is_ready(&node)?;
+        node.stop()?;
+        told.push(line(&fleet.judge(&written)?));
+    }
+    Ok(told.join("; exactly once: "))
+}
+
 /// A host that sees changed topics soon.
 fn eager(partitions: i32) -> Options {
     let mut options = Options { partitions, ..options(false) };
-    options.properties.push(("topic.metadata.refresh.interval.ms", "1000"));
+    options.properties.push(("topic.metadata.refresh.interval.ms", "1000".to_owned()));
     options
 }

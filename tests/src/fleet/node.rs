@@ -1,6 +1,9 @@
 //! One host of several: its room stays when its process ends.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context as _, ensure};
+use serde_json::Value;
 
 use crate::host::{Host, Room};
 
@@ -72,6 +75,16 @@ impl Node {
         Ok(())
     }
 
+    /// Tells it to end, and waits until it does, in order or hard; the answer is its exit code.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn end(&mut self) -> anyhow::Result<Option<i32>> {
+        let end = self.host.as_mut().context("the host does not run")?.end()?;
+        self.let_go();
+        Ok(end.code())
+    }
+
     /// Waits until it ends by itself; the answer is its exit code, and what it said.
     ///
     /// # Errors
@@ -86,6 +99,25 @@ impl Node {
     pub fn said(&self) -> String {
         let now = self.host.as_ref().map(Host::said).unwrap_or_default();
         self.past.clone() + &now
+    }
+
+    /// The partitions that its process owns, by what that has said.
+    pub fn owned(&self) -> BTreeSet<i32> {
+        let said = self.host.as_ref().map(Host::said).unwrap_or_default();
+        let mut owned = BTreeSet::new();
+        for line in said.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
+            let text = |name: &str| line.get(name).and_then(Value::as_str).unwrap_or_default();
+            let numbers = text("partitions").split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse().ok());
+            let numbers: BTreeSet<i32> = numbers.collect();
+            match text("message") {
+                "partitions taken over" => owned.extend(numbers),
+                gone if gone == "partitions handed over" || gone.starts_with("lost partitions") => {
+                    owned.retain(|number| !numbers.contains(number));
+                }
+                _ => {}
+            }
+        }
+        owned
     }
 
     /// The end of it.

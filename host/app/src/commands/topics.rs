@@ -87,13 +87,13 @@ fn create(which: &Which, add_partitions: bool) -> Outcome {
     let (config, log) = open(which, true)?;
     let port = log.port();
     let topics = wanted(&config);
-    let made = within(WITHIN, move || -> Result<Vec<Made>, Failure> {
+    let made = within(WITHIN, move || -> Result<_, Failure> {
         let found = look_up(port.as_ref(), topics)?;
-        found.into_iter().map(|found| make(port.as_ref(), found, add_partitions)).collect()
+        Ok(make_all(port.as_ref(), found, add_partitions))
     });
     let made = made.and_then(|made| made);
     log.close();
-    let made = made?;
+    let (made, failure) = made?;
     let items: Vec<Value> = made.iter().map(Made::item).collect();
     let columns: [Column<'_>; 5] = [
         ("TOPIC", &|item| cell(item, "/topic")),
@@ -104,7 +104,19 @@ fn create(which: &Which, add_partitions: bool) -> Outcome {
     ];
     output::list(&items, which.output, &columns)?;
     warn_of_what_is_left(&made);
-    Ok(Exit::Ok)
+    failure.map_or(Ok(Exit::Ok), Err)
+}
+
+/// Makes or changes all topics up to the first that cannot be; what was done before it is told, too.
+fn make_all(log: &dyn Log, found: Vec<Found>, add_partitions: bool) -> (Vec<Made>, Option<Failure>) {
+    let mut made = Vec::new();
+    for found in found {
+        match make(log, found, add_partitions) {
+            Ok(one) => made.push(one),
+            Err(failure) => return (made, Some(failure)),
+        }
+    }
+    (made, None)
 }
 
 /// One line for each thing that could not be changed, with the topics that it is about.
@@ -145,11 +157,12 @@ impl Made {
 /// Makes one topic, or changes what may be changed in it.
 fn make(log: &dyn Log, (topic, settings): Found, add_partitions: bool) -> Result<Made, Failure> {
     let name = std::sync::Arc::clone(&topic.spec.name);
-    let mut done = Vec::new();
+    let (mut done, mut changed) = (Vec::new(), Vec::new());
     match settings {
         None => {
             log.create_topic(&topic.spec)?;
             done.push("made".to_owned());
+            changed.extend([Setting::Partitions, Setting::Retention, Setting::Ahead]);
         }
         Some(settings) => {
             let differ = differences(&topic, &settings);
@@ -158,30 +171,37 @@ fn make(log: &dyn Log, (topic, settings): Found, add_partitions: bool) -> Result
             if differs(Setting::Partitions) && partitions < topic.spec.partitions && add_partitions {
                 log.grow_topic(&name, topic.spec.partitions)?;
                 done.push(format!("partitions {partitions} → {}, keys move", topic.spec.partitions));
+                changed.push(Setting::Partitions);
                 partitions = topic.spec.partitions;
             }
-            if let Some(change) = differ.iter().find(|difference| difference.what == Setting::Retention) {
+            let is_made_equal =
+                |difference: &&Difference| matches!(difference.what, Setting::Retention | Setting::Ahead);
+            let changes: Vec<&Difference> = differ.iter().filter(is_made_equal).collect();
+            if !changes.is_empty() {
                 log.create_topic(&TopicSpec { partitions, ..topic.spec.clone() })?;
-                done.push(format!("retention {} → {}", change.actual, change.wanted));
+            }
+            for Difference { what, actual, wanted } in changes {
+                done.push(format!("{what} {actual} → {wanted}"));
+                changed.push(*what);
             }
         }
     }
-    let settings = settled(log, &topic, !done.is_empty())?;
+    let settings = settled(log, &topic, &changed)?;
     let left = differences(&topic, &settings);
     Ok(Made { name, settings, done, left })
 }
 
-/// How a topic is now. Brokers hear of a change some moments after the controller has taken it.
-fn settled(log: &dyn Log, topic: &Wanted, is_changed: bool) -> Result<TopicSettings, Failure> {
-    /// How long a broker may take to hear of it.
-    const PATIENCE: u32 = 20;
+/// How a topic is now. Brokers hear of what was changed some moments after the controller has taken it.
+fn settled(log: &dyn Log, topic: &Wanted, changed: &[Setting]) -> Result<TopicSettings, Failure> {
+    /// Looks until a broker must have heard of it: ten seconds.
+    const PATIENCE: u32 = 100;
     const PAUSE: Duration = Duration::from_millis(100);
     let mut settings = log.describe_topic(&topic.spec.name);
     for _ in 0..PATIENCE {
-        let changeable = |difference: &Difference| matches!(difference.what, Setting::Partitions | Setting::Retention);
-        let is_settled = matches!(&settings, Ok(settings) if !differences(topic, settings).iter().any(changeable));
+        let is_changed = |difference: &Difference| changed.contains(&difference.what);
+        let is_settled = matches!(&settings, Ok(settings) if !differences(topic, settings).iter().any(is_changed));
         let is_other_error = matches!(&settings, Err(error) if !matches!(error, phronis_log::Error::UnknownTopic(_)));
-        if !is_changed || is_settled || is_other_error {
+        if changed.is_empty() || is_settled || is_other_error {
             break;
         }
         std::thread::sleep(PAUSE);
@@ -197,7 +217,7 @@ fn why_left(difference: &Difference) -> &'static str {
         }
         Setting::Partitions => "--add-partitions adds them, and moves keys",
         Setting::Replication => "kafka-reassign-partitions changes it, broker by broker",
-        Setting::Retention => "the change is not in force yet; look again with `phronis topics check`",
+        Setting::Retention | Setting::Ahead => "the change is not in force yet; look again with `phronis topics check`",
         Setting::MaxRecordBytes => "kafka-configs changes max.message.bytes of a topic",
     }
 }
@@ -364,4 +384,29 @@ fn open(which: &Which, may_make: bool) -> Result<(Config, EventLog), Failure> {
         _ => failure,
     })?;
     Ok((config, log))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use phronis_log::embedded;
+
+    use super::*;
+
+    #[test]
+    fn what_was_made_before_a_topic_that_cannot_be_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = embedded::Log::open(embedded::Options::new(folder.path())).unwrap();
+        let wanted = ["first", "not a name", "third"].map(|name| Wanted {
+            spec: TopicSpec { name: name.into(), partitions: 1, retention: Retention::default() },
+            replication: None,
+            max_record_bytes: None,
+        });
+        let found = look_up(&log, wanted.to_vec()).unwrap();
+        let (made, failure) = make_all(&log, found, false);
+        let names: Vec<_> = made.iter().map(|made| Arc::clone(&made.name)).collect();
+        assert_eq!(names, [TopicName::from("first")]);
+        assert!(failure.unwrap().message.contains("not a name"));
+    }
 }

@@ -326,6 +326,19 @@ fn properties_are_checked_by_librdkafka_each_with_its_line() {
 }
 
 #[test]
+fn properties_that_promises_rest_on_cannot_be_set() {
+    for (property, why) in [
+        ("\"partition.assignment.strategy\" = \"range\"", "cannot be set: it is `cooperative-sticky`"),
+        ("\"group.protocol\" = \"consumer\"", "cannot be set: it is `classic`"),
+        ("retries = 1", "cannot be set: it is unlimited"),
+        ("\"message.send.max.retries\" = 1", "cannot be set: it is unlimited"),
+    ] {
+        let text = on_kafka(&format!("[log.properties]\n{property}"));
+        check(&[("a.toml", &text)], &[], Err(&[why, "a.toml:5", "1 problem"]));
+    }
+}
+
+#[test]
 fn properties_are_written_with_dots_quoted_or_as_tables_and_the_environment_overrides() {
     let quoted = on_kafka(
         "[log.properties]\n\"client.rack\" = \"eu-1a\"\n\"socket.timeout.ms\" = 5000\n\"socket.keepalive.enable\" = true",

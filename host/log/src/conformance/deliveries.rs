@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use phronis_core::delivery::{Delivery, Receipt};
-use phronis_core::records::{HeadersBuilder, RecordsBuilder, TopicName};
+use phronis_core::records::{HeadersBuilder, NewRecords, RecordsBuilder, TopicName};
 
 use super::Subject;
 use super::kit::{
-    ALL, LONG, append, commit, deliver, fresh, latest, member, numbers, read, read_numbers, stands, topic,
+    ALL, LONG, append, commit, deliver, deliver_as, fresh, latest, member, numbers, read, read_numbers,
+    read_to_the_end, stands, topic,
 };
 use crate::{Error, PollLimits, Position, Start, Ticket};
 
@@ -115,11 +116,11 @@ pub(super) fn fenced_commits(subject: &Subject<'_>) {
     let log = subject.log;
     let (input, output, group) = (topic(log, 1), topic(log, 1), fresh("group"));
     deliver(log, append(&input, 0, numbers(0..10))).unwrap();
-    let (member, assigned) = member(subject, &group, &[&input], (0, 1), Start::Earliest);
+    let (mut member, assigned) = member(subject, &group, &[&input], (0, 1), Start::Earliest);
     assert_eq!(assigned, [(Arc::clone(&input), 0, 0)]);
     let mut delivery = append(&output, 0, numbers([1]));
     delivery.commits.push(commit(&group, &input, 0, 0, 4));
-    let deliver = |delivery| member.sink.submit(delivery).and_then(Ticket::wait);
+    let mut deliver = |delivery| deliver_as(&mut member, delivery);
     deliver(delivery.clone()).unwrap();
     stands(log, &group, &input, 4);
     match deliver(delivery).unwrap_err() {
@@ -139,6 +140,50 @@ pub(super) fn fenced_commits(subject: &Subject<'_>) {
     stands(log, &group, &input, 5);
     let mut reader = log.reader(&output, 0, Position::Earliest).unwrap();
     assert_eq!(read_numbers(&mut *reader, 4), [1, 2, 3, 5], "what a fenced delivery appends is not there");
+}
+
+/// A part that the log refuses takes the others along, where a delivery is one step; the group stays where it stands anyhow.
+pub(super) fn refused_parts(subject: &Subject<'_>) {
+    let log = subject.log;
+    let (input, output, group) = (topic(log, 1), topic(log, 2), fresh("group"));
+    deliver(log, append(&input, 0, numbers(0..10))).unwrap();
+    let (mut member, _) = member(subject, &group, &[&input], (0, 1), Start::Earliest);
+    let most = usize::try_from(log.describe_topic(&output).unwrap().max_record_bytes).unwrap();
+    // The first is refused when it is written, the second by its name alone.
+    let bad = match most {
+        ..8_000_000 => append(&output, 1, noise(most + 4096)),
+        _ => append(&output, 2, numbers([1])),
+    };
+    let mut delivery = append(&output, 0, numbers([1]));
+    delivery.appends.extend(bad.appends);
+    delivery.commits.push(commit(&group, &input, 0, 0, 4));
+    let refused = deliver_as(&mut member, delivery).unwrap_err();
+    assert!(matches!(refused, Error::TooLarge { .. } | Error::Invalid(_)), "{refused}");
+    stands(log, &group, &input, 0);
+    assert_eq!(member.source.rewind(&input, 0).unwrap(), 0);
+    let mut good = append(&output, 0, numbers([2]));
+    good.commits.push(commit(&group, &input, 0, 0, 4));
+    deliver_as(&mut member, good).unwrap();
+    stands(log, &group, &input, 4);
+    let seen = read_to_the_end(log, &output, 0);
+    assert!(seen == [2] || !subject.is_atomic && seen == [1, 2], "{seen:?}");
+    assert!(read_to_the_end(log, &output, 1).is_empty());
+}
+
+/// A record of so many bytes that no compression makes smaller.
+fn noise(bytes: usize) -> NewRecords {
+    let mut state = 88_172_645_463_325_252_u64;
+    let mut next = || {
+        // Marsaglia's xorshift.
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    };
+    let value: Vec<u8> = std::iter::repeat_with(&mut next).flatten().take(bytes).collect();
+    let mut builder = RecordsBuilder::default();
+    builder.push(0, None, Some(&value), &[]);
+    builder.finish()
 }
 
 pub(super) fn gaps_are_fenced(subject: &Subject<'_>) {

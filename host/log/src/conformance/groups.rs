@@ -8,8 +8,8 @@ use phronis_core::records::TopicName;
 
 use super::Subject;
 use super::kit::{
-    ALL, Assigned, LONG, append, commit, deliver, fresh, gathered, joined, member, numbers, polled, read, step,
-    subscription, topic,
+    ALL, Assigned, LONG, append, commit, deliver, deliver_as, fresh, gathered, joined, member, numbers, polled, read,
+    step, subscription, topic,
 };
 use crate::{Error, Member, PollLimits, Polled, Start, Ticket};
 
@@ -20,7 +20,7 @@ pub(super) fn groups_go_on(subject: &Subject<'_>) {
     let (mut first, _) = member(subject, &group, &[&topic], (0, 1), Start::Earliest);
     assert_eq!(gathered(&mut *first.source, 3).2, [0, 1, 2]);
     assert_eq!(gathered(&mut *first.source, 3).2, [3, 4, 5], "a poll goes on without a commit");
-    step(&first, commit(&group, &topic, 0, 0, 3));
+    step(&mut first, commit(&group, &topic, 0, 0, 3));
     drop(first);
     let (mut second, assigned) = member(subject, &group, &[&topic], (0, 1), Start::Latest);
     assert_eq!(assigned, [(Arc::clone(&topic), 0, 3)]);
@@ -159,7 +159,7 @@ pub(super) fn beside_is_read(subject: &Subject<'_>) {
     deliver(log, append(&lead, 1, numbers(0..3))).unwrap();
     let mut delivery = append(&lead, 0, numbers(7..8));
     delivery.commits = vec![commit(&group, &beside, 1, 0, 4), commit(&group, &lead, 1, 0, 3)];
-    member.sink.submit(delivery).unwrap().wait().unwrap();
+    deliver_as(&mut member, delivery).unwrap();
     let mut seen = Vec::new();
     while seen.len() < 6 {
         let records = polled(&mut *member.source, ALL);
@@ -203,7 +203,7 @@ pub(super) fn rewinding(subject: &Subject<'_>) {
     deliver(log, append(&topic, 0, numbers(0..10))).unwrap();
     let (mut member, _) = member(subject, &group, &[&topic], (0, 1), Start::Earliest);
     assert_eq!(gathered(&mut *member.source, 4).2, [0, 1, 2, 3]);
-    step(&member, commit(&group, &topic, 0, 0, 4));
+    step(&mut member, commit(&group, &topic, 0, 0, 4));
     assert_eq!(gathered(&mut *member.source, 6).2, [4, 5, 6, 7, 8, 9]);
     assert_eq!(member.source.rewind(&topic, 0).unwrap(), 4);
     assert_eq!(gathered(&mut *member.source, 6).2, [4, 5, 6, 7, 8, 9]);

@@ -8,7 +8,9 @@ use phronis_core::delivery::{Append, Commit, Delivery, Receipt};
 use phronis_core::records::{NewRecords, Records, RecordsBuilder, TopicName};
 
 use super::Subject;
-use crate::{Error, Log, Member, PollLimits, Polled, Reader, Retention, Source, Start, Subscription, TopicSpec};
+use crate::{
+    Error, Log, Member, PollLimits, Polled, Position, Reader, Retention, Source, Start, Subscription, Ticket, TopicSpec,
+};
 
 /// What [`Polled::Assigned`] brings.
 pub type Assigned = Vec<(TopicName, i32, i64)>;
@@ -95,7 +97,7 @@ pub(super) fn subscription(
 
 pub(super) fn joined(subject: &Subject<'_>, subscription: &Subscription) -> (Member, Assigned) {
     let mut member = subject.log.join(subscription).unwrap();
-    match member.source.poll(ALL, LONG).unwrap() {
+    match patiently(|| member.source.poll(ALL, LONG)).unwrap() {
         Polled::Assigned(assigned) => (member, assigned),
         other => panic!("the first poll must bring the assignment, not {other:?}"),
     }
@@ -127,13 +129,38 @@ pub(super) fn gathered(source: &mut dyn Source, count: usize) -> (TopicName, i32
 }
 
 pub(super) fn deliver(log: &dyn Log, delivery: Delivery) -> Result<Receipt, Error> {
-    log.sink().unwrap().submit(delivery)?.wait()
+    patiently(|| log.sink()?.submit(delivery.clone())?.wait())
+}
+
+/// A delivery of a member. Where it has to be tried again, its partitions are read again from where they stand.
+pub(super) fn deliver_as(member: &mut Member, delivery: Delivery) -> Result<Receipt, Error> {
+    patiently(|| {
+        let outcome = member.sink.submit(delivery.clone()).and_then(Ticket::wait);
+        if outcome.as_ref().is_err_and(Error::is_retriable) {
+            for Commit { topic, partition, .. } in &delivery.commits {
+                member.source.rewind(topic, *partition)?;
+            }
+        }
+        outcome
+    })
 }
 
 /// A member's step, with nothing else.
-pub(super) fn step(member: &Member, commit: Commit) {
-    let delivery = Delivery { appends: Vec::new(), commits: vec![commit] };
-    member.sink.submit(delivery).unwrap().wait().unwrap();
+pub(super) fn step(member: &mut Member, commit: Commit) {
+    deliver_as(member, Delivery { appends: Vec::new(), commits: vec![commit] }).unwrap();
+}
+
+/// Tries again what a log may refuse for a moment: a first transaction takes its time, and any may be aborted.
+pub(super) fn patiently<T>(mut what: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
+    let until = Instant::now() + LONG;
+    loop {
+        match what() {
+            Err(error) if error.is_retriable() && Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            outcome => return outcome,
+        }
+    }
 }
 
 /// Waits until a group stands somewhere: a commit may become visible a little after its ticket.
@@ -150,6 +177,17 @@ pub(super) fn stands(log: &dyn Log, group: &str, topic: &str, offset: i64) {
 }
 
 pub(super) fn latest(log: &dyn Log, topic: &str, partition: usize) -> i64 {
-    let topics = log.topics().unwrap();
-    topics.iter().find(|info| &*info.name == topic).unwrap().partitions[partition].latest
+    log.topic(topic).unwrap().partitions[partition].latest
+}
+
+/// All numbers of a partition, as of now.
+pub(super) fn read_to_the_end(log: &dyn Log, topic: &str, partition: i32) -> Vec<i64> {
+    let end = latest(log, topic, usize::try_from(partition).unwrap());
+    let mut reader = log.reader(topic, partition, Position::Earliest).unwrap();
+    let (mut seen, until) = (Vec::new(), Instant::now() + LONG);
+    while reader.position() < end {
+        assert!(Instant::now() < until, "the reader does not come to offset {end}");
+        seen.extend(reader.next(ALL, Duration::from_secs(1)).unwrap().iter().flat_map(read));
+    }
+    seen
 }

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use phronis_core::records::TopicName;
 
 use super::Subject;
-use super::kit::{ALL, LONG, append, deliver, fresh, latest, member, numbers, polled, read, read_numbers, topic};
+use super::kit::{
+    ALL, LONG, append, deliver, fresh, latest, member, numbers, patiently, polled, read, read_numbers, topic,
+};
 use crate::{Error, Follower, Position, Start};
 
 pub(super) fn positions(subject: &Subject<'_>) {
@@ -26,7 +28,7 @@ pub(super) fn positions(subject: &Subject<'_>) {
         assert_eq!(reader.position(), first, "{from:?}");
         let count = usize::try_from(20 - first).unwrap();
         assert_eq!(read_numbers(&mut *reader, count), (first..20).collect::<Vec<_>>(), "{from:?}");
-        assert!(reader.next(ALL, Duration::ZERO).unwrap().is_none());
+        assert!(patiently(|| reader.next(ALL, Duration::ZERO)).unwrap().is_none());
     }
     for offset in [-1, 21] {
         match log.reader(&topic, 0, Position::Offset(offset)).err().unwrap() {

@@ -3,6 +3,7 @@
 //! Its questions go out in one request for many partitions; a question a partition would take minutes on a large cluster.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -23,7 +24,13 @@ use crate::{Error, PartitionInfo, Result, Retention, Start, TopicInfo, TopicSett
 const PULSE: Duration = Duration::from_secs(3);
 
 /// How long a partition may be without a leader before whoever asks is told.
-const ELECTION: Duration = Duration::from_secs(3);
+const ELECTION: Duration = Duration::from_secs(10);
+
+/// Regular questions without an answer, one after the other, that say that Kafka is away: a broker may pause for a while.
+const MISSES: u32 = 2;
+
+/// The setting of a topic that bounds how far the time of a record may be ahead of the broker's clock.
+const AHEAD: &str = "message.timestamp.after.max.ms";
 
 /// The part of `max.message.bytes` that Kafka's own framing may take.
 const FRAMING: u64 = 512;
@@ -35,21 +42,34 @@ pub(super) struct Asker {
     clients: Arc<Clients>,
     /// Partitions of topics, as far as someone asked.
     known: Mutex<HashMap<TopicName, i32>>,
+    /// The largest records that topics take, as far as someone asked; `None` where Kafka did not say.
+    limits: Mutex<HashMap<TopicName, (Option<u64>, Instant)>>,
+    /// Regular questions without an answer, since the last answer.
+    missed: AtomicU32,
 }
 
 impl Asker {
     pub(super) fn new(clients: Arc<Clients>) -> Result<Self> {
         let consumer = Arc::new(clients.asker()?);
         let admin = clients.admin()?;
-        Ok(Self { consumer, admin, clients, known: Mutex::default() })
+        let (known, limits, missed) = (Mutex::default(), Mutex::default(), AtomicU32::new(0));
+        Ok(Self { consumer, admin, clients, known, limits, missed })
     }
 
     /// Asks something small, and notes whether an answer came.
     pub(super) fn pulse(&self) {
         self.hear();
         match self.consumer.fetch_metadata(Some("phronis.config"), PULSE) {
-            Ok(_) => self.clients.health.answered(),
-            Err(error) => self.clients.health.silent(format!("{}: {error}", self.clients.options.bootstrap)),
+            Ok(_) => {
+                self.missed.store(0, Ordering::Relaxed);
+                self.clients.health.answered();
+            }
+            Err(error) => {
+                let missed = self.missed.fetch_add(1, Ordering::Relaxed) + 1;
+                if missed >= MISSES || self.clients.health.check().is_err() {
+                    self.clients.health.silent(format!("{}: {error}", self.clients.options.bootstrap));
+                }
+            }
         }
     }
 
@@ -77,6 +97,11 @@ impl Asker {
                 None | Some(RDKafkaErrorCode::LeaderNotAvailable) => {}
                 Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
                     self.known.lock().unwrap_or_else(PoisonError::into_inner).remove(topic.name());
+                    continue;
+                }
+                // What is wrong with somebody else's topic is not this host's business.
+                Some(code) if only.is_none() => {
+                    tracing::debug!(topic = topic.name(), %code, "a topic is left out");
                     continue;
                 }
                 Some(code) => {
@@ -107,6 +132,23 @@ impl Asker {
     /// Forgets what is known of a topic, after it turned out to be wrong.
     pub(super) fn forget(&self, topic: &str) {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).remove(topic);
+    }
+
+    /// The largest record, and so the largest batch, that a topic takes: as last heard, where that is not older than this, or asked.
+    pub(super) fn most(&self, topic: &str, not_older_than: Duration) -> Option<u64> {
+        let heard = self.limits.lock().unwrap_or_else(PoisonError::into_inner).get(topic).copied();
+        if let Some((most, at)) = heard
+            && at.elapsed() <= not_older_than
+        {
+            return most;
+        }
+        let most = self.describe(topic).ok().map(|settings| settings.max_record_bytes);
+        self.heard(topic, most);
+        most
+    }
+
+    fn heard(&self, topic: &str, most: Option<u64>) {
+        self.limits.lock().unwrap_or_else(PoisonError::into_inner).insert(topic.into(), (most, Instant::now()));
     }
 
     /// Where partitions begin or end, in their order.
@@ -162,8 +204,17 @@ impl Asker {
         Ok(offsets)
     }
 
-    /// What topics hold.
-    pub(super) fn infos(&self, topics: BTreeMap<TopicName, i32>) -> Result<Vec<TopicInfo>> {
+    /// What topics hold; those that vanished since they were listed are left out.
+    pub(super) fn infos(&self, mut topics: BTreeMap<TopicName, i32>) -> Result<Vec<TopicInfo>> {
+        loop {
+            match self.infos_now(&topics) {
+                Err(Error::UnknownTopic(gone)) if topics.remove(gone.as_str()).is_some() => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
+    fn infos_now(&self, topics: &BTreeMap<TopicName, i32>) -> Result<Vec<TopicInfo>> {
         let partitions: Vec<(TopicName, i32)> =
             topics.iter().flat_map(|(name, count)| (0..*count).map(|number| (Arc::clone(name), number))).collect();
         if partitions.is_empty() {
@@ -171,15 +222,15 @@ impl Asker {
         }
         let (earliest, latest) = (self.ends(&partitions, Start::Earliest)?, self.ends(&partitions, Start::Latest)?);
         let mut ends = earliest.into_iter().zip(latest);
-        let info = |(name, count): (TopicName, i32)| TopicInfo {
-            name,
+        let info = |(name, count): (&TopicName, &i32)| TopicInfo {
+            name: Arc::clone(name),
             partitions: ends
                 .by_ref()
-                .take(usize::try_from(count).unwrap_or(0))
+                .take(usize::try_from(*count).unwrap_or(0))
                 .map(|(earliest, latest)| PartitionInfo { earliest, latest, bytes: None })
                 .collect(),
         };
-        Ok(topics.into_iter().map(info).collect())
+        Ok(topics.iter().map(info).collect())
     }
 
     /// Where a group stands in all partitions of a topic.
@@ -244,7 +295,7 @@ impl Asker {
             let topic = spec.name.to_string();
             return Err(Error::PartitionsDiffer { topic, actual: there.partitions, wanted: spec.partitions });
         }
-        if there.retention == spec.retention {
+        if there.retention == spec.retention && there.ahead.is_none() {
             return Ok(());
         }
         // Kafka replaces all settings of the topic by those sent: those that someone else made are sent along.
@@ -295,11 +346,15 @@ impl Asker {
             bytes: positive("retention.bytes").filter(|_| deletes),
             compact,
         };
+        let max_record_bytes = positive("max.message.bytes").unwrap_or(1 << 20).saturating_sub(FRAMING);
+        self.heard(topic, Some(max_record_bytes));
         Ok(TopicSettings {
             partitions: i32::try_from(found.partitions().len()).unwrap_or(i32::MAX),
             replication: i32::try_from(replication).ok(),
             retention,
-            max_record_bytes: positive("max.message.bytes").unwrap_or(1 << 20).saturating_sub(FRAMING),
+            max_record_bytes,
+            // Kafka's own word for no bound is the largest number.
+            ahead: positive(AHEAD).filter(|ms| *ms < i64::MAX.unsigned_abs()).map(Duration::from_millis),
         })
     }
 
@@ -346,7 +401,7 @@ impl Asker {
         let most = self.clients.options.max_record_bytes.saturating_add(FRAMING);
         settings.insert("max.message.bytes".to_owned(), most.to_string());
         // Outputs keep the time of their event, and a clock may be ahead; Kafka would refuse more than an hour.
-        settings.insert("message.timestamp.after.max.ms".to_owned(), i64::MAX.to_string());
+        settings.insert(AHEAD.to_owned(), i64::MAX.to_string());
         settings
     }
 }
@@ -359,3 +414,6 @@ fn options() -> AdminOptions {
 fn futures<T>(answer: impl Future<Output = T>) -> T {
     futures::executor::block_on(answer)
 }
+
+#[cfg(test)]
+mod tests;

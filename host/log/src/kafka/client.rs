@@ -46,6 +46,9 @@ const READ_AHEAD_KB: i32 = 65_536;
 /// gives 500 000 records/s; an idle member costs 50 small requests a second.
 const FETCH_WAIT_MS: &str = "20";
 
+/// How large librdkafka makes a batch.
+const BATCH_SIZE: &str = "batch.size";
+
 /// Makes clients.
 #[derive(Debug)]
 pub(super) struct Clients {
@@ -173,7 +176,7 @@ impl Clients {
 
     /// Whether librdkafka takes all properties.
     pub(super) fn check(&self) -> Result<()> {
-        for config in [self.consumer_config("check"), self.producer_config(None, OUTPUT_WITHIN)] {
+        for config in [self.consumer_config("check"), self.producer_config(None, OUTPUT_WITHIN, self.batch())] {
             config.create_native_config().map_err(|error| refused(&error))?;
         }
         Ok(())
@@ -231,10 +234,17 @@ impl Clients {
         self.make(&config, None)
     }
 
-    /// A producer of what a stream's processing leaves behind, or of what someone waits for an answer to.
-    pub(super) fn producer(&self, transactional_id: Option<&str>, is_processing: bool) -> Result<Producer> {
+    /// Bytes of a batch, as long as no topic takes less: a batch counts against the limit of a record, which is the topic's.
+    pub(super) fn batch(&self) -> u64 {
+        let chosen = self.options.properties.get(BATCH_SIZE).and_then(|value| value.parse().ok());
+        chosen.unwrap_or_else(|| self.options.max_record_bytes.min(1_000_000))
+    }
+
+    /// A producer of what a stream's processing leaves behind, or of what someone waits for an answer to,
+    /// in batches of so many bytes at most.
+    pub(super) fn producer(&self, transactional_id: Option<&str>, is_processing: bool, batch: u64) -> Result<Producer> {
         let within = if is_processing { OUTPUT_WITHIN } else { ANSWER_WITHIN };
-        let config = self.producer_config(transactional_id, within);
+        let config = self.producer_config(transactional_id, within, batch);
         let context = Context { health: Arc::clone(&self.health), listener: None };
         Producer::from_config_and_context(&config, Reports(context)).map_err(|error| refused(&error))
     }
@@ -289,19 +299,16 @@ impl Clients {
         config
     }
 
-    fn producer_config(&self, transactional_id: Option<&str>, within: Duration) -> ClientConfig {
+    fn producer_config(&self, transactional_id: Option<&str>, within: Duration, batch: u64) -> ClientConfig {
         let mut config = self.common();
         let linger = match self.options.profile {
             Profile::LowLatency => "0",
             Profile::Throughput => "20",
         };
-        // A batch counts against the limit of a record, which is the topic's.
-        let batch_size = self.options.max_record_bytes.min(1_000_000).to_string();
         let defaults = [
             ("compression.type", "lz4"),
             ("linger.ms", linger),
             ("batch.num.messages", "100000"),
-            ("batch.size", &batch_size),
             // A record that is larger than its topic takes is refused by the broker, whose limit counts.
             ("message.max.bytes", "67108864"),
             // What is under way is bounded by bytes before it comes here.
@@ -312,6 +319,7 @@ impl Clients {
         ];
         self.set_defaults(&mut config, &defaults);
         config.set("enable.idempotence", "true").set("acks", "all");
+        config.set(BATCH_SIZE, batch.to_string());
         match transactional_id {
             Some(id) => {
                 config.set("transactional.id", id);

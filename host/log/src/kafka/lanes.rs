@@ -37,6 +37,8 @@ struct Lane {
     queue: Queue,
     /// What was taken from the queue and did not fit the limits.
     left: Option<Records>,
+    /// What the partition said behind what is left. librdkafka says it once.
+    fault: Option<Fault>,
     /// The next offset to be handed out.
     position: i64,
     /// The end of the partition was reached here, behind what is left.
@@ -98,8 +100,17 @@ impl Lanes {
         self.bell.ring(place);
         let topic = Arc::clone(topic);
         self.places.insert((Arc::clone(&topic), partition), place);
-        let (left, end, is_at_end, is_paused) = (None, None, false, false);
-        self.lanes.insert(place, Lane { topic, partition, queue, left, position, end, is_at_end, is_paused });
+        let (left, fault, end, is_at_end, is_paused) = (None, None, None, false, false);
+        self.lanes.insert(place, Lane { topic, partition, queue, left, fault, position, end, is_at_end, is_paused });
+        Ok(())
+    }
+
+    /// Opens a partition of this consumer anew; one that is paused stays so.
+    pub(super) fn reopen(&mut self, topic: &TopicName, partition: i32, position: i64) -> Result<()> {
+        let place = self.places.get(&(Arc::clone(topic), partition));
+        let is_paused = place.and_then(|place| self.lanes.get(place)).is_some_and(|lane| lane.is_paused);
+        self.open(topic, partition, position)?;
+        self.pause(topic, partition, is_paused);
         Ok(())
     }
 
@@ -119,7 +130,7 @@ impl Lanes {
     pub(super) fn moved(&mut self, topic: &str, partition: i32, position: i64) {
         for lane in self.lanes.values_mut() {
             if &*lane.topic == topic && lane.partition == partition {
-                (lane.left, lane.end) = (None, None);
+                (lane.left, lane.fault, lane.end) = (None, None, None);
                 lane.position = position;
                 lane.is_at_end = false;
             }
@@ -160,7 +171,7 @@ impl Lanes {
     /// The next batch, of the partition whose turn it is.
     ///
     /// # Errors
-    /// What a partition says of itself; its other messages stay.
+    /// What a partition says of itself, after the messages that came before it.
     pub(super) fn turn(&mut self, limits: PollLimits) -> Result<Turn> {
         while let Some(place) = self.bell.take() {
             if place == EVENTS {
@@ -168,7 +179,7 @@ impl Lanes {
             }
             let Some(lane) = self.lanes.get_mut(&place).filter(|lane| !lane.is_paused) else { continue };
             let taken = lane.take(&mut self.room, &mut self.headers, limits);
-            if lane.left.is_some() || lane.queue.len() > 0 {
+            if lane.left.is_some() || lane.fault.is_some() || lane.queue.len() > 0 {
                 self.bell.ring(place);
             }
             if let Some(records) = taken? {
@@ -184,9 +195,13 @@ impl Lanes {
 
 impl Lane {
     fn take(&mut self, room: &mut Room, headers: &mut HeadersBuilder, limits: PollLimits) -> Result<Option<Records>> {
-        let collected = match self.left.take() {
-            Some(records) => Some(records),
-            None => self.collect(room, headers, limits)?,
+        let collected = match (self.left.take(), self.fault.take()) {
+            (Some(records), fault) => {
+                self.fault = fault;
+                Some(records)
+            }
+            (None, Some(fault)) => return Err(self.error(fault)),
+            (None, None) => self.collect(room, headers, limits)?,
         };
         let records = collected.map(|records| {
             let fits = fitting(&records, limits);
@@ -226,18 +241,17 @@ impl Lane {
                 break;
             }
         }
+        let records = batch.finish(&self.topic, self.partition);
         match fault {
             None => {}
             Some(Fault { code: RDKafkaErrorCode::PartitionEOF, offset, .. }) => {
                 self.end = Some(offset);
             }
-            Some(fault) => {
-                // What came before it is good, and is handed out next.
-                self.left = batch.finish(&self.topic, self.partition);
-                return Err(self.error(fault));
-            }
+            Some(fault) if records.is_none() => return Err(self.error(fault)),
+            // What came before it is good. Whoever hears of the fault hears nothing more of this partition.
+            Some(fault) => self.fault = Some(fault),
         }
-        Ok(batch.finish(&self.topic, self.partition))
+        Ok(records)
     }
 
     fn error(&self, fault: Fault) -> Error {
@@ -324,4 +338,67 @@ fn fitting(records: &Records, limits: PollLimits) -> usize {
         if records.slice(0, middle).body.bytes() <= limits.bytes { fits = middle } else { beyond = middle }
     }
     fits
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use phronis_core::delivery::{Append, Delivery};
+    use rdkafka::consumer::Consumer as _;
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+
+    use super::super::client::Clients;
+    use super::super::member::list;
+    use super::*;
+    use crate::Log as _;
+    use crate::kafka::{Log, Options};
+
+    #[test]
+    fn what_a_partition_says_of_itself_comes_after_the_records_before_it() {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("t", 1, 1).unwrap();
+        let options = Options::new(cluster.bootstrap_servers(), "a");
+        let log = Log::open(options.clone()).unwrap();
+        let mut records = RecordsBuilder::default();
+        (0..3).for_each(|_| records.push(0, None, Some(b"good"), &[]));
+        let append = Append { topic: "t".into(), partition: 0, records: records.finish() };
+        let delivery = Delivery { appends: vec![append], commits: Vec::new() };
+        log.sink().unwrap().submit(delivery).unwrap().wait().unwrap();
+
+        let consumer = Arc::new(Clients::new(options).reader(true).unwrap());
+        let mut lanes = Lanes::new(&consumer).unwrap();
+        let topic: TopicName = "t".into();
+        lanes.open(&topic, 0, 0).unwrap();
+        consumer.incremental_assign(&list(&[(topic, 0, 0)]).unwrap()).unwrap();
+        let until_there = |lanes: &Lanes, count: usize| {
+            let until = Instant::now() + Duration::from_secs(60);
+            while lanes.lanes.values().map(|lane| lane.queue.len()).sum::<usize>() < count {
+                assert!(Instant::now() < until, "there are never {count}");
+                drop(consumer.poll(Duration::from_millis(1)));
+            }
+        };
+        // The records and the end of the partition, and then what a broker says that has lost its end.
+        until_there(&lanes, 4);
+        let gone = RDKafkaRespErr::RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE;
+        cluster.request_errors(RDKafkaApiKey::Fetch, &[gone]);
+        until_there(&lanes, 5);
+
+        let mut told = Vec::new();
+        // All of it is taken at once, and cut in two by the limits: what is left comes before the fault, too.
+        let limits = PollLimits { records: 10, bytes: 2 * b"good".len() };
+        for _ in 0..4 {
+            told.push(loop {
+                match lanes.turn(limits) {
+                    Ok(Turn::Events) => {}
+                    Ok(Turn::Records(records)) => break format!("{} records", records.len()),
+                    Err(Error::OutOfRange { offset, .. }) => break format!("out of range at {offset}"),
+                    other => break format!("{other:?}"),
+                }
+            });
+        }
+        assert_eq!(told, ["2 records", "1 records", "out of range at 3", "Nothing"]);
+        log.close();
+    }
 }

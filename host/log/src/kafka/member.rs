@@ -3,7 +3,7 @@
 //! Rebalances are told to the worker before they are answered: a revoked partition is given back at the poll after it was told,
 //! when the worker has finished and its offsets are committed; a lost one is dropped at once.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -81,8 +81,6 @@ pub(super) struct Member {
     beside: Beside,
     /// Revoked partitions that the worker was told of.
     leaving: Option<TopicPartitionList>,
-    /// Partitions that stopped because their offset is gone.
-    stopped: BTreeSet<(TopicName, i32)>,
     /// Whether it leaves its group when it ends.
     leaves: bool,
 }
@@ -127,19 +125,7 @@ impl Member {
         let lanes = Lanes::new(&consumer)?;
         let names: Vec<&str> = topics.iter().map(|topic| &**topic).collect();
         consumer.subscribe(&names).map_err(|error| failed("subscribing", error))?;
-        Ok(Self {
-            consumer,
-            inbox,
-            lanes,
-            asker,
-            gate,
-            group,
-            start,
-            beside,
-            leaving: None,
-            stopped: BTreeSet::new(),
-            leaves,
-        })
+        Ok(Self { consumer, inbox, lanes, asker, gate, group, start, beside, leaving: None, leaves })
     }
 
     /// Lets librdkafka's callbacks run; also says that this member is alive, so it asks even when nothing waits.
@@ -170,7 +156,7 @@ impl Member {
     /// Answers what Kafka told; something to tell the worker, if there is.
     fn rebalance(&mut self) -> Result<Option<Polled>> {
         if let Some(leaving) = self.leaving.take() {
-            self.give_back(&leaving)?;
+            self.give_back(&leaving);
         }
         let Some(next) = self.take_rebalance() else { return self.look_for_missing() };
         match next {
@@ -185,14 +171,14 @@ impl Member {
             Rebalance::Revoke(partitions, true) => {
                 let partitions = self.leaving(&partitions);
                 let lost = names(&partitions);
-                self.drop_partitions(&partitions)?;
+                self.drop_partitions(&partitions);
                 Ok((!lost.is_empty()).then_some(Polled::Lost(lost)))
             }
             Rebalance::Revoke(partitions, false) => {
                 let partitions = self.leaving(&partitions);
                 let revoked = names(&partitions);
                 if revoked.is_empty() {
-                    self.give_back(&partitions)?;
+                    self.give_back(&partitions);
                     return Ok(None);
                 }
                 self.leaving = Some(partitions);
@@ -295,13 +281,14 @@ impl Member {
         };
         assigned.map_err(|error| failed("taking over partitions", error))?;
         for (topic, partition, at) in &places {
-            self.stopped.remove(&(Arc::clone(topic), *partition));
             self.inbox.progress.assigned(topic, *partition, *at);
         }
         Ok(places)
     }
 
     /// Where the group stands; where it never was, the start, which is committed so that it stays.
+    /// A member that its group has put out meanwhile begins there without: that it loses the partitions is the next thing it hears,
+    /// and it hears nothing before it has taken them.
     fn stands(&self, partitions: &TopicPartitionList) -> Result<Vec<Place>> {
         let doing = "reading where the group stands";
         let committed =
@@ -320,9 +307,12 @@ impl Member {
             let started: Vec<Place> =
                 new.into_iter().zip(ends).map(|((topic, partition), at)| (topic, partition, at)).collect();
             let list = list(&started)?;
-            self.consumer
-                .commit(&list, CommitMode::Sync)
-                .map_err(|error| failed("committing where to start", error))?;
+            match self.consumer.commit(&list, CommitMode::Sync) {
+                Err(error) if is_put_out(&error) => {
+                    tracing::debug!(group = %self.group, %error, "where to start is not committed");
+                }
+                outcome => outcome.map_err(|error| failed("committing where to start", error))?,
+            }
             places.extend(started);
         }
         places.sort();
@@ -330,43 +320,58 @@ impl Member {
     }
 
     /// Commits what is durable of these partitions, and lets go of them.
-    fn give_back(&mut self, partitions: &TopicPartitionList) -> Result<()> {
+    fn give_back(&mut self, partitions: &TopicPartitionList) {
         if let Err(error) = self.commit(Some(&names(partitions))) {
             tracing::warn!(group = %self.group, %error, "offsets were not committed before partitions moved: their new owner judges some records again");
         }
-        self.drop_partitions(partitions)
+        self.drop_partitions(partitions);
     }
 
     /// Answers on the way out. A client that waits for an answer would never close.
     fn answer_leaving(&mut self, told: &Rebalance) {
-        let answered = match told {
+        match told {
             Rebalance::Assign(partitions) => {
                 let taken = match self.consumer.rebalance_protocol() {
                     RebalanceProtocol::Cooperative => self.consumer.incremental_assign(partitions),
                     _ => self.consumer.assign(partitions),
                 };
-                taken.map_err(|error| failed("taking over partitions", error))
+                if let Err(error) = taken {
+                    tracing::debug!(group = %self.group, %error, "leaving");
+                }
             }
             Rebalance::Revoke(partitions, _) => {
                 let partitions = self.leaving(partitions);
-                self.drop_partitions(&partitions)
+                self.drop_partitions(&partitions);
             }
-        };
-        if let Err(error) = answered {
-            tracing::debug!(group = %self.group, %error, "leaving");
         }
     }
 
-    fn drop_partitions(&mut self, partitions: &TopicPartitionList) -> Result<()> {
+    /// Lets partitions go, which answers Kafka: whatever happens here, they are someone else's.
+    fn drop_partitions(&mut self, partitions: &TopicPartitionList) {
         for (topic, partition) in names(partitions) {
             self.lanes.close(&topic, partition);
             self.inbox.progress.gone(&topic, partition);
         }
         let dropped = match self.consumer.rebalance_protocol() {
-            RebalanceProtocol::Cooperative => self.consumer.incremental_unassign(partitions),
+            RebalanceProtocol::Cooperative => self.consumer.incremental_unassign(&self.held(partitions)),
             _ => self.consumer.unassign(),
         };
-        dropped.map_err(|error| failed("giving partitions back", error))
+        if let Err(error) = dropped {
+            tracing::error!(group = %self.group, %error, "partitions were not given back");
+        }
+    }
+
+    /// Those of these partitions that the client holds. It gives back none of a list with any other, and its group would
+    /// wait in vain.
+    fn held(&self, partitions: &TopicPartitionList) -> TopicPartitionList {
+        let Ok(assignment) = self.consumer.assignment() else { return partitions.clone() };
+        let mut held = TopicPartitionList::new();
+        for (topic, partition) in names(partitions) {
+            if assignment.find_partition(&topic, partition).is_some() {
+                held.add_partition(&topic, partition);
+            }
+        }
+        held
     }
 
     /// Commits what is durable, and waits for it. With transactions there is nothing left to commit.
@@ -385,11 +390,23 @@ impl Member {
         Ok(())
     }
 
+    /// Goes elsewhere in a partition; false where it has no valid offset, so that the client cannot.
+    fn seek(&self, place: &TopicPartitionList) -> Result<bool> {
+        let doing = "going back";
+        let sought = self.consumer.seek_partitions(place.clone(), CALL).map_err(|error| failed(doing, error))?;
+        for element in sought.elements() {
+            match element.error() {
+                Err(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::State) => return Ok(false),
+                outcome => outcome.map_err(|error| failed(doing, error))?,
+            }
+        }
+        Ok(true)
+    }
+
     /// An error of a partition, with what is known of its log; the partition stays stopped.
-    fn explained(&mut self, error: Error) -> Error {
+    fn explained(&self, error: Error) -> Error {
         let Error::OutOfRange { topic, partition, offset, .. } = error else { return error };
         let name: TopicName = topic.as_str().into();
-        self.stopped.insert((Arc::clone(&name), partition));
         let end = |start| self.asker.ends(&[(Arc::clone(&name), partition)], start);
         let one = |ends: Result<Vec<i64>>| ends.ok().and_then(|ends| ends.first().copied()).unwrap_or(-1);
         let (earliest, latest) = (one(end(Start::Earliest)), one(end(Start::Latest)));
@@ -437,22 +454,16 @@ impl Source for Member {
             at = self.stands(&one)?.first().map_or(at, |(_, _, at)| *at);
             self.inbox.progress.assigned(&name, partition, at);
         }
-        let place = [(Arc::clone(&name), partition, at)];
-        let list = list(&place)?;
-        let was_stopped = self.stopped.remove(&(Arc::clone(&name), partition));
-        if was_stopped {
-            // A partition without a valid offset does not seek: it is given back to the client and taken anew.
-            let doing = "reading a partition again";
-            self.consumer.incremental_unassign(&list).map_err(|error| failed(doing, error))?;
-            self.lanes.open(&name, partition, at)?;
-            self.consumer.incremental_assign(&list).map_err(|error| failed(doing, error))?;
+        let place = list(&[(Arc::clone(&name), partition, at)])?;
+        if self.seek(&place)? {
+            self.lanes.moved(topic, partition, at);
             return Ok(at);
         }
-        let sought = self.consumer.seek_partitions(list, CALL).map_err(|error| failed("going back", error))?;
-        for element in sought.elements() {
-            element.error().map_err(|error| failed("going back", error))?;
-        }
-        self.lanes.moved(topic, partition, at);
+        // It is given back to the client and taken anew.
+        let doing = "reading a partition again";
+        self.consumer.incremental_unassign(&self.held(&place)).map_err(|error| failed(doing, error))?;
+        self.lanes.reopen(&name, partition, at)?;
+        self.consumer.incremental_assign(&place).map_err(|error| failed(doing, error))?;
         Ok(at)
     }
 
@@ -523,6 +534,15 @@ pub(super) fn list(places: &[Place]) -> Result<TopicPartitionList> {
     Ok(list)
 }
 
+/// Whether the group does not know this member any more.
+fn is_put_out(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode::{FencedInstanceId, IllegalGeneration, UnknownMemberId};
+    matches!(error.rdkafka_error_code(), Some(UnknownMemberId | IllegalGeneration | FencedInstanceId))
+}
+
 fn names(partitions: &TopicPartitionList) -> Vec<(TopicName, i32)> {
     partitions.elements().iter().map(|element| (element.topic().into(), element.partition())).collect()
 }
+
+#[cfg(test)]
+mod tests;

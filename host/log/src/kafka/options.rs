@@ -58,6 +58,16 @@ pub const OURS: &[(&str, &str)] = &[
     ("message.timeout.ms", "follows from who waits for the record: none is given up while those behind it go through"),
     ("delivery.timeout.ms", "follows from who waits for the record: none is given up while those behind it go through"),
     ("transaction.timeout.ms", "bounds how long a host that died holds back readers"),
+    ("retries", "is unlimited: a record that is given up while those behind it go through would come after them"),
+    (
+        "message.send.max.retries",
+        "is unlimited: a record that is given up while those behind it go through would come after them",
+    ),
+    (
+        "partition.assignment.strategy",
+        "is `cooperative-sticky`: partitions are handed over one by one, after their work",
+    ),
+    ("group.protocol", "is `classic`: members answer for each rebalance themselves"),
     ("delivery.report.only.error", "is off: every record's fate is awaited"),
     ("partitioner", "is not used: partitions are chosen as the Java client does"),
 ];

@@ -47,6 +47,12 @@ impl Transactions {
     /// One transaction, if something waits.
     pub(super) fn step(&mut self, writer: &mut Writer) {
         writer.outlet.serve();
+        if writer.is_too_wide() {
+            self.is_ready = false;
+            if let Err(error) = writer.renew() {
+                tracing::error!(%error, "no producer can be made");
+            }
+        }
         if !self.is_ready && !self.get_ready(writer) {
             std::thread::sleep(PAUSE);
             return;
@@ -143,6 +149,7 @@ impl Transactions {
         // What a topic refuses it refuses again: whoever sent it must learn so, whatever else was heard of first.
         let is_refusal = |error: &Error| matches!(error, Error::TooLarge { .. } | Error::UnknownTopic(_));
         let error = sent.iter().flat_map(Sent::failures).find(is_refusal).unwrap_or(error);
+        writer.narrow_after(&error);
         for sent in sent {
             writer.answer(sent, Err(error.clone()));
         }

@@ -36,6 +36,12 @@ const CLOSE: Duration = Duration::from_secs(10);
 /// How long reports are waited for while librdkafka's queue is full.
 const FULL: Duration = Duration::from_millis(10);
 
+/// How long whoever submits may wait for room. Members must poll: what holds them up longer is a failure like any other.
+const ROOM: Duration = Duration::from_secs(30);
+
+/// What a topic was heard to take is asked again after a refusal, when it is older than this.
+const HEARD: Duration = Duration::from_secs(1);
+
 /// How long the thread sleeps when nothing rings.
 const NAP: Duration = Duration::from_millis(100);
 
@@ -192,9 +198,14 @@ pub(super) struct Job {
 
 impl Jobs {
     fn push(&self, job: Job) -> Result<()> {
+        let until = Instant::now() + ROOM;
         let mut queue = self.lock();
-        while !queue.is_closed && queue.bytes > 0 && queue.bytes + job.bytes > UNDER_WAY {
-            queue = self.has_room.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        while !queue.is_closed && queue.has_no_room(job.bytes) {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(queue.full());
+            }
+            queue = self.has_room.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         self.add(queue, job)
     }
@@ -205,10 +216,7 @@ impl Jobs {
 
     fn has_room(&self, bytes: usize) -> Result<()> {
         let queue = self.lock();
-        if queue.bytes > 0 && queue.bytes + bytes > UNDER_WAY {
-            return Err(Error::Full { reason: format!("{} MiB are on their way to Kafka", queue.bytes >> 20) });
-        }
-        Ok(())
+        if queue.has_no_room(bytes) { Err(queue.full()) } else { Ok(()) }
     }
 
     fn add(&self, mut queue: MutexGuard<'_, JobQueue>, job: Job) -> Result<()> {
@@ -236,6 +244,10 @@ impl Jobs {
         self.lock().waiting.pop_front()
     }
 
+    fn put_back(&self, job: Job) {
+        self.lock().waiting.push_front(job);
+    }
+
     fn done(&self, bytes: usize) {
         let mut queue = self.lock();
         queue.bytes = queue.bytes.saturating_sub(bytes);
@@ -245,6 +257,16 @@ impl Jobs {
 
     fn lock(&self) -> MutexGuard<'_, JobQueue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl JobQueue {
+    fn has_no_room(&self, bytes: usize) -> bool {
+        self.bytes > 0 && self.bytes + bytes > UNDER_WAY
+    }
+
+    fn full(&self) -> Error {
+        Error::Full { reason: format!("{} MiB are on their way to Kafka", self.bytes >> 20) }
     }
 }
 
@@ -300,14 +322,16 @@ pub(super) struct Outlet {
     topics: HashMap<TopicName, (raw::Topic, i32)>,
     events: Queue,
     pub(super) producer: Arc<Producer>,
+    /// Bytes of its batches.
+    batch: u64,
 }
 
 impl Outlet {
-    fn new(producer: Producer, bell: &Arc<Bell>) -> Result<Self> {
+    fn new(producer: Producer, batch: u64, bell: &Arc<Bell>) -> Result<Self> {
         let producer = Arc::new(producer);
         let mut events = Queue::of_events(Arc::clone(&producer) as _).ok_or(Error::Closed)?;
         events.ring(Arc::clone(bell), 0);
-        Ok(Self { topics: HashMap::new(), events, producer })
+        Ok(Self { topics: HashMap::new(), events, producer, batch })
     }
 
     /// Lets delivery reports come in.
@@ -330,23 +354,46 @@ pub(super) struct Writer {
     pub(super) outlet: Outlet,
     sent: VecDeque<Sent>,
     committed_at: Instant,
+    /// Bytes of a batch that every topic takes, as far as is known.
+    batch: u64,
 }
 
 impl Writer {
     fn new(clients: Arc<Clients>, asker: Arc<Asker>, jobs: Arc<Jobs>, member: Option<Membership>) -> Result<Self> {
-        let outlet = Self::outlet(&clients, &jobs, member.as_ref())?;
-        Ok(Self { clients, asker, jobs, member, outlet, sent: VecDeque::new(), committed_at: Instant::now() })
+        let batch = clients.batch();
+        let outlet = Self::outlet(&clients, &jobs, member.as_ref(), batch)?;
+        Ok(Self { clients, asker, jobs, member, outlet, sent: VecDeque::new(), committed_at: Instant::now(), batch })
     }
 
-    fn outlet(clients: &Clients, jobs: &Jobs, member: Option<&Membership>) -> Result<Outlet> {
+    fn outlet(clients: &Clients, jobs: &Jobs, member: Option<&Membership>, batch: u64) -> Result<Outlet> {
         let transactional_id = member.and_then(|member| member.transactional_id.as_deref());
-        Outlet::new(clients.producer(transactional_id, member.is_some())?, &jobs.bell)
+        Outlet::new(clients.producer(transactional_id, member.is_some(), batch)?, batch, &jobs.bell)
     }
 
     /// Begins anew with another producer, after an error that this one does not survive.
     pub(super) fn renew(&mut self) -> Result<()> {
-        self.outlet = Self::outlet(&self.clients, &self.jobs, self.member.as_ref())?;
+        self.outlet = Self::outlet(&self.clients, &self.jobs, self.member.as_ref(), self.batch)?;
         Ok(())
+    }
+
+    /// Learns how large a batch a topic takes. librdkafka does not cut one that is refused: its records would be refused
+    /// together for ever, although each of them fits.
+    pub(super) fn narrow(&mut self, topic: &str, not_older_than: Duration) {
+        if let Some(most) = self.asker.most(topic, not_older_than) {
+            self.batch = self.batch.min(most.max(1));
+        }
+    }
+
+    /// The same after a refusal.
+    pub(super) fn narrow_after(&mut self, error: &Error) {
+        if let Error::TooLarge { topic, .. } = error {
+            self.narrow(topic, HEARD);
+        }
+    }
+
+    /// Whether a topic takes less than this producer's batches: it must be renewed, when nothing is under way.
+    pub(super) fn is_too_wide(&self) -> bool {
+        self.outlet.batch > self.batch
     }
 
     fn run(mut self) {
@@ -368,7 +415,7 @@ impl Writer {
                     break;
                 }
             }
-            if self.jobs.lock().waiting.is_empty() {
+            if self.is_too_wide() || self.jobs.lock().waiting.is_empty() {
                 self.rest();
             }
         }
@@ -392,7 +439,13 @@ impl Writer {
         if let Some((_, reason)) = self.outlet.producer.client().fatal_error() {
             self.replace(&reason);
         }
-        while let Some(job) = self.jobs.take() {
+        if self.is_too_wide()
+            && self.sent.is_empty()
+            && let Err(error) = self.renew()
+        {
+            tracing::error!(%error, "no producer can be made");
+        }
+        while let Some(job) = self.next_job() {
             let sent = self.send(job);
             self.sent.push_back(sent);
             self.outlet.serve();
@@ -400,6 +453,9 @@ impl Writer {
         self.outlet.serve();
         while let Some(sent) = self.sent.pop_front_if(|sent| sent.is_done()) {
             let outcome = sent.failure().map_or_else(|| self.durable(&sent), Err);
+            if let Err(error) = &outcome {
+                self.narrow_after(error);
+            }
             self.answer(sent, outcome);
         }
         if self.committed_at.elapsed() >= self.clients.options.commit_every {
@@ -448,9 +504,19 @@ impl Writer {
         drop(sent.job.answer.send(outcome));
     }
 
-    /// The next delivery that waits.
-    pub(super) fn next_job(&self) -> Option<Job> {
-        self.jobs.take()
+    /// The next delivery that waits, if this producer's batches suit the topics that it goes to.
+    pub(super) fn next_job(&mut self) -> Option<Job> {
+        let job = self.jobs.take()?;
+        for append in &job.delivery.appends {
+            if !self.outlet.topics.contains_key(&append.topic) {
+                self.narrow(&append.topic, Duration::MAX);
+            }
+        }
+        if self.is_too_wide() {
+            self.jobs.put_back(job);
+            return None;
+        }
+        Some(job)
     }
 
     /// Hands a delivery to librdkafka; what it cannot take is noted as a failure.

@@ -14,6 +14,7 @@ pub(crate) struct TopicLimits {
     processed: AtomicUsize,
     alerts: AtomicUsize,
     dlq: AtomicUsize,
+    retry: AtomicUsize,
 }
 
 /// The largest records that a delivery may have, in bytes of key, value and headers.
@@ -27,17 +28,22 @@ pub(crate) struct Most {
 impl Default for TopicLimits {
     fn default() -> Self {
         let unknown = || AtomicUsize::new(usize::MAX);
-        Self { processed: unknown(), alerts: unknown(), dlq: unknown() }
+        Self { processed: unknown(), alerts: unknown(), dlq: unknown(), retry: unknown() }
     }
 }
 
 impl TopicLimits {
-    /// Asks the log; what it does not say stays as it was. Blocks as long as the log takes.
+    /// Asks the log; what it does not say stays as it was. Blocks as long as the log takes for an answer, or for none.
     pub(crate) fn learn(&self, log: &dyn Log, topics: &Topics) {
-        for topic in [&topics.processed, &topics.alerts, &topics.dlq] {
+        for topic in [&topics.processed, &topics.alerts, &topics.dlq, &topics.retry] {
             match log.describe_topic(topic) {
                 Ok(settings) => self.set(topics, topic, settings.max_record_bytes),
-                Err(error) => tracing::debug!(%topic, %error, "how large a record may be is not known"),
+                Err(error) => {
+                    tracing::debug!(%topic, %error, "how large a record may be is not known");
+                    if matches!(error, Error::Unreachable { .. }) {
+                        return;
+                    }
+                }
             }
         }
     }
@@ -53,7 +59,12 @@ impl TopicLimits {
 
     fn set(&self, topics: &Topics, topic: &str, max_record_bytes: u64) {
         let most = usize::try_from(max_record_bytes).unwrap_or(usize::MAX);
-        let of_topic = [(&topics.processed, &self.processed), (&topics.alerts, &self.alerts), (&topics.dlq, &self.dlq)];
+        let of_topic = [
+            (&topics.processed, &self.processed),
+            (&topics.alerts, &self.alerts),
+            (&topics.dlq, &self.dlq),
+            (&topics.retry, &self.retry),
+        ];
         for (_, limit) in of_topic.into_iter().filter(|(name, _)| ***name == *topic) {
             limit.store(most, Ordering::Relaxed);
         }
@@ -65,7 +76,9 @@ impl TopicLimits {
             usize::MAX => usize::MAX,
             limit => limit.saturating_sub(RESERVE),
         };
-        Most { processed: most(&self.processed), alert: most(&self.alerts), letter: most(&self.dlq) }
+        // A letter that comes back goes through retry, byte for byte.
+        let letter = most(&self.dlq).min(most(&self.retry));
+        Most { processed: most(&self.processed), alert: most(&self.alerts), letter }
     }
 }
 
@@ -82,5 +95,7 @@ mod tests {
         assert_eq!(limits.most(), Most { processed: none, alert: none, letter: 4_096 - RESERVE });
         limits.set(&topics, &topics.alerts, 100);
         assert_eq!(limits.most().alert, 0, "less than the reserve");
+        limits.set(&topics, &topics.retry, 2_048);
+        assert_eq!(limits.most().letter, 2_048 - RESERVE, "it must be able to come back");
     }
 }

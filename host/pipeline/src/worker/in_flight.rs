@@ -1,6 +1,7 @@
 //! Deliveries that are not durable yet, in the order in which they were submitted.
 
 use std::collections::VecDeque;
+use std::time::Instant;
 
 use phronis_core::delivery::Receipt;
 use phronis_log::Ticket;
@@ -61,19 +62,12 @@ impl InFlight {
         self.deliveries.len() > most && (self.records >= FEW_RECORDS || self.deliveries.len() > MANY)
     }
 
-    /// What became of the oldest; `None` as long as that is not known, unless it must be waited for.
-    pub(super) fn settle(&mut self, must_wait: bool) -> Option<Settled> {
+    /// What became of the oldest; `None` where that is not known by then.
+    pub(super) fn settle(&mut self, until: Instant) -> Option<Settled> {
         let mut first = self.deliveries.pop_front()?;
-        let outcome = if must_wait {
-            first.ticket.wait()
-        } else {
-            match first.ticket.try_wait() {
-                Some(outcome) => outcome,
-                None => {
-                    self.deliveries.push_front(first);
-                    return None;
-                }
-            }
+        let Some(outcome) = first.ticket.wait_until(until) else {
+            self.deliveries.push_front(first);
+            return None;
         };
         let Delivered { lane, next, records, tally, newest, .. } = first;
         self.records -= records;
@@ -109,22 +103,23 @@ mod tests {
             let lane = Lane::raw(partition);
             in_flight.push(Delivered { ticket, lane, next: first + 1, records: 1, tally, first, newest: first });
         }
-        assert!(in_flight.settle(false).is_none());
+        let now = Instant::now();
+        assert!(in_flight.settle(now).is_none());
         in_flight.abandon(|lane| lane == Lane::raw(1));
         assert_eq!((in_flight.oldest(Lane::raw(0)), in_flight.oldest(Lane::raw(1))), (Some(10), None));
         assert_eq!(in_flight.oldest(Lane::retry(0)), None);
         let mut senders = senders.into_iter();
         senders.next().unwrap().send(Ok(Receipt::default())).unwrap();
-        let first = in_flight.settle(false).unwrap();
+        let first = in_flight.settle(now).unwrap();
         assert!((first.lane, first.next) == (Lane::raw(0), 11) && first.outcome.is_ok());
         assert_eq!(in_flight.oldest(Lane::raw(0)), Some(30));
-        assert!(in_flight.settle(false).is_none());
+        assert!(in_flight.settle(now).is_none());
         senders.next();
         senders.next().unwrap().send(Err(Error::Closed)).unwrap();
         drop(senders);
-        assert!(in_flight.settle(true).unwrap().outcome.is_err());
-        assert!(in_flight.settle(true).unwrap().outcome.is_err(), "a log that is gone answers too");
-        assert!(in_flight.settle(true).is_none() && in_flight.is_empty());
+        assert!(in_flight.settle(now).unwrap().outcome.is_err());
+        assert!(in_flight.settle(now).unwrap().outcome.is_err(), "a log that is gone answers too");
+        assert!(in_flight.settle(now).is_none() && in_flight.is_empty());
     }
 
     #[test]

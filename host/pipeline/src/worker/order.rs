@@ -16,8 +16,8 @@ use phronis_core::letter::{Kind, Letter, Offsets};
 use phronis_core::records::Records;
 use phronis_log::{Error as LogError, PollLimits, Position, Reader};
 
-use super::Worker;
 use super::lane::{Input, Lane};
+use super::{AWAY, Worker};
 use crate::retry::{Batch, read_letters};
 use crate::stage::Judged;
 use crate::stage::course::{Aim, Course, Letters};
@@ -107,7 +107,7 @@ impl Worker {
         let is_behind = state.line.as_ref().is_none_or(|line| line.is_behind);
         if is_behind {
             // What is not durable yet would not be found.
-            self.settle_all()?;
+            self.settle_all(AWAY)?;
         }
         let Some(state) = self.partitions.get_mut(&lane) else { return Ok(()) };
         let mut line = match state.line.take() {
@@ -233,7 +233,7 @@ impl Worker {
 
     /// There is no room for what would have to wait: the partition stands still before it.
     pub(super) fn stand_still(&mut self, lane: Lane, full: Full) -> Result<()> {
-        self.settle_all()?;
+        self.settle_all(AWAY)?;
         self.must_rewind(lane);
         self.rewind();
         self.check_rewound()?;

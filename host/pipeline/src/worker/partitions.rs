@@ -2,15 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use phronis_core::contract::Deduplicate;
 use phronis_core::records::TopicName;
 use phronis_log::{Error as LogError, PollLimits, Position};
 
-use super::Worker;
 use super::lane::{Input, Lane};
 use super::order::Line;
+use super::{AWAY, Worker, unanswered};
 use crate::stage::deduplicate::{Window, deduplicate};
 use crate::stage::{Judged, Times};
 use crate::stream::lag::Progress;
@@ -74,12 +75,12 @@ impl Worker {
         }
     }
 
-    /// Hands partitions over, after what is in flight. Whatever became of that, they are their new owner's;
+    /// Hands partitions over, after what is in flight of them. Whatever became of that, they are their new owner's;
     /// an error says that another partition must be read again.
     pub(super) fn hand_over(&mut self, partitions: &[(TopicName, i32)]) -> Result<()> {
         tracing::info!(stream = %self.stream.options.id, partitions = ?numbers(partitions.iter().map(|(_, number)| *number)), "partitions handed over");
-        let settled = self.settle_all();
         let lanes: Vec<Lane> = partitions.iter().map(|(topic, number)| self.lane(topic, *number)).collect();
+        let settled = self.settle_those(&lanes);
         let must_rewind = |lane: &&Lane| self.partitions.get(lane).is_some_and(|p| p.must_rewind);
         let failed: Vec<&Lane> = lanes.iter().filter(must_rewind).collect();
         if let (Err(error), false) = (&settled, failed.is_empty()) {
@@ -88,6 +89,25 @@ impl Worker {
         self.forget(&lanes);
         let is_over = self.partitions.values().all(|partition| !partition.must_rewind);
         if is_over { Ok(()) } else { settled }
+    }
+
+    /// Waits for what is in flight of some partitions, and of all before it, as long as others may be kept waiting for them,
+    /// and as the log is there: what is not durable by then is theirs to do again.
+    fn settle_those(&mut self, lanes: &[Lane]) -> Result<()> {
+        let (until, mut first) = (Instant::now() + AWAY, Ok(()));
+        while lanes.iter().any(|lane| self.in_flight.oldest(*lane).is_some()) {
+            let outcome = self.in_flight.settle(until).ok_or_else(unanswered);
+            let outcome = outcome.and_then(|settled| self.settled(settled));
+            let is_away = matches!(&outcome, Err(Error::Log(LogError::Unreachable { .. })));
+            first = first.and(outcome);
+            if is_away {
+                let open: Vec<Lane> =
+                    lanes.iter().filter(|lane| self.in_flight.oldest(**lane).is_some()).copied().collect();
+                open.into_iter().for_each(|lane| self.must_rewind(lane));
+                self.in_flight.abandon(|lane| lanes.contains(&lane));
+            }
+        }
+        first
     }
 
     /// Lets partitions go that are someone else's already: what is in flight of them is theirs to do again.
@@ -173,8 +193,12 @@ impl Worker {
         }
     }
 
-    /// Reads each partition of which a delivery failed again from its committed offset.
+    /// Reads each partition of which a delivery failed again from its committed offset, once nothing is in flight:
+    /// what is may become durable yet.
     pub(super) fn rewind(&mut self) {
+        if !self.in_flight.is_empty() {
+            return;
+        }
         for (lane, state) in self.partitions.iter_mut().filter(|(_, state)| state.must_rewind) {
             match self.source.rewind(lane.topic(&self.stream.options.topics), lane.partition) {
                 Ok(next) => {
@@ -186,6 +210,11 @@ impl Worker {
                 }
                 Err(error) => {
                     tracing::error!(stream = %self.stream.options.id, ?lane, %error, "the committed offset cannot be read");
+                    // Each question takes its time while the log is away, and nobody looks at the group meanwhile.
+                    let is_away = matches!(error, LogError::Unreachable { .. });
+                    if is_away || self.should_stop.load(Ordering::Relaxed) {
+                        return;
+                    }
                 }
             }
         }

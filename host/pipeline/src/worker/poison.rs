@@ -25,8 +25,8 @@ use phronis_core::letter::{Kind, Offsets, Returned};
 use phronis_core::records::Records;
 use serde::{Deserialize, Serialize};
 
-use super::Worker;
 use super::lane::{Input, Lane};
+use super::{AWAY, Worker, unanswered};
 use crate::clock::now_us;
 use crate::stage::again::{Parked, own};
 use crate::stage::course::Course;
@@ -286,7 +286,9 @@ impl Worker {
             } else if !self.marked(lane, &part, (first, next), how)? {
                 return Ok(());
             }
-            self.settle()?;
+            if !self.settle_some(AWAY)? {
+                return Err(unanswered());
+            }
         }
         if let Some(next) = records.next_offset() {
             self.watch.passed(lane, next);

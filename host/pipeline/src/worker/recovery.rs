@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use phronis_log::{Error as LogError, PollLimits, Polled};
 
-use super::{BACKOFF, IDLE_WAIT, Worker};
+use super::{AWAY, BACKOFF, IDLE_WAIT, POLL_WAIT, Worker};
 use crate::status::StreamState;
 use crate::{Error, Result};
 
@@ -19,8 +19,13 @@ impl Worker {
         tracing::warn!(stream = %self.stream.options.id, %error, retry_in = ?self.backoff, "cannot go on, trying again from the committed offset of what failed");
         self.is_recovering = true;
         self.say(StreamState::Blocked, Some(error.to_string()));
-        if let Err(error) = self.settle_all() {
-            tracing::debug!(stream = %self.stream.options.id, %error, "another delivery failed too");
+        while let Err(error) = self.settle_all(POLL_WAIT) {
+            tracing::debug!(stream = %self.stream.options.id, %error, "another delivery failed too, or is not answered");
+            if self.in_flight.is_empty() || self.should_stop() {
+                break;
+            }
+            // What fails here is marked, and read again after the pause.
+            self.stay().ok();
         }
         self.pause();
         self.rewind();
@@ -28,7 +33,7 @@ impl Worker {
 
     /// A breaker opened before a batch was judged whole: what was taken is read again when the worker may go on.
     pub(super) fn hold_back(&mut self) -> Result<()> {
-        let settled = self.settle_all();
+        let settled = self.settle_all(AWAY);
         self.rewind();
         settled
     }

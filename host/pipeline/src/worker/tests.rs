@@ -1,5 +1,7 @@
 //! Workers on a scripted log: what a rebalance, a failed delivery, a gap and a record that is too large do, without a broker.
 
+mod away;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Mutex, PoisonError};
 
@@ -71,6 +73,8 @@ struct State {
     /// The largest record of a topic.
     most: Option<u64>,
     fates: BTreeMap<(i32, i64), Fate>,
+    /// So many questions where to go back to find nobody.
+    silences: u32,
     /// What a reader of raw finds, at these offsets.
     raw: BTreeMap<i64, &'static str>,
     /// By whether it is a partition of retry, and its number.
@@ -219,6 +223,11 @@ impl Source for Script {
         let is_retry = *topic == *self.stream.options.topics.retry;
         let committed = state.committed.get(&(is_retry, partition)).copied().unwrap_or(0);
         let what = if is_retry { "retry " } else { "" };
+        if let Some(left) = state.silences.checked_sub(1) {
+            state.silences = left;
+            state.done.push(format!("nobody answers about {what}{partition}"));
+            return Err(LogError::Unreachable { reason: "as the script wants it".into() });
+        }
         state.done.push(format!("rewound {what}{partition} to {committed}"));
         Ok(committed)
     }
@@ -284,6 +293,7 @@ impl Log for Script {
             replication: None,
             retention,
             max_record_bytes: self.lock().most.unwrap_or(u64::MAX),
+            ahead: None,
         })
     }
 
