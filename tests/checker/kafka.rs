@@ -1,6 +1,6 @@
 //! The broker of the tests, its clients, and the checker on it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use phronis_core::StreamId;
 use phronis_core::partition::{Topics, of_key};
@@ -56,7 +56,12 @@ fn a_killed_broker_comes_back_with_all_that_it_acknowledged() -> anyhow::Result<
     // The proxy is no way any more; the broker's own listener is.
     proxy.refuse(true);
     proxy.cut();
+    // A broker that was killed shows all of a partition only once it has looked how far its copies are.
+    let until = Instant::now() + Duration::from_secs(60);
     let mut after = read_all(&broker.direct(), "kept", Isolation::Committed)?;
+    while after.len() < before.len() && Instant::now() < until {
+        after = read_all(&broker.direct(), "kept", Isolation::Committed)?;
+    }
     let mut before = before;
     before.sort_by_key(|record| (record.partition, record.offset));
     after.sort_by_key(|record| (record.partition, record.offset));

@@ -203,9 +203,7 @@ impl Engine {
         let watch = Watch::until(until.into_std());
         let watched = watch.clone();
         let task = threads.spawn(async move {
-            // Frees the place whichever way the task ends.
-            let _place = place;
-            work.run(&sql, &limits, until, &watched, begun, pieces).await;
+            work.run(&sql, &limits, until, &watched, (begun, pieces), place).await;
         });
         let engine = Stops { task: task.abort_handle(), watch };
         let fell = || Error::Failed("the query engine fell over this query".to_owned());
@@ -323,27 +321,32 @@ impl Work {
         }
     }
 
+    /// The place is free before the end is told, so that who asks one query after the other needs no second place;
+    /// and whichever way the task ends.
     async fn run(
         self,
         sql: &str,
         limits: &Limits,
         until: Instant,
         watch: &Watch,
-        begun: oneshot::Sender<Result<SchemaRef, Error>>,
-        pieces: mpsc::Sender<Piece>,
+        (begun, pieces): (oneshot::Sender<Result<SchemaRef, Error>>, mpsc::Sender<Piece>),
+        place: OwnedSemaphorePermit,
     ) {
         let opened = tokio::time::timeout_at(until, self.open(sql, limits, watch)).await;
         let opened = opened.unwrap_or_else(|_| Err(Error::TooLong { most: limits.time }));
         let (schema, batches) = match opened {
             Ok((_context, batches)) => (answer::distinct(&batches.schema()), batches),
             Err(error) => {
+                drop(place);
                 // Whoever asked may be gone, then nobody minds.
                 drop(begun.send(Err(error)));
                 return;
             }
         };
         drop(begun.send(Ok(Arc::clone(&schema))));
-        answer::drive(batches, schema, sql, limits, watch, until, &pieces).await;
+        let end = answer::drive(batches, schema, sql, limits, watch, until, &pieces).await;
+        drop(place);
+        drop(pieces.send(end).await);
     }
 
     async fn open(

@@ -108,7 +108,7 @@ pub(super) async fn received(pieces: &mut mpsc::Receiver<Piece>, until: Instant,
     }
 }
 
-/// Hands on what the plan gives, within the limits.
+/// Hands on what the plan gives, within the limits; the last piece is for who calls to send.
 pub(super) async fn drive(
     mut batches: SendableRecordBatchStream,
     schema: SchemaRef,
@@ -117,12 +117,13 @@ pub(super) async fn drive(
     watch: &Watch,
     until: Instant,
     pieces: &mpsc::Sender<Piece>,
-) {
+) -> Piece {
     let mut left = Left { rows: limits.rows, bytes: limits.bytes };
     loop {
         let next = tokio::select! {
             biased;
-            () = pieces.closed() => return,
+            // Whoever asked is gone, and minds nothing.
+            () = pieces.closed() => return Ok(None),
             () = tokio::time::sleep_until(until) => Some(Err(Error::TooLong { most: limits.time })),
             next = batches.next() => next.map(|next| {
                 let batch = next.map_err(|error| match watch.is_over() {
@@ -132,29 +133,18 @@ pub(super) async fn drive(
                 renamed(&batch, &schema)
             }),
         };
-        let sent = match next {
-            None => {
-                // Whoever asked may be gone, then nobody minds.
-                drop(pieces.send(Ok(None)).await);
-                return;
-            }
-            Some(Err(error)) => {
-                drop(pieces.send(Err(error)).await);
-                return;
-            }
+        let batch = match next {
+            None => return Ok(None),
+            Some(Err(error)) => return Err(error),
             Some(Ok(batch)) if batch.num_rows() == 0 => continue,
-            Some(Ok(batch)) => {
-                let (batch, over) = left.take(batch, limits);
-                let sent = pieces.send(Ok(Some(batch))).await;
-                if let Some(over) = over {
-                    drop(pieces.send(Err(over)).await);
-                    return;
-                }
-                sent
-            }
+            Some(Ok(batch)) => batch,
         };
-        if sent.is_err() {
-            return;
+        let (batch, over) = left.take(batch, limits);
+        if pieces.send(Ok(Some(batch))).await.is_err() {
+            return Ok(None);
+        }
+        if let Some(over) = over {
+            return Err(over);
         }
     }
 }
