@@ -20,10 +20,15 @@ impl Control {
         if entry.components().is_empty() {
             return;
         }
+        // Where nothing fits, people hear what is wrong with what they asked for, not with what stands in for it.
+        let mut of_file = None;
         if let Some((digest, wanted)) = entry.unpublished.clone() {
             match self.publish_file(id, digest, &wanted) {
                 Ok(()) => return,
-                Err(refused) => self.refuse_settings(id, &refused.problem),
+                Err(refused) => {
+                    self.refuse_settings(id, &refused.problem);
+                    of_file = Some(refused);
+                }
             }
         }
         let Some(entry) = self.entries.get(id) else { return };
@@ -48,9 +53,9 @@ impl Control {
                     self.put_in_force(id, version, in_force);
                     self.refuse_candidate(id, unfit);
                 }
-                Err(_) => self.refuse_candidate(id, Some(refused)),
+                Err(_) => self.refuse_candidate(id, of_file.or(Some(refused))),
             },
-            Err(refused) => self.refuse_candidate(id, Some(refused)),
+            Err(refused) => self.refuse_candidate(id, of_file.or(Some(refused))),
         }
     }
 
