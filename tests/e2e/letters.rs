@@ -87,7 +87,8 @@ fn parked_letters_are_listed_shown_redriven_through_a_kill_and_given_up() -> any
     assert_eq!((slow.status, slow.number("/total")), (202, Some(2000)), "{}", slow.text);
     let second = send(&host, Method::POST, "/v1/redrives", &version(running, 400))?;
     assert_eq!((second.status, second.str("/code"), second.str("/running")), (409, "PH2401", slow.str("/id")));
-    let cancelled = send(&host, Method::DELETE, &format!("/v1/redrives/{}", slow.str("/id")), &json!({}))?;
+    let (path, why) = (format!("/v1/redrives/{}", slow.str("/id")), [("x-phronis", "1"), ("x-reason", "too slow")]);
+    let cancelled = host.ask(Method::DELETE, &path, &why, Vec::new())?;
     assert_eq!((cancelled.status, cancelled.str("/state")), (200, "cancelled"), "{}", cancelled.text);
     host.until("all are parked again", |host| Ok(counts(host)?.0 == LETTERS as u64))?;
     let job = send(&host, Method::POST, "/v1/redrives", &version(running, 400))?;

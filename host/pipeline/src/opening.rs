@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use phronis_core::code;
 use phronis_core::partition::{CONFIG_TOPIC, CONTROL_TOPIC};
@@ -24,6 +24,9 @@ use crate::readiness::{Fatal, Gate, Reason};
 use crate::status::StreamState;
 use crate::stream::Stream;
 use crate::whole::Whole;
+
+/// How often it is looked whether the topic of live settings is still the one that is read.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 /// First and longest pause between two tries.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
@@ -210,12 +213,29 @@ fn follow(config: Whole, log: &dyn Log, mailbox: &Mailbox, should_stop: &AtomicB
     let mut before = config.positions().clone();
     let mut config = Some(config);
     let mut pause = BACKOFF.0;
+    let (mut identity, mut looked) = (log.topic_identity(CONFIG_TOPIC).ok(), Instant::now());
     while !should_stop.load(Ordering::Relaxed) {
+        if config.is_some() && looked.elapsed() >= LOOK_EVERY && log.health().is_ok() {
+            looked = Instant::now();
+            // A reader does not always hear that its topic was deleted, and would wait for ever for what comes to the next one.
+            match log.topic_identity(CONFIG_TOPIC) {
+                Ok(now) if identity.as_ref().is_none_or(|known| *known == now) => identity = Some(now),
+                Ok(_) | Err(phronis_log::Error::UnknownTopic(_)) => {
+                    tracing::warn!(
+                        topic = CONFIG_TOPIC,
+                        "live settings cannot be read, their topic was deleted: the last ones stay in force"
+                    );
+                    before = config.take().map_or(before, |gone: Whole| gone.positions().clone());
+                }
+                Err(_) => {}
+            }
+        }
         let read = match &mut config {
             Some(config) => config.next(),
             None => reopen(log, &before, mailbox).map(|whole| {
                 tracing::info!("live settings can be read again");
                 config = Some(whole);
+                identity = log.topic_identity(CONFIG_TOPIC).ok();
                 None
             }),
         };

@@ -108,12 +108,13 @@ async fn check(path: &Path, pool: &SqlitePool) -> Result<()> {
             source: Arc::from(Box::<dyn std::error::Error + Send + Sync>::from(reason)),
         });
     }
-    let application: i32 =
-        sqlx::query_scalar("PRAGMA application_id").fetch_one(pool).await.map_err(|e| meaning(path, doing, e))?;
+    // In this order: another host that makes the tables meanwhile puts its mark there with them.
     let tables: i64 = sqlx::query_scalar("SELECT count(*) FROM sqlite_schema")
         .fetch_one(pool)
         .await
         .map_err(|e| meaning(path, doing, e))?;
+    let application: i32 =
+        sqlx::query_scalar("PRAGMA application_id").fetch_one(pool).await.map_err(|e| meaning(path, doing, e))?;
     if application != APPLICATION_ID && (application != 0 || tables != 0) {
         let reason = "it is a database of another program".to_owned();
         return Err(Error::Damaged { path: path.to_owned(), reason });

@@ -40,7 +40,7 @@ fn a_host_that_was_frozen_until_another_took_its_name_ends() -> anyhow::Result<(
     first.host()?.resume()?;
     let (code, said) = first.ends()?;
     assert!(code == Some(5) && said.contains("PH0106"), "{code:?} {said}");
-    assert_eq!(second.host()?.get("/readyz")?.status, 200);
+    second.host()?.until("the one that has the name goes on", is_ready)?;
     second.stop()
 }
 

@@ -189,7 +189,8 @@ pub(super) fn order(host: &Host, path: &str, body: &Value) -> anyhow::Result<()>
 
 /// Asks for something once.
 fn ask(host: &Host, path: &str, body: &Value) -> anyhow::Result<()> {
-    let headers = [("content-type", "application/json"), ("x-phronis", "1"), ("x-actor", "test")];
+    let headers =
+        [("content-type", "application/json"), ("x-phronis", "1"), ("x-actor", "test"), ("x-reason", "the sweep")];
     let answer = host.ask(Method::POST, path, &headers, body.to_string().into_bytes())?;
     ensure!((200..300).contains(&answer.status), "{path}: {}: {}", answer.status, answer.text);
     Ok(())
