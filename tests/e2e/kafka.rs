@@ -49,6 +49,7 @@ faults! {
     a_deleted_topic_is_told_and_waited_for
     a_deleted_topic_of_events_is_told_and_what_comes_after_is_judged
     deleted_live_settings_stay_in_force
+    a_deleted_control_topic_is_told_and_said_again
     new_partitions_of_raw_wait_for_theirs_in_the_outputs
     an_offset_that_is_gone_stops_its_partition_and_no_other
     an_event_that_is_too_large_becomes_a_letter

@@ -35,6 +35,7 @@ pub const ALL: &[Fault] = &[
     ("a_deleted_topic_is_told_and_waited_for", topic::is_deleted),
     ("a_deleted_topic_of_events_is_told_and_what_comes_after_is_judged", topic::raw_is_deleted),
     ("deleted_live_settings_stay_in_force", topic::settings_are_deleted),
+    ("a_deleted_control_topic_is_told_and_said_again", topic::control_is_deleted),
     ("new_partitions_of_raw_wait_for_theirs_in_the_outputs", topic::grows),
     ("an_offset_that_is_gone_stops_its_partition_and_no_other", topic::forgets),
     ("an_event_that_is_too_large_becomes_a_letter", topic::refuses_large_events),

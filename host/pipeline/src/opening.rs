@@ -3,10 +3,9 @@
 //!
 //! Nothing here judges events; workers begin when the gate is open.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use phronis_core::code;
 use phronis_core::partition::{CONFIG_TOPIC, CONTROL_TOPIC};
@@ -23,10 +22,7 @@ use crate::plugins::{Mailbox, Message};
 use crate::readiness::{Fatal, Gate, Reason};
 use crate::status::StreamState;
 use crate::stream::Stream;
-use crate::whole::Whole;
-
-/// How often it is looked whether the topic of live settings is still the one that is read.
-const LOOK_EVERY: Duration = Duration::from_secs(10);
+use crate::whole::{Place, Whole};
 
 /// First and longest pause between two tries.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
@@ -210,32 +206,15 @@ pub(crate) fn say_for_workers(stream: &Stream, state: StreamState, detail: Optio
 
 /// Passes on what others change, until told to stop.
 fn follow(config: Whole, log: &dyn Log, mailbox: &Mailbox, should_stop: &AtomicBool) {
-    let mut before = config.positions().clone();
+    let mut before = None;
     let mut config = Some(config);
     let mut pause = BACKOFF.0;
-    let (mut identity, mut looked) = (log.topic_identity(CONFIG_TOPIC).ok(), Instant::now());
     while !should_stop.load(Ordering::Relaxed) {
-        if config.is_some() && looked.elapsed() >= LOOK_EVERY && log.health().is_ok() {
-            looked = Instant::now();
-            // A reader does not always hear that its topic was deleted, and would wait for ever for what comes to the next one.
-            match log.topic_identity(CONFIG_TOPIC) {
-                Ok(now) if identity.as_ref().is_none_or(|known| *known == now) => identity = Some(now),
-                Ok(_) | Err(phronis_log::Error::UnknownTopic(_)) => {
-                    tracing::warn!(
-                        topic = CONFIG_TOPIC,
-                        "live settings cannot be read, their topic was deleted: the last ones stay in force"
-                    );
-                    before = config.take().map_or(before, |gone: Whole| gone.positions().clone());
-                }
-                Err(_) => {}
-            }
-        }
         let read = match &mut config {
-            Some(config) => config.next(),
-            None => reopen(log, &before, mailbox).map(|whole| {
+            Some(config) => config.next(log),
+            None => reopen(log, before.as_ref(), mailbox).map(|whole| {
                 tracing::info!("live settings can be read again");
                 config = Some(whole);
-                identity = log.topic_identity(CONFIG_TOPIC).ok();
                 None
             }),
         };
@@ -251,7 +230,7 @@ fn follow(config: Whole, log: &dyn Log, mailbox: &Mailbox, should_stop: &AtomicB
             Err(error) => {
                 if let Some(failed) = config.take() {
                     tracing::warn!(code = %error.code(), %error, "live settings cannot be read, the last ones stay in force");
-                    before = failed.positions().clone();
+                    before = Some(failed.into_place());
                 }
                 rest(pause, should_stop);
                 pause = (pause * 2).min(BACKOFF.1);
@@ -261,7 +240,7 @@ fn follow(config: Whole, log: &dyn Log, mailbox: &Mailbox, should_stop: &AtomicB
 }
 
 /// Begins at the oldest record again: the control thread knows what it has seen.
-fn reopen(log: &dyn Log, before: &BTreeMap<i32, i64>, mailbox: &Mailbox) -> phronis_log::Result<Whole> {
+fn reopen(log: &dyn Log, before: Option<&Place>, mailbox: &Mailbox) -> phronis_log::Result<Whole> {
     let whole = Whole::open(log, CONFIG_TOPIC)?;
     if whole.was_remade(log, before)? {
         tracing::warn!("the topic {CONFIG_TOPIC} was made anew, what is in force stays until it is changed");

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use phronis_core::delivery::Receipt;
 use phronis_core::records::{Records, TopicName};
-use phronis_log::{Error, Follower, Log, PollLimits, Position, Result, Start, Ticket};
+use phronis_log::{Error, Follower, Log, PartitionInfo, PollLimits, Position, Result, Start, Ticket};
 
 /// Bounds of one read.
 const READ: PollLimits = PollLimits { records: 1000, bytes: 1 << 20 };
@@ -25,10 +25,21 @@ const SETTLE: Duration = Duration::from_secs(10);
 /// First and longest time between two looks at a ticket.
 const LOOK: (Duration, Duration) = (Duration::from_micros(200), Duration::from_millis(20));
 
+/// How often it is looked whether the topic is still the one that is read.
+const IDENTIFY_EVERY: Duration = Duration::from_secs(10);
+
 /// A topic that is read whole.
 pub(crate) struct Whole {
     topic: TopicName,
     follower: Box<dyn Follower>,
+    place: Place,
+    identified: Instant,
+}
+
+/// How far a topic was read, and which topic that was.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Place {
+    identity: String,
     /// The next offset of each partition that something came of.
     next: BTreeMap<i32, i64>,
 }
@@ -37,21 +48,40 @@ impl Whole {
     /// Begins at the oldest record.
     pub(crate) fn open(log: &dyn Log, topic: &str) -> Result<Self> {
         let topic: TopicName = topic.into();
+        let place = Place { identity: log.topic_identity(&topic)?, next: BTreeMap::new() };
         let follower = log.follow(std::slice::from_ref(&topic), Start::Earliest)?;
-        Ok(Self { topic, follower, next: BTreeMap::new() })
+        Ok(Self { topic, follower, place, identified: Instant::now() })
     }
 
     /// The next records, if some come within a short wait.
-    pub(crate) fn next(&mut self) -> Result<Option<Records>> {
+    ///
+    /// # Errors
+    /// The log's; [`Error::UnknownTopic`] also when another topic has its name by now.
+    pub(crate) fn next(&mut self, log: &dyn Log) -> Result<Option<Records>> {
+        self.identify(log)?;
         let records = match self.follower.next(READ, WAIT) {
             // What was deleted unread was older than what is left: settings and hosts alike are whole records.
             Err(Error::OutOfRange { .. }) => None,
             other => other?,
         };
         if let Some((records, next)) = records.as_ref().and_then(|records| Some((records, records.next_offset()?))) {
-            self.next.insert(records.partition, next);
+            self.place.next.insert(records.partition, next);
         }
         Ok(records)
+    }
+
+    /// A reader does not always hear that its topic was deleted, and would wait for ever for what comes to the next one.
+    fn identify(&mut self, log: &dyn Log) -> Result<()> {
+        if self.identified.elapsed() < IDENTIFY_EVERY || log.health().is_err() {
+            return Ok(());
+        }
+        self.identified = Instant::now();
+        match log.topic_identity(&self.topic) {
+            Ok(now) if now != self.place.identity => Err(Error::UnknownTopic(self.topic.to_string())),
+            Err(error @ Error::UnknownTopic(_)) => Err(error),
+            // What else is wrong, reading tells.
+            Ok(_) | Err(_) => Ok(()),
+        }
     }
 
     /// Reads to where the topic ends now.
@@ -67,11 +97,11 @@ impl Whole {
             .map(|(n, p)| (n, p.latest))
             .collect();
         let mut heard = Instant::now();
-        while ends.iter().any(|(partition, end)| self.next.get(partition).is_none_or(|next| next < end)) {
+        while ends.iter().any(|(partition, end)| self.place.next.get(partition).is_none_or(|next| next < end)) {
             if should_stop.load(Ordering::Relaxed) {
                 return Err(Error::Closed);
             }
-            match self.next()? {
+            match self.next(log)? {
                 Some(records) => {
                     heard = Instant::now();
                     take(records);
@@ -93,7 +123,7 @@ impl Whole {
     /// Whether no record is left before these ends.
     fn is_at_end(&self, log: &dyn Log, ends: &[(i32, i64)]) -> Result<bool> {
         for (partition, end) in ends {
-            let next = self.next.get(partition).copied();
+            let next = self.place.next.get(partition).copied();
             if next.is_some_and(|next| next >= *end) {
                 continue;
             }
@@ -106,15 +136,19 @@ impl Whole {
         Ok(true)
     }
 
-    /// Whether the topic ends before where this one, or the one before it, had read: it was made anew.
-    pub(crate) fn was_remade(&self, log: &dyn Log, before: &BTreeMap<i32, i64>) -> Result<bool> {
+    /// Whether this is another topic than the one that was read before, if any was.
+    pub(crate) fn was_remade(&self, log: &dyn Log, before: Option<&Place>) -> Result<bool> {
+        let Some(before) = before else { return Ok(false) };
         let partitions = log.topic(&self.topic)?.partitions;
-        Ok((0..).zip(partitions).any(|(number, info)| before.get(&number).is_some_and(|next| info.latest < *next)))
+        // A log that was put back in place of a lost one may have the same topics, with less in them.
+        let ends_earlier =
+            |(number, info): (i32, PartitionInfo)| before.next.get(&number).is_some_and(|next| info.latest < *next);
+        Ok(self.place.identity != before.identity || (0..).zip(partitions).any(ends_earlier))
     }
 
-    /// The next offset of each partition.
-    pub(crate) fn positions(&self) -> &BTreeMap<i32, i64> {
-        &self.next
+    /// Where it stands.
+    pub(crate) fn into_place(self) -> Place {
+        self.place
     }
 }
 

@@ -5,12 +5,13 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::{is_late, is_ready, is_told, line, options};
 use crate::fleet::{Fleet, HIGH, Load, Node, Options, Written};
 use crate::host::Host;
-use crate::kafka::{self, Admin, Broker, produce};
+use crate::kafka::{self, Admin, Broker, Isolation, produce, read_all};
 
 /// A topic of outputs is deleted while the host runs, and made again. The broker makes topics that are asked for, as brokers
 /// do unless told otherwise: the host must not ask.
@@ -71,6 +72,46 @@ pub(super) fn settings_are_deleted(_: u64) -> anyhow::Result<String> {
     is_ready(&node)?;
     node.stop()?;
     Ok("60 stayed in force, then 70".to_owned())
+}
+
+/// The topic on which hosts hear of each other is deleted, and made again: who was halted stands there again, and halts are heard.
+pub(super) fn control_is_deleted(_: u64) -> anyhow::Result<String> {
+    const TOPIC: &str = "phronis.control";
+    let broker = Broker::start()?;
+    let fleet = Fleet::on(&broker.bootstrap(), &broker.bootstrap(), "no-control", eager(2))?;
+    let mut nodes = [fleet.start("a")?, fleet.start("b")?];
+    let [a, b] = &nodes;
+    let halt = |node: &Node, agent: &str| {
+        let body = json!({ "reason": "test" }).to_string().into_bytes();
+        let headers = [("content-type", "application/json"), ("x-phronis", "1"), ("x-actor", "test")];
+        let answer = node.host()?.ask(Method::POST, &format!("/v1/agents/{agent}/halt"), &headers, body)?;
+        ensure!(answer.status == 200, "{}: {}", answer.status, answer.text);
+        Ok(())
+    };
+    let is_halted = |host: &Host, agent: &str| Ok(host.get(&format!("/v1/agents/{agent}"))?.str("/state") == "halted");
+    halt(a, "first")?;
+    b.host()?.until("the other host hears of it", |host| is_halted(host, "first"))?;
+    Admin::new(fleet.direct())?.delete(TOPIC)?;
+    for node in [a, b] {
+        patiently(node, "it says so", |host| Ok(host.said().contains("what other hosts run cannot be read")))?;
+    }
+    fleet.create_topics(&[])?;
+    for node in [a, b] {
+        patiently(node, "it reads again", |host| Ok(host.said().contains("phronis.control was made anew")))?;
+    }
+    halt(a, "second")?;
+    patiently(b, "the other host hears of the next one", |host| is_halted(host, "second"))?;
+    ensure!(is_halted(b.host()?, "first")?, "the first one is halted no more");
+    let records = read_all(fleet.direct(), TOPIC, Isolation::Committed)?;
+    let stands = |agent: &str| {
+        records.iter().filter_map(|record| record.key.as_deref()).any(|key| key.ends_with(agent.as_bytes()))
+    };
+    ensure!(stands("first") && stands("second"), "who is halted does not stand in the new topic");
+    for node in &mut nodes {
+        is_ready(node)?;
+        node.stop()?;
+    }
+    Ok("two agents are halted on both hosts".to_owned())
 }
 
 /// A client of Kafka believes that a topic is gone only after a while.

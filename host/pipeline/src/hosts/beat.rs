@@ -27,7 +27,7 @@ use crate::clock::{now_ms, now_us, rest};
 use crate::live;
 use crate::plugins::Board;
 use crate::readiness::{Fatal, Gate};
-use crate::whole::Whole;
+use crate::whole::{Place, Whole};
 
 /// How often a host says that it lives.
 const EVERY: Duration = Duration::from_secs(5);
@@ -92,11 +92,11 @@ impl Beat {
         self.hosts.roster().take_own(self.word(), Some(self.claimed_at.load(Ordering::Relaxed)));
         let mut memory = Memory::default();
         let mut control = None;
-        let mut before = BTreeMap::new();
+        let mut before = None;
         let mut backoff = BACKOFF.0;
         while !self.should_stop.load(Ordering::Relaxed) {
             self.say_if_due(&mut memory);
-            match self.listen(&mut control, &before, &mut memory, gate) {
+            match self.listen(&mut control, before.as_ref(), &mut memory, gate) {
                 Ok(()) => {
                     backoff = BACKOFF.0;
                     memory.is_away = false;
@@ -105,7 +105,7 @@ impl Beat {
                     if !std::mem::replace(&mut memory.is_away, true) {
                         tracing::warn!(%error, "what other hosts run cannot be read, trying again");
                     }
-                    before = control.take().map_or(before, |whole: Whole| whole.positions().clone());
+                    before = control.take().map(Whole::into_place).or(before);
                     rest(backoff, &self.should_stop);
                     backoff = (backoff * 2).min(BACKOFF.1);
                 }
@@ -119,7 +119,7 @@ impl Beat {
     fn listen(
         &self,
         control: &mut Option<Whole>,
-        before: &BTreeMap<i32, i64>,
+        before: Option<&Place>,
         memory: &mut Memory,
         gate: &Gate,
     ) -> Result<()> {
@@ -129,6 +129,7 @@ impl Beat {
                 let mut whole = Whole::open(self.log.as_ref(), CONTROL_TOPIC)?;
                 self.agents.begins_anew();
                 if whole.was_remade(self.log.as_ref(), before)? {
+                    tracing::warn!("the topic {CONTROL_TOPIC} was made anew: hosts say again what they know");
                     self.hosts.roster().restart();
                 }
                 whole.read_to_end(self.log.as_ref(), &self.should_stop, |records| self.hear(&records, memory, gate))?;
@@ -137,7 +138,7 @@ impl Beat {
                 control.insert(whole)
             }
         };
-        if let Some(records) = whole.next()? {
+        if let Some(records) = whole.next(self.log.as_ref())? {
             self.hear(&records, memory, gate);
         }
         Ok(())

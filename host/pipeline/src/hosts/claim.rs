@@ -76,7 +76,7 @@ impl Claim {
             if should_stop.load(Ordering::Relaxed) {
                 return Err(Trouble::Stopped);
             }
-            let Some(records) = control.next()? else { continue };
+            let Some(records) = control.next(self.log.as_ref())? else { continue };
             match self.newest(&records) {
                 Some(Said { record: None, .. }) => return Ok(()),
                 Some(Said { record: Some(record), .. }) => {
