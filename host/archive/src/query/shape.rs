@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use datafusion::sql::sqlparser::ast::Query;
+use datafusion::sql::sqlparser::ast::{Expr, GroupByExpr, Query};
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
@@ -19,6 +19,24 @@ const MOST_SETS: usize = 256;
 
 /// Most tables, with names that the query defines itself written out.
 const MOST_TABLES: u64 = 500;
+
+/// Most ways to group the rows of one `SELECT`: the planner makes a list of all columns for each of them.
+const MOST_GROUPINGS: usize = 256;
+
+/// Too many ways to group, in words.
+pub(super) fn too_many_groupings(by: &GroupByExpr) -> Option<String> {
+    let GroupByExpr::Expressions(exprs, _) = by else { return None };
+    let ways = |expr: &Expr| match expr {
+        Expr::Cube(columns) => u32::try_from(columns.len()).ok().and_then(|columns| 2_usize.checked_pow(columns)),
+        Expr::Rollup(columns) => Some(columns.len() + 1),
+        Expr::GroupingSets(sets) => Some(sets.len().max(1)),
+        _ => Some(1),
+    };
+    let all = exprs.iter().map(ways).try_fold(1_usize, |all, ways| all.checked_mul(ways?));
+    all.is_none_or(|all| all > MOST_GROUPINGS).then(|| {
+        format!("more than {MOST_GROUPINGS} ways to group the rows: CUBE doubles them with each column, name those that you need in GROUPING SETS")
+    })
+}
 
 /// The first token that is too deep, and what to say of it.
 ///
@@ -124,6 +142,27 @@ fn place(query: &Query) -> usize {
 mod tests {
     use crate::query::error::Error;
     use crate::query::sql::parse;
+
+    #[test]
+    fn too_many_ways_to_group_are_refused() {
+        let columns = |count: usize| (0..count).map(|n| format!("c{n}")).collect::<Vec<_>>().join(", ");
+        let by = |groups: &str| parse(&format!("SELECT count(*) FROM t GROUP BY {groups}"));
+        for fine in [columns(20), format!("CUBE ({})", columns(8)), format!("ROLLUP ({}), c30", columns(40))] {
+            assert!(by(&fine).is_ok(), "{fine}");
+        }
+        for many in [
+            format!("CUBE ({})", columns(9)),
+            format!("CUBE ({})", columns(200)),
+            format!("CUBE ({}), CUBE (x, y), ROLLUP (z)", columns(6)),
+            format!("GROUPING SETS ({})", vec!["(a)"; 300].join(", ")),
+        ] {
+            let error = by(&many).unwrap_err();
+            assert!(
+                matches!(&error, Error::Invalid { message, at: Some(_) } if message.contains("ways to group")),
+                "{error:?}"
+            );
+        }
+    }
 
     #[test]
     fn what_is_nested_too_deep_is_refused_before_it_is_read() {

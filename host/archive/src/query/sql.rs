@@ -275,7 +275,7 @@ impl VisitorMut for Walk<'_> {
             query.with.iter().flat_map(|with| &with.cte_tables).map(|cte| normal(&cte.alias.name)).collect();
         self.expansion.begins(query, own.iter().cloned());
         self.own.extend(own);
-        match only_reads(&query.body) {
+        match may_be_planned(&query.body, self.sql) {
             Ok(()) => ControlFlow::Continue(()),
             Err(error) => ControlFlow::Break(error),
         }
@@ -294,14 +294,24 @@ impl VisitorMut for Walk<'_> {
     }
 }
 
-fn only_reads(body: &SetExpr) -> Result<(), Error> {
+/// That a body only reads, and is not larger than a planner bears.
+fn may_be_planned(body: &SetExpr, sql: &str) -> Result<(), Error> {
     match body {
         SetExpr::Insert(_) => Err(refused("INSERT", None)),
         SetExpr::Update(_) => Err(refused("UPDATE", None)),
         SetExpr::Delete(_) => Err(refused("DELETE", None)),
         SetExpr::Merge(_) => Err(refused("MERGE", None)),
         SetExpr::Select(select) if select.into.is_some() => Err(refused("SELECT INTO", None)),
-        SetExpr::SetOperation { left, right, .. } => only_reads(left).and_then(|()| only_reads(right)),
+        SetExpr::Select(select) => match shape::too_many_groupings(&select.group_by) {
+            Some(message) => {
+                let span = select.group_by.span();
+                Err(Error::Invalid { message, at: Place::of(sql, span.start.line, span.start.column) })
+            }
+            None => Ok(()),
+        },
+        SetExpr::SetOperation { left, right, .. } => {
+            may_be_planned(left, sql).and_then(|()| may_be_planned(right, sql))
+        }
         _ => Ok(()),
     }
 }
