@@ -56,9 +56,21 @@ impl Default for Upkeep {
             max_manifests: 16,
             keep_for: day * 5,
             keep_at_least: 100,
-            keep_at_most: 500,
+            keep_at_most: 400,
             orphans_after: day * 3,
         }
+    }
+}
+
+/// Snapshots above those that are kept at most after which a round comes before its time: a round costs as much as some commits,
+/// so that it should save more than that.
+const MORE: usize = 100;
+
+impl Upkeep {
+    /// Whether a table with so many snapshots should not wait for its time: each commit reads and writes what is known of all, and
+    /// a commit a second leaves thousands in an hour.
+    pub fn is_due(&self, snapshots: usize) -> bool {
+        snapshots >= self.keep_at_most.saturating_add(MORE)
     }
 }
 

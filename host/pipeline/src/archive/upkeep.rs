@@ -2,8 +2,7 @@
 //!
 //! Of several hosts the one that owns the first partition does it; two at once only lose commits to each other.
 //!
-//! A round comes before its time when a table has clearly more snapshots than are kept: each commit reads and writes what is known
-//! of all, and a commit a second leaves thousands in an hour.
+//! A round comes before its time when a table has clearly more snapshots than are kept.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,17 +10,13 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use metrics::counter;
-use phronis_archive::TableName;
+use phronis_archive::{TableName, Upkeep};
 
 use super::ask::Shared;
 use super::lane::Lane;
 
 /// The first round comes this soon at the latest: a host that starts often would have none otherwise.
 const FIRST: Duration = Duration::from_secs(60);
-
-/// Snapshots above those that are kept at most after which a round comes before its time: a round costs as much as some commits,
-/// so that it should save more than that.
-const MORE: usize = 100;
 
 /// Least time from one round to one that comes before its time: where snapshots cannot go, trying again soon helps nobody.
 const PAUSE: Duration = Duration::from_secs(60);
@@ -55,7 +50,7 @@ impl Schedule {
         let Some(every) = self.shared.options.upkeep_every else { return };
         let is_busy = self.under_way.as_ref().is_some_and(|under_way| !under_way.is_finished());
         let tables: Vec<_> = lanes.iter().map(Lane::snapshots).collect();
-        let is_crowded = is_crowded(&tables, &self.seen, self.shared.options.upkeep.keep_at_most);
+        let is_crowded = is_crowded(&tables, &self.seen, &self.shared.options.upkeep);
         let is_time = Instant::now() >= self.next || is_crowded && self.begun.elapsed() >= PAUSE;
         if is_busy || !is_time || !lanes.first().is_some_and(|lane| lane.owns(0)) {
             return;
@@ -81,10 +76,10 @@ impl Schedule {
 
 /// Whether a table has clearly more snapshots than should be kept. Known are the number of each table's snapshots and the newest,
 /// and which was the newest when the last round began.
-fn is_crowded(tables: &[Option<(usize, Option<i64>)>], seen: &[Option<i64>], most: usize) -> bool {
+fn is_crowded(tables: &[Option<(usize, Option<i64>)>], seen: &[Option<i64>], upkeep: &Upkeep) -> bool {
     tables.iter().enumerate().any(|(index, table)| {
         let is_news = |newest| seen.get(index).is_none_or(|seen| *seen != newest);
-        table.is_some_and(|(count, newest)| count >= most.saturating_add(MORE) && is_news(newest))
+        table.is_some_and(|(count, newest)| upkeep.is_due(count) && is_news(newest))
     })
 }
 
@@ -136,11 +131,11 @@ mod tests {
     #[test]
     fn a_round_comes_early_when_there_are_many_snapshots_that_the_last_one_has_not_seen() {
         let check = |tables: &[Option<(usize, Option<i64>)>], seen: &[Option<i64>], expected| {
-            assert_eq!(is_crowded(tables, seen, 500), expected, "{tables:?} {seen:?}");
+            assert_eq!(is_crowded(tables, seen, &Upkeep::default()), expected, "{tables:?} {seen:?}");
         };
-        check(&[Some((599, Some(1))), None], &[], false);
-        check(&[Some((3, Some(1))), Some((600, Some(2)))], &[], true);
-        check(&[Some((3, Some(1))), Some((600, Some(2)))], &[Some(1), Some(2)], false);
+        check(&[Some((499, Some(1))), None], &[], false);
+        check(&[Some((3, Some(1))), Some((500, Some(2)))], &[], true);
+        check(&[Some((3, Some(1))), Some((500, Some(2)))], &[Some(1), Some(2)], false);
         check(&[Some((3, Some(1))), Some((700, Some(9)))], &[Some(1), Some(2)], true);
         check(&[], &[], false);
     }
