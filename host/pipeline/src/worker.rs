@@ -47,7 +47,7 @@ use crate::{Error, Result, failpoint};
 const IN_FLIGHT: usize = 6;
 
 /// The same where a transaction takes several: the next ones are judged while it is committed.
-const IN_FLIGHT_TRANSACTIONS: usize = 8;
+const IN_FLIGHT_TRANSACTIONS: usize = 10;
 
 /// How long a poll waits; also how soon a worker notices that it should stop, or that a delivery failed.
 const POLL_WAIT: Duration = Duration::from_millis(100);

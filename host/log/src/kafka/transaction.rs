@@ -25,7 +25,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 const BREATH: Duration = Duration::from_millis(4);
 
 /// Deliveries of one transaction: fewer than a worker may have under way, so that it can go on while this one is committed.
-const MOST_DELIVERIES: usize = 4;
+const MOST_DELIVERIES: usize = 6;
 
 /// With fewer records than this, deliveries are not counted: single events that gathered go together.
 const FEW_RECORDS: usize = 512;

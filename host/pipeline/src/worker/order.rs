@@ -22,6 +22,7 @@ use crate::retry::{Batch, read_letters};
 use crate::stage::Judged;
 use crate::stage::course::{Aim, Course, Letters};
 use crate::stage::order::{Full, hold};
+use crate::whole::settled;
 use crate::{Result, failpoint};
 
 /// Bounds of one read of dlq.
@@ -212,7 +213,7 @@ impl Worker {
         if !records.is_empty() {
             failpoint::pass("order-due");
             let append = Append { topic: Arc::clone(&topics.retry), partition, records };
-            self.sink.submit(Delivery { appends: vec![append], commits: Vec::new() })?.wait()?;
+            settled(self.sink.submit(Delivery { appends: vec![append], commits: Vec::new() })?, &self.should_stop)?;
             failpoint::pass("order-moved");
         }
         Ok(gone)
