@@ -86,21 +86,33 @@ fn warnings(said: &str) -> BTreeMap<(String, String), usize> {
     warnings
 }
 
-/// Hosts are told to end while the broker stands still: they end, in order or hard.
+/// Hosts are told to end while the broker stands still: they end, in order or hard, and lose nothing.
 pub(super) fn is_frozen(seed: u64) -> anyhow::Result<String> {
-    let broker = Broker::start()?;
+    // A controller that wakes up puts out its broker, which was silent for too long, and may not let it in again for minutes.
+    let settings = vec![("broker.session.timeout.ms".to_owned(), "600000".to_owned())];
+    let broker = Broker::with(kafka::Options { settings, ..kafka::Options::default() })?;
     let on = |exactly_once| Fleet::on(&broker.bootstrap(), &broker.bootstrap(), "frozen", options(exactly_once));
     let fleets = [on(false)?, on(true)?];
     let [loose, strict] = &fleets;
     let mut nodes = [loose.start("a")?, strict.start("a")?];
-    for fleet in &fleets {
-        fleet.write(Load { most: 2000, ..Load::new(seed) })?.finish()?;
-    }
-    // The last of it is still on its way. What a frozen broker does afterwards is its own business: it may be put out by then.
+    let load = Load { rate: 800, ..Load::new(seed) };
+    let writers = [loose.write(load)?, strict.write(load)?];
+    let [paced, _] = &writers;
+    paced.writes(1000)?;
     broker.pause()?;
     let codes: Vec<Option<i32>> = nodes.iter_mut().map(Node::end).collect::<anyhow::Result<_>>()?;
     ensure!(codes.iter().all(|code| matches!(code, Some(0 | 1))), "they ended with {codes:?}");
-    Ok(format!("exit codes {codes:?}"))
+    broker.resume()?;
+    let mut told = Vec::new();
+    for ((fleet, node), writer) in fleets.iter().zip(&mut nodes).zip(writers) {
+        node.start()?;
+        let written = writer.stop()?;
+        fleet.drained(&[node])?;
+        is_ready(node)?;
+        node.stop()?;
+        told.push(line(&fleet.judge(&written)?));
+    }
+    Ok(format!("exit codes {codes:?}; {}", told.join("; exactly once: ")))
 }
 
 /// The broker's disk is full.
