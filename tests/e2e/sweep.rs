@@ -58,7 +58,7 @@ killed_at! {
     killed_after_compaction_is_committed = "upkeep-archive-committed",
 }
 
-/// Where transactions, a group and a store that others share make a difference; `make chaos` sweeps the others there too.
+/// Where transactions, a group, a store that others share and an object store make a difference; `make chaos` sweeps the others there too.
 mod on_kafka_with_postgres {
     use phronis_tests::sweep::{self, Base};
 
@@ -82,5 +82,13 @@ mod on_kafka_with_postgres {
         killed_after_a_halt_is_stored = "halt-stored",
         killed_after_a_halt_is_told = "halt-told",
         killed_after_a_reset_is_stored = "reset-stored",
+        killed_after_a_file_of_the_archive_is_written = "archive-file-written",
+        killed_after_all_files_of_the_archive_are_written = "archive-files-written",
+        killed_after_the_manifest_list_of_the_archive_is_written = "archive-list-written",
+        killed_after_the_metadata_of_the_archive_is_written = "archive-metadata-written",
+        killed_after_the_archive_is_swapped = "archive-swapped",
+        killed_after_snapshots_expired = "archive-expired",
+        killed_after_all_files_of_compaction_are_written = "upkeep-archive-files-written",
+        killed_after_upkeep_is_swapped = "upkeep-archive-swapped",
     }
 }

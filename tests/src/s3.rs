@@ -8,6 +8,7 @@ use std::io::Write as _;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
@@ -52,6 +53,21 @@ impl Server {
     /// When it does not; with the last lines of its log.
     pub fn start() -> anyhow::Result<Self> {
         on_free_ports(Self::try_start)
+    }
+
+    /// The server that tests which run at the same time share. Never kill it; it ends with the last of them.
+    ///
+    /// # Errors
+    /// When it could not be started.
+    pub fn shared() -> anyhow::Result<Arc<Self>> {
+        static SHARED: Mutex<Weak<Server>> = Mutex::new(Weak::new());
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(server) = shared.upgrade() {
+            return Ok(server);
+        }
+        let server = Arc::new(Self::start()?);
+        *shared = Arc::downgrade(&server);
+        Ok(server)
     }
 
     fn try_start() -> anyhow::Result<Self> {

@@ -1,8 +1,9 @@
 //! Breaks everything, again and again, and lets the checker say what was lost. Run by `make chaos`.
 //!
-//! Kills between all steps, one sweep on the embedded log with SQLite and the next on Kafka with PostgreSQL;
+//! Kills between all steps, one sweep on the embedded log with SQLite and the next on Kafka with PostgreSQL and S3;
 //! `kill -9` under load on both logs, then each fault of `faults` in several rounds, then the large run with many keys.
-//! `PHRONIS_KILLS`, `PHRONIS_ROUNDS`, `PHRONIS_EVENTS`, `PHRONIS_SWEEPS` change how much of it; `PHRONIS_SEED` repeats a run.
+//! `PHRONIS_KILLS`, `PHRONIS_ROUNDS`, `PHRONIS_EVENTS`, `PHRONIS_SWEEPS` change how much of it, `PHRONIS_ONLY` leaves out all
+//! whose name does not have this in it; `PHRONIS_SEED` repeats a run.
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -13,6 +14,7 @@ use phronis_tests::host::Room;
 use phronis_tests::load::survive;
 use phronis_tests::plugins::plugin;
 use phronis_tests::postgres::Server;
+use phronis_tests::s3;
 
 /// The threshold that every run uses; simulated faults are clearly above it.
 const HIGH: f64 = 90.0;
@@ -20,6 +22,8 @@ const HIGH: f64 = 90.0;
 /// What was run, and what of it does not hold.
 #[derive(Default)]
 struct Tally {
+    /// What names of runs must have in them.
+    only: String,
     runs: u32,
     failed: Vec<String>,
 }
@@ -34,9 +38,9 @@ fn main() -> ExitCode {
     let sweeps = number("PHRONIS_SWEEPS").unwrap_or(20);
     println!("{sweeps} kills at each step of letters, redrives, edits, halts, resets and the archive");
     let begun = Instant::now();
-    let mut tally = Tally::default();
-    // All sweeps share it; without it, each says why it failed.
-    let store = Server::shared();
+    let mut tally = Tally { only: std::env::var("PHRONIS_ONLY").unwrap_or_default(), ..Tally::default() };
+    // All sweeps share them; without them, each says why it failed.
+    let shared = (Server::shared(), s3::Server::shared());
     for sweep in 0..sweeps {
         for (place, scene, bases) in phronis_tests::sweep::PLACES {
             let turn = usize::try_from(sweep).unwrap_or_default() % bases.len().max(1);
@@ -45,7 +49,7 @@ fn main() -> ExitCode {
             tally.run(&what, || scene(*base, place, seed.wrapping_add(sweep)));
         }
     }
-    drop(store);
+    drop(shared);
     if kills > 0 {
         tally.run(&format!("{kills} kills on the embedded log"), || embedded(seed, kills));
         tally.run(&format!("{kills} kills on Kafka"), || faults::kills(seed, kills, false));
@@ -64,6 +68,9 @@ fn main() -> ExitCode {
 
 impl Tally {
     fn run(&mut self, what: &str, run: impl FnOnce() -> anyhow::Result<String>) {
+        if !what.contains(&self.only) {
+            return;
+        }
         let begun = Instant::now();
         let outcome = run();
         let seconds = begun.elapsed().as_secs();
@@ -78,7 +85,7 @@ impl Tally {
     }
 
     fn sum_up(&self, begun: Instant) -> ExitCode {
-        let Self { runs, failed } = self;
+        let Self { runs, failed, .. } = self;
         println!("{runs} runs in {} min, {} failed", begun.elapsed().as_secs() / 60, failed.len());
         if failed.is_empty() {
             println!("verdict: nothing lost, nothing out of order, nothing twice where once was asked");

@@ -1,4 +1,4 @@
-//! Where a host is killed: on one machine with all that is its own, or on Kafka with PostgreSQL, as several share them.
+//! Where a host is killed: on one machine with all that is its own, or on Kafka with PostgreSQL and S3, as several share them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::postgres::Server;
 pub enum Base {
     /// The embedded log and SQLite.
     Local,
-    /// Kafka, exactly once, and PostgreSQL.
+    /// Kafka, exactly once, and PostgreSQL; the archive's files are in an object store.
     Remote,
 }
 
@@ -62,8 +62,20 @@ impl Stage {
         };
         let (contract, settings) = (contract.to_owned(), settings.to_owned());
         let stage = Self { room: Room::new()?, stream, number, base, contract, settings, server };
-        stage.furnish(&stage.room, "a")?;
+        stage.configure("")?;
         Ok(stage)
+    }
+
+    /// Writes the configuration of the room anew, with these tables at its end.
+    pub(super) fn configure(&self, tables: &str) -> anyhow::Result<()> {
+        self.furnish(&self.room, "a", tables)
+    }
+
+    /// The database of the host's catalog as SQLAlchemy names it, where that is PostgreSQL.
+    pub(super) fn catalog(&self) -> anyhow::Result<String> {
+        let url = self.server.as_ref().context("a store that others share")?.url();
+        let (address, _) = url.trim_start_matches("postgres://").split_once('?').context("an address with options")?;
+        Ok(format!("postgresql+psycopg2://{address}?options=-csearch_path%3Dswept_{}", self.number))
     }
 
     /// A room for a second host beside the first, where there may be two.
@@ -72,20 +84,22 @@ impl Stage {
             return Ok(None);
         }
         let room = Room::new()?;
-        self.furnish(&room, "b")?;
+        self.furnish(&room, "b", "")?;
         Ok(Some(room))
     }
 
-    fn furnish(&self, room: &Room, node: &str) -> anyhow::Result<()> {
+    fn furnish(&self, room: &Room, node: &str, tables: &str) -> anyhow::Result<()> {
         let Self { stream, number, settings, .. } = self;
-        let Some(server) = &self.server else { return room.configure(&format!("[streams.{stream}]\n{settings}\n")) };
+        let Some(server) = &self.server else {
+            return room.configure(&format!("[streams.{stream}]\n{settings}\n{tables}"));
+        };
         std::fs::write(room.folder().join("store.url"), server.url())?;
         let contract = root().join(format!("host/app/contracts/{}.yaml", self.contract));
         // Once: what was under way at the kill would come again otherwise, and the checker could not tell it from a fault.
         room.configure(&format!(
             "[log]\nkind = \"kafka\"\nbootstrap = \"{}\"\nauto_create = true\nnode_id = \"{stream}-{node}\"\n\
              [store]\nkind = \"postgres\"\nurl_file = \"store.url\"\nschema = \"swept_{number}\"\n\
-             [streams.{stream}]\ncontract = \"{}\"\npartitions = 2\nexactly_once = true\n{settings}\n",
+             [streams.{stream}]\ncontract = \"{}\"\npartitions = 2\nexactly_once = true\n{settings}\n{tables}",
             Broker::shared()?.bootstrap(),
             contract.display(),
         ))
