@@ -222,9 +222,8 @@ impl Host {
         })
     }
 
-    /// Waits until all that stands in a stream's topics now is archived: by their offsets, or by what the host says where the
-    /// last ones are markers of transactions. The archive steps back behind the events: on a busy machine it is long behind a
-    /// stream that is drained.
+    /// Waits until all that stands in a stream's topics now is archived. The archive steps back behind the events: on a busy
+    /// machine it is long behind a stream that is drained.
     ///
     /// # Errors
     /// When it is not within three times [`PATIENCE`].
@@ -232,15 +231,7 @@ impl Host {
         let id: StreamId = stream.parse()?;
         let topics = Topics::of(&id);
         let tables = [("events", &topics.processed), ("alerts", &topics.alerts), ("letters", &topics.dlq)];
-        let begun = Instant::now();
         self.until_within(PATIENCE * 3, "all of the log is archived", |host| {
-            let metrics = host.get("/metrics")?.text;
-            let is_age = |line: &&str| line.starts_with("phronis_archive_age_seconds{") && line.contains(stream);
-            let ages = metrics.lines().filter(is_age).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
-            let since_asked = ages.filter(|age| *age < begun.elapsed().as_secs_f64());
-            if since_asked.count() == tables.len() {
-                return Ok(true);
-            }
             let all = host.get("/v1/topics")?.json;
             for (kind, topic) in tables {
                 let table = host.get(&format!("/v1/archive/tables/{}_{}_{kind}", id.tenant, id.stream))?.json;
