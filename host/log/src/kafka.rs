@@ -20,6 +20,7 @@ mod asker;
 mod bell;
 mod client;
 mod health;
+mod jobs;
 mod lanes;
 mod member;
 mod options;

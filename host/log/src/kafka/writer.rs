@@ -4,8 +4,7 @@
 //! Exactly once, deliveries are collected into a transaction for as long as more are there, and their offsets are part of it.
 
 use std::collections::{HashMap, VecDeque};
-use std::fmt;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -16,28 +15,22 @@ use rdkafka::consumer::{CommitMode, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::producer::{Producer as _, PurgeConfig};
 use rdkafka::types::RDKafkaErrorCode;
-use tokio::sync::oneshot;
 
 use super::asker::Asker;
 use super::bell::Bell;
 use super::client::{Clients, Consumer, Producer, failed};
+use super::jobs::{Job, Jobs};
 use super::member::{Inbox, list};
 use super::progress::Step;
 use super::raw::{self, Queue, Tally};
 use super::transaction::Transactions;
 use crate::{Error, Result, Sink, Ticket};
 
-/// Bytes that a sink may have under way.
-const UNDER_WAY: usize = 32 << 20;
-
 /// How long a sink that is closed goes on with what it took.
 const CLOSE: Duration = Duration::from_secs(10);
 
 /// How long reports are waited for while librdkafka's queue is full.
 const FULL: Duration = Duration::from_millis(10);
-
-/// How long whoever submits may wait for room. Members must poll: what holds them up longer is a failure like any other.
-const ROOM: Duration = Duration::from_secs(30);
 
 /// What a topic was heard to take is asked again after a refusal, when it is older than this.
 const HEARD: Duration = Duration::from_secs(1);
@@ -85,7 +78,7 @@ impl Entry {
             steps.push(inbox.progress.submit(commit)?);
         }
         let (answer, ticket) = Ticket::new();
-        Ok((Job { bytes: bytes(&delivery), delivery, steps, answer }, ticket))
+        Ok((Job { delivery, steps, answer }, ticket))
     }
 }
 
@@ -98,7 +91,7 @@ impl Sink for Entry {
 
     fn try_submit(&self, delivery: Delivery) -> Result<Ticket> {
         self.clients.health.check()?;
-        self.jobs.has_room(bytes(&delivery))?;
+        self.jobs.has_room(&delivery)?;
         let (job, ticket) = self.job(delivery)?;
         self.jobs.try_push(job)?;
         Ok(ticket)
@@ -126,10 +119,6 @@ impl Sink for Shared {
     fn try_submit(&self, delivery: Delivery) -> Result<Ticket> {
         self.0.try_submit(delivery)
     }
-}
-
-fn bytes(delivery: &Delivery) -> usize {
-    delivery.appends.iter().map(|append| append.records.bytes()).sum()
 }
 
 /// Whether transactions of an earlier life of this member are out of the way.
@@ -168,112 +157,6 @@ impl Gate {
     pub(super) fn set(&self, state: Result<()>) {
         *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state.map_err(Some);
         self.changed.notify_all();
-    }
-}
-
-/// Deliveries that wait for the thread.
-#[derive(Default)]
-struct Jobs {
-    queue: Mutex<JobQueue>,
-    /// Rung by librdkafka and by those who submit.
-    bell: Arc<Bell>,
-    has_room: Condvar,
-}
-
-#[derive(Default)]
-struct JobQueue {
-    waiting: VecDeque<Job>,
-    /// Bytes that wait or are on their way.
-    bytes: usize,
-    is_closed: bool,
-}
-
-/// A delivery with its steps and who waits for it.
-pub(super) struct Job {
-    pub(super) delivery: Delivery,
-    pub(super) steps: Vec<Step>,
-    answer: oneshot::Sender<Result<Receipt>>,
-    bytes: usize,
-}
-
-impl Jobs {
-    fn push(&self, job: Job) -> Result<()> {
-        let until = Instant::now() + ROOM;
-        let mut queue = self.lock();
-        while !queue.is_closed && queue.has_no_room(job.bytes) {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(queue.full());
-            }
-            queue = self.has_room.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
-        self.add(queue, job)
-    }
-
-    fn try_push(&self, job: Job) -> Result<()> {
-        self.add(self.lock(), job)
-    }
-
-    fn has_room(&self, bytes: usize) -> Result<()> {
-        let queue = self.lock();
-        if queue.has_no_room(bytes) { Err(queue.full()) } else { Ok(()) }
-    }
-
-    fn add(&self, mut queue: MutexGuard<'_, JobQueue>, job: Job) -> Result<()> {
-        if queue.is_closed {
-            return Err(Error::Closed);
-        }
-        queue.bytes += job.bytes;
-        queue.waiting.push_back(job);
-        drop(queue);
-        self.bell.call();
-        Ok(())
-    }
-
-    fn close(&self) {
-        self.lock().is_closed = true;
-        self.bell.call();
-        self.has_room.notify_all();
-    }
-
-    fn is_closed(&self) -> bool {
-        self.lock().is_closed
-    }
-
-    fn take(&self) -> Option<Job> {
-        self.lock().waiting.pop_front()
-    }
-
-    fn put_back(&self, job: Job) {
-        self.lock().waiting.push_front(job);
-    }
-
-    fn done(&self, bytes: usize) {
-        let mut queue = self.lock();
-        queue.bytes = queue.bytes.saturating_sub(bytes);
-        drop(queue);
-        self.has_room.notify_all();
-    }
-
-    fn lock(&self) -> MutexGuard<'_, JobQueue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl JobQueue {
-    fn has_no_room(&self, bytes: usize) -> bool {
-        self.bytes > 0 && self.bytes + bytes > UNDER_WAY
-    }
-
-    fn full(&self) -> Error {
-        Error::Full { reason: format!("{} MiB are on their way to Kafka", self.bytes >> 20) }
-    }
-}
-
-impl fmt::Debug for Jobs {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let queue = self.lock();
-        f.debug_struct("Jobs").field("waiting", &queue.waiting.len()).field("bytes", &queue.bytes).finish()
     }
 }
 
@@ -367,7 +250,7 @@ impl Writer {
 
     fn outlet(clients: &Clients, jobs: &Jobs, member: Option<&Membership>, batch: u64) -> Result<Outlet> {
         let transactional_id = member.and_then(|member| member.transactional_id.as_deref());
-        Outlet::new(clients.producer(transactional_id, member.is_some(), batch)?, batch, &jobs.bell)
+        Outlet::new(clients.producer(transactional_id, member.is_some(), batch)?, batch, jobs.bell())
     }
 
     /// Begins anew with another producer, after an error that this one does not survive.
@@ -410,12 +293,12 @@ impl Writer {
             }
             if self.jobs.is_closed() {
                 let since = *closing.get_or_insert_with(Instant::now);
-                let is_idle = self.sent.is_empty() && self.jobs.lock().waiting.is_empty();
+                let is_idle = self.sent.is_empty() && self.jobs.is_empty();
                 if is_idle || since.elapsed() > CLOSE {
                     break;
                 }
             }
-            if self.is_too_wide() || self.jobs.lock().waiting.is_empty() {
+            if self.is_too_wide() || self.jobs.is_empty() {
                 self.rest();
             }
         }
@@ -429,8 +312,7 @@ impl Writer {
 
     /// Waits until something happens.
     pub(super) fn rest(&self) {
-        self.jobs.bell.wait(Instant::now() + NAP);
-        while self.jobs.bell.take().is_some() {}
+        self.jobs.rest(NAP);
         self.outlet.serve();
     }
 
@@ -499,7 +381,7 @@ impl Writer {
         if let (Err(_), Some(member)) = (&outcome, &self.member) {
             sent.job.steps.iter().for_each(|step| member.inbox.progress.failed(step));
         }
-        self.jobs.done(sent.job.bytes);
+        self.jobs.done(&sent.job);
         // Nobody waiting is fine: the delivery stands.
         drop(sent.job.answer.send(outcome));
     }
