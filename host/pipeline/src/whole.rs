@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use phronis_core::delivery::Receipt;
@@ -12,7 +11,7 @@ use phronis_log::{Error, Follower, Log, PartitionInfo, PollLimits, Position, Res
 /// Bounds of one read.
 const READ: PollLimits = PollLimits { records: 1000, bytes: 1 << 20 };
 
-/// How long a read waits; also how soon its thread notices that it should stop.
+/// How long a read, and one look at a ticket, waits: so soon a thread notices that it should stop.
 const WAIT: Duration = Duration::from_millis(200);
 
 /// When nothing came for so long from a log that can be reached, the end may be reached:
@@ -21,9 +20,6 @@ const SILENCE: Duration = Duration::from_secs(3);
 
 /// How long a small write of the host's own may take before it counts as failed.
 const SETTLE: Duration = Duration::from_secs(10);
-
-/// First and longest time between two looks at a ticket.
-const LOOK: (Duration, Duration) = (Duration::from_micros(200), Duration::from_millis(20));
 
 /// How often it is looked whether the topic is still the one that is read.
 const IDENTIFY_EVERY: Duration = Duration::from_secs(10);
@@ -37,7 +33,7 @@ pub(crate) struct Whole {
 }
 
 /// How far a topic was read, and which topic that was.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug)]
 pub(crate) struct Place {
     identity: String,
     /// The next offset of each partition that something came of.
@@ -155,16 +151,13 @@ impl Whole {
 /// Waits for a small write, but not for ever: a log that is away must not hold up its thread.
 pub(crate) fn settled(mut ticket: Ticket, should_stop: &AtomicBool) -> Result<Receipt> {
     let until = Instant::now() + SETTLE;
-    let mut pause = LOOK.0;
     loop {
-        if let Some(outcome) = ticket.try_wait() {
+        if let Some(outcome) = ticket.wait_until(until.min(Instant::now() + WAIT)) {
             return outcome;
         }
         if Instant::now() >= until || should_stop.load(Ordering::Relaxed) {
             let reason = format!("a write was not answered within {SETTLE:?}; it may be taken or not");
             return Err(Error::Unreachable { reason });
         }
-        thread::sleep(pause);
-        pause = (pause * 2).min(LOOK.1);
     }
 }
