@@ -24,7 +24,7 @@ use phronis_tests::host::{Host, Room, run};
 use phronis_tests::kafka::Broker;
 use phronis_tests::load::{Producer, survive};
 use phronis_tests::plugins::plugin;
-use phronis_tests::postgres::Server;
+use phronis_tests::postgres::{self, Server};
 use phronis_tests::s3;
 use serde_json::Value;
 
@@ -77,7 +77,7 @@ fn what_kafka_holds_twice_is_archived_once() -> anyhow::Result<()> {
     std::fs::write(room.folder().join("store.url"), server.url())?;
     room.install(THRESHOLD, &plugin("threshold")?, SETTINGS)?;
     let bootstrap = broker.bootstrap();
-    let tables = Tables { catalog: catalog_of(&server), ..Tables::local(room.data()) };
+    let tables = Tables { catalog: postgres::catalog(&server, "phronis"), ..Tables::local(room.data()) };
     let mut producer = Producer::new(23);
     for _ in 0..3 {
         let host = Host::start(&room)?;
@@ -95,13 +95,6 @@ fn what_kafka_holds_twice_is_archived_once() -> anyhow::Result<()> {
     println!("{:?}, {} records of the topics stand there twice", archived.rows, archived.repeated);
     ensure!(archived.repeated > 0, "no kill left anything twice: this run shows nothing");
     Ok(())
-}
-
-/// The address of the store's schema, as SQLAlchemy wants it.
-fn catalog_of(server: &Server) -> String {
-    let url = server.url();
-    let address = url.trim_start_matches("postgres://").split('?').next().unwrap_or_default().to_owned();
-    format!("postgresql+psycopg2://{address}?options=-csearch_path%3Dphronis")
 }
 
 #[test]
@@ -142,8 +135,7 @@ fn a_new_field_is_a_new_column_and_another_type_is_refused() -> anyhow::Result<(
 fn room_on_s3(settings: &BTreeMap<String, String>, more: &str) -> anyhow::Result<Room> {
     let config = format!("{ARCHIVE}warehouse = \"s3://{}/warehouse\"\nstorage_file = \"s3\"\n{more}", s3::BUCKET);
     let room = Room::with(&config)?;
-    let lines: String = settings.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
-    std::fs::write(room.folder().join("s3"), lines)?;
+    std::fs::write(room.folder().join("s3"), s3::storage_file(settings))?;
     Ok(room)
 }
 

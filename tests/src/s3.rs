@@ -8,14 +8,14 @@ use std::io::Write as _;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::postgres::free_ports;
+use crate::postgres::{free_ports, shared};
 
 /// The bucket that is there.
 pub const BUCKET: &str = "archive";
@@ -61,13 +61,7 @@ impl Server {
     /// When it could not be started.
     pub fn shared() -> anyhow::Result<Arc<Self>> {
         static SHARED: Mutex<Weak<Server>> = Mutex::new(Weak::new());
-        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(server) = shared.upgrade() {
-            return Ok(server);
-        }
-        let server = Arc::new(Self::start()?);
-        *shared = Arc::downgrade(&server);
-        Ok(server)
+        shared(&SHARED, Self::start)
     }
 
     fn try_start() -> anyhow::Result<Self> {
@@ -218,6 +212,11 @@ impl Drop for Server {
             eprintln!("the S3 server in {} is left behind: {error:#}", self.folder.path().display());
         }
     }
+}
+
+/// What `storage_file` of a host holds for a client of these settings.
+pub fn storage_file(settings: &BTreeMap<String, String>) -> String {
+    settings.iter().map(|(name, value)| format!("{name}={value}\n")).collect()
 }
 
 /// Starts a server, once more when somebody else was faster to take one of its ports.

@@ -12,14 +12,12 @@ use phronis_tests::host::{Host, Listener, Room, run};
 use phronis_tests::load::Producer;
 use phronis_tests::mount::Mount;
 use phronis_tests::plugins::plugin;
-use phronis_tests::postgres::Server;
+use phronis_tests::postgres::{self, Server};
 use phronis_tests::proxy::Proxy;
 use phronis_tests::{rest, s3};
 use serde_json::Value;
 
-use super::{
-    ARCHIVE, LONG, SETTINGS, THRESHOLD, archived, catalog_of, commits, ends_well, goes_well, room_on_s3, tables_on_s3,
-};
+use super::{ARCHIVE, LONG, SETTINGS, THRESHOLD, archived, commits, ends_well, goes_well, room_on_s3, tables_on_s3};
 
 /// A full disk under the warehouse: the archive waits and says so, the host goes on, nothing is lost.
 #[test]
@@ -63,7 +61,7 @@ fn a_catalog_that_is_away_loses_nothing() -> anyhow::Result<()> {
         server.launch()?;
     }
     goes_well(&host)?;
-    let tables = Tables { catalog: catalog_of(&server), ..Tables::local(room.data()) };
+    let tables = Tables { catalog: postgres::catalog(&server, "phronis"), ..Tables::local(room.data()) };
     println!("{:?}", ends_well(host, &room, &tables)?);
     Ok(())
 }

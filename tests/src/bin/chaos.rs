@@ -87,6 +87,10 @@ impl Tally {
     fn sum_up(&self, begun: Instant) -> ExitCode {
         let Self { runs, failed, .. } = self;
         println!("{runs} runs in {} min, {} failed", begun.elapsed().as_secs() / 60, failed.len());
+        if *runs == 0 {
+            println!("verdict: FAILED: no run has `{}` in its name", self.only);
+            return ExitCode::FAILURE;
+        }
         if failed.is_empty() {
             println!("verdict: nothing lost, nothing out of order, nothing twice where once was asked");
             return ExitCode::SUCCESS;

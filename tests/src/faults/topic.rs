@@ -102,11 +102,13 @@ pub(super) fn control_is_deleted(_: u64) -> anyhow::Result<String> {
     halt(a, "second")?;
     patiently(b, "the other host hears of the next one", |host| is_halted(host, "second"))?;
     ensure!(is_halted(b.host()?, "first")?, "the first one is halted no more");
-    let records = read_all(fleet.direct(), TOPIC, Isolation::Committed)?;
-    let stands = |agent: &str| {
-        records.iter().filter_map(|record| record.key.as_deref()).any(|key| key.ends_with(agent.as_bytes()))
-    };
-    ensure!(stands("first") && stands("second"), "who is halted does not stand in the new topic");
+    patiently(b, "both stand in the new topic", |_| {
+        let records = read_all(fleet.direct(), TOPIC, Isolation::Committed)?;
+        let stands = |agent: &str| {
+            records.iter().filter_map(|record| record.key.as_deref()).any(|key| key.ends_with(agent.as_bytes()))
+        };
+        Ok(stands("first") && stands("second"))
+    })?;
     for node in &mut nodes {
         is_ready(node)?;
         node.stop()?;

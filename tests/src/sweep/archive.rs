@@ -34,8 +34,7 @@ impl Site {
         let store = (base == Base::Remote).then(s3::Server::shared).transpose()?;
         let site = Self { stage: Stage::new(base, "sensors", "")?, store };
         if let Some(store) = &site.store {
-            let lines: String = store.settings().iter().map(|(name, value)| format!("{name}={value}\n")).collect();
-            std::fs::write(site.stage.room.folder().join("s3"), lines)?;
+            std::fs::write(site.stage.room.folder().join("s3"), s3::storage_file(&store.settings()))?;
         }
         site.configure(more)?;
         let (id, settings) = (site.stage.plugin("threshold"), "[params]\nhigh = 90.0\n");

@@ -15,7 +15,7 @@ use crate::host::{Host, PATIENCE, Room};
 use crate::kafka::{Admin, Broker};
 use crate::load::Producer;
 use crate::plugins::root;
-use crate::postgres::Server;
+use crate::postgres::{self, Server};
 
 /// What a host stands on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,9 +73,8 @@ impl Stage {
 
     /// The database of the host's catalog as SQLAlchemy names it, where that is PostgreSQL.
     pub(super) fn catalog(&self) -> anyhow::Result<String> {
-        let url = self.server.as_ref().context("a store that others share")?.url();
-        let (address, _) = url.trim_start_matches("postgres://").split_once('?').context("an address with options")?;
-        Ok(format!("postgresql+psycopg2://{address}?options=-csearch_path%3Dswept_{}", self.number))
+        let server = self.server.as_ref().context("a store that others share")?;
+        Ok(postgres::catalog(server, &format!("swept_{}", self.number)))
     }
 
     /// A room for a second host beside the first, where there may be two.

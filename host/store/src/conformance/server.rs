@@ -70,13 +70,7 @@ impl Server {
     /// When it could not be started.
     pub fn shared() -> io::Result<Arc<Self>> {
         static SHARED: Mutex<Weak<Server>> = Mutex::new(Weak::new());
-        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(server) = shared.upgrade() {
-            return Ok(server);
-        }
-        let server = Arc::new(Self::start()?);
-        *shared = Arc::downgrade(&server);
-        Ok(server)
+        shared(&SHARED, Self::start)
     }
 
     /// Its port on 127.0.0.1.
@@ -242,6 +236,20 @@ impl Drop for Server {
             eprintln!("a PostgreSQL in {} is left behind: {error}", self.folder.path().display());
         }
     }
+}
+
+/// What all share who ask while somebody has it; `start` makes another one once the last has let go.
+///
+/// # Errors
+/// Those of `start`.
+pub fn shared<T, E>(place: &Mutex<Weak<T>>, start: impl FnOnce() -> Result<T, E>) -> Result<Arc<T>, E> {
+    let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(shared) = place.upgrade() {
+        return Ok(shared);
+    }
+    let started = Arc::new(start()?);
+    *place = Arc::downgrade(&started);
+    Ok(started)
 }
 
 /// Ports of this machine that are free now, none of which this process was given before.
