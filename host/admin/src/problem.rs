@@ -311,6 +311,7 @@ fn usual_status(code: Code) -> StatusCode {
         (code::NO_LETTER_MEANT, StatusCode::CONFLICT),
         (code::LETTER_EVENT_GONE, StatusCode::GONE),
         (code::EDIT_HALF_DONE, StatusCode::CONFLICT),
+        (code::EDIT_ELSEWHERE, StatusCode::CONFLICT),
         (code::QUERY_REFUSED, StatusCode::FORBIDDEN),
         (code::QUERY_NO_TABLE, StatusCode::NOT_FOUND),
         (code::QUERY_ROWS, StatusCode::UNPROCESSABLE_ENTITY),

@@ -249,7 +249,7 @@ pub(crate) async fn discard(
         (status = 202, description = "posted; `is_given_up` says whether the letter was given up for it", body = Edited),
         (status = 400, description = "no reason is given, or the letter has no event of its own", body = Document),
         (status = 404, description = "no letter stands there", body = Document),
-        (status = 409, description = "nobody waits for the letter any more, or an edit of it is half done", body = Document),
+        (status = 409, description = "nobody waits for the letter any more, an edit of it is half done, or another host edits it", body = Document),
         (status = 412, description = "the letter is at another version than If-Match names; `current` is the one it is at", body = Document),
         (status = 503, description = "nobody knows whether it was posted (PH2405), or the host does not know its letters yet", body = Document),
     ),
@@ -358,6 +358,7 @@ fn refused(error: Refused) -> Problem {
             Problem::new(code::EDIT_HALF_DONE, error.to_string()).status(StatusCode::SERVICE_UNAVAILABLE)
         }
         Refused::HalfDone { .. } => Problem::new(code::EDIT_HALF_DONE, error.to_string()),
+        Refused::Claimed => Problem::new(code::EDIT_ELSEWHERE, error.to_string()),
         Refused::Reading(_) => Problem::busy(error.to_string()).status(StatusCode::SERVICE_UNAVAILABLE),
         Refused::Range => Problem::new(code::BAD_REQUEST, error.to_string()),
         Refused::Newer => Problem::new(code::REDRIVE_RUNNING, error.to_string()),

@@ -122,6 +122,7 @@ codes! {
     NO_LETTER_MEANT = 2403, "no outstanding letter is meant";
     LETTER_EVENT_GONE = 2404, "the letter's event is not there any more";
     EDIT_HALF_DONE = 2405, "an edit of the letter is half done, or may be";
+    EDIT_ELSEWHERE = 2406, "another host edits the letter";
 
     // 30xx: the log
     LOG_FULL = 3001, "the log is full";

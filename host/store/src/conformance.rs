@@ -50,6 +50,7 @@ pub const CASES: &[Case] = cases![
     "the_fold_of_a_partition_can_be_forgotten" = letters::forgetting,
     "a_stream_has_one_redrive_at_a_time" = others::one_redrive,
     "the_progress_of_a_redrive_never_goes_back" = others::progress,
+    "of_two_who_edit_a_letter_one_wins" = others::edits,
     "an_entry_of_the_audit_is_there_once" = others::audit_once,
     "the_audit_is_filtered_and_comes_in_pages" = others::audit_filters,
     "the_audit_cannot_be_changed_or_emptied" = others::audit_is_append_only,

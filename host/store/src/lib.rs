@@ -12,6 +12,7 @@ pub mod breakers;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod database;
+pub mod edits;
 mod error;
 mod iceberg;
 pub mod letters;

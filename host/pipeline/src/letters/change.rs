@@ -9,6 +9,7 @@ use phronis_store::audit::Entry;
 use phronis_store::redrives::{Started, State};
 use serde_json::{Value, json};
 
+use super::edit::CLAIM;
 use super::{Action, Edited, Job, JobState, Place, Progress, Selection};
 use crate::Handle;
 use crate::clock::now_us;
@@ -79,6 +80,9 @@ pub enum Refused {
         /// What failed, where it was this edit.
         why: Option<Box<phronis_log::Error>>,
     },
+    /// Another host edits the letter, or did so a moment ago.
+    #[error("another host edits the letter, or did so within the last {} seconds; nothing was posted", CLAIM.as_secs())]
+    Claimed,
     /// It is not as the request presumes.
     #[error("it is at version {version} now; nothing changed")]
     Changed {

@@ -2,28 +2,34 @@
 //!
 //! Where the log takes both together, they are one. Elsewhere the copy is written first: when the second write fails, or nobody
 //! knows how one ended, that is said, and the letter is held back, so that nothing delivers its event once more unseen.
-//! The limit of the promise: it is one host's. Two hosts that edit one letter within the same second do not hear of each other.
+//! Hosts that share a store wait for each other: who edits a letter claims it there first, for as long as the others may need to hear
+//! of its end.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use phronis_core::StreamId;
 use phronis_core::delivery::Append;
 use phronis_core::letter::Kind;
 use phronis_core::letter::index::Discard;
 use phronis_core::records::{HeadersBuilder, RecordsBuilder};
+use phronis_core::{StreamId, Time};
 use phronis_log::{Error as LogError, Log};
+use phronis_store::edits::Letter;
 use serde_json::json;
 
 use super::change::place;
 use super::{At, Detail, Edited, Found, Place, Refused, state, version};
 use crate::Handle;
-use crate::clock::now_ms;
+use crate::clock::{now_ms, now_us};
 use crate::failpoint;
 use crate::retry::{Letters, append, discard_append, fresh_id};
 use crate::stream::Stream;
 
 /// On an event of raw that a person made of a letter: the stream and the place of the letter.
 const EDITED_FROM: &str = "phronis-edited-from";
+
+/// How long a claim holds: both writes of an edit, and others reading the second one.
+pub(super) const CLAIM: Duration = Duration::from_secs(30);
 
 /// A wish for an edited copy of a letter's event.
 #[derive(Debug, Clone)]
@@ -71,7 +77,9 @@ impl Handle {
         }
         let id = fresh_id();
         let (copy, given_up) = writes(stream, &found, original, edit, &id);
-        let (edited, error) = post(self.shared.log.as_ref(), copy, given_up)?;
+        claim(letters, edit, &id)?;
+        let posted = post(self.shared.log.as_ref(), copy, given_up);
+        let (edited, error) = posted.inspect_err(|_| release(letters, &id))?;
         if edited == Edited::Whole {
             // At once: what is redriven or edited next must not find it.
             letters.change(edit.place.0, |index| index.moved(edit.place.1));
@@ -117,6 +125,24 @@ fn may_edit(stream: &Stream, letters: &Letters, edit: &Edit, target: i32) -> Res
     match letters.edited(edit.place) {
         Some(edited) => Err(half_done(edit, target, edited, None)),
         None => Ok(()),
+    }
+}
+
+/// Keeps other hosts from editing a letter meanwhile.
+fn claim(letters: &Letters, edit: &Edit, id: &str) -> Result<(), Refused> {
+    let Some(store) = letters.store() else { return Ok(()) };
+    let (partition, offset) = edit.place;
+    let letter = Letter { stream: &edit.stream, partition, offset };
+    let now = now_us();
+    let until = now.saturating_add(i64::try_from(CLAIM.as_micros()).unwrap_or(i64::MAX));
+    if store.wait(store.claim_edit(letter, id, Time(now), Time(until)))? { Ok(()) } else { Err(Refused::Claimed) }
+}
+
+/// Lets others edit a letter of which nothing was posted. Where the store does not answer, the claim ends by itself.
+fn release(letters: &Letters, id: &str) {
+    let Some(store) = letters.store() else { return };
+    if let Err(error) = store.wait(store.release_edit(id)) {
+        tracing::warn!(%error, id, "a letter that was not edited can be edited again only in a while");
     }
 }
 

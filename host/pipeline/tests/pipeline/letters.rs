@@ -242,6 +242,29 @@ fn letters_are_listed_shown_with_their_attempts_given_up_and_edited() {
 }
 
 #[test]
+fn a_letter_that_another_host_edits_is_not_edited_here() {
+    let room = Room::new();
+    let host = start(&room);
+    let handle = host.handle();
+    write(&room, &[letter(0, None, None), letter(1, None, None)]);
+    eventually("two are parked", || counts(&handle) == (0, 2));
+    let store = handle.store().clone();
+    let stream = sensors();
+    let of = |offset| phronis_store::edits::Letter { stream: &stream, partition: 0, offset };
+    let (at, until) = (now(), Time(now().0 + 3_600_000_000));
+    assert!(store.wait(store.claim_edit(of(0), "of-another-host", at, until)).unwrap());
+    assert!(matches!(handle.edit(&edit((0, 0))), Err(Refused::Claimed)));
+    assert_eq!((counts(&handle), room.records("phronis.raw.events").len()), ((0, 2), 0), "nothing was posted");
+    handle.edit(&edit((0, 1))).unwrap();
+    store.wait(store.release_edit("of-another-host")).unwrap();
+    handle.edit(&edit((0, 0))).unwrap();
+    assert_eq!((counts(&handle), room.records("phronis.raw.events").len()), ((0, 0), 2));
+    // It holds its claims until the others have heard of the end.
+    assert!(!store.wait(store.claim_edit(of(0), "of-another-host", at, until)).unwrap());
+    host.stop();
+}
+
+#[test]
 fn of_many_edits_and_a_redrive_of_one_letter_at_once_one_wins() {
     const LETTERS: i64 = 40;
     let room = Room::new();

@@ -7,6 +7,7 @@ use super::Hosts;
 use crate::audit::{Entry, Filter};
 use crate::breakers;
 use crate::database::Pool;
+use crate::edits::Letter;
 use crate::redrives::{Progress, Redrive, Started, State};
 
 pub(super) async fn breakers(hosts: Hosts) {
@@ -87,6 +88,24 @@ pub(super) async fn progress(hosts: Hosts) {
     assert!(!hosts.other.note_redrive("r1", step(8, 7)).await.unwrap());
     assert_eq!(hosts.other.redrive("r1").await.unwrap().unwrap().progress[1], step(6, 5));
     assert!(!hosts.other.note_redrive("r9", step(8, 7)).await.unwrap());
+}
+
+pub(super) async fn edits(hosts: Hosts) {
+    let stream = "acme/sensors".parse().unwrap();
+    let at = |offset| Letter { stream: &stream, partition: 3, offset };
+    let (one, other) = (&hosts.one, &hosts.other);
+    let (first, second) =
+        tokio::join!(one.claim_edit(at(42), "e1", Time(1), Time(9)), other.claim_edit(at(42), "e2", Time(1), Time(9)));
+    let (first, second) = (first.unwrap(), second.unwrap());
+    assert!(first != second, "one of both");
+    let (winner, loser) = if first { ("e1", "e2") } else { ("e2", "e1") };
+    assert!(one.claim_edit(at(42), winner, Time(2), Time(9)).await.unwrap(), "its answer was lost: it asks again");
+    assert!(one.claim_edit(at(43), loser, Time(2), Time(9)).await.unwrap(), "another letter");
+    assert!(!other.claim_edit(at(42), loser, Time(8), Time(20)).await.unwrap());
+    other.release_edit(winner).await.unwrap();
+    assert!(other.claim_edit(at(42), loser, Time(8), Time(20)).await.unwrap());
+    assert!(!one.claim_edit(at(42), "e3", Time(19), Time(30)).await.unwrap());
+    assert!(one.claim_edit(at(42), "e3", Time(20), Time(30)).await.unwrap(), "a claim ends by itself");
 }
 
 fn entry(number: i64) -> Entry {
