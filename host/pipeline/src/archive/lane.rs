@@ -14,20 +14,20 @@ use phronis_core::delivery::Commit;
 use phronis_core::plugin::Added;
 use phronis_core::records::TopicName;
 use phronis_core::{Code, StreamId};
-use phronis_log::{Error as LogError, Log};
+use phronis_log::{Error as LogError, Log, Position};
 
-use super::Parts;
 use super::ask::{Asked, Shared};
 use super::owned::Owned;
 use super::rows::Rows;
 use super::table::Table;
+use super::{Parts, READ};
 use crate::lasting::BACKOFF;
 use crate::plugins::Board;
 
 mod opening;
 mod reading;
 
-/// When neither the log nor the source brought anything more of a partition for so long, there is nothing more.
+/// When neither the log nor the source brought anything more of a partition for so long, it is looked whether there is more.
 const QUIET: Duration = Duration::from_secs(3);
 
 /// How long a read of what was missed waits; the group hears of its member between two.
@@ -198,16 +198,32 @@ impl Lane {
 
     /// Notes what the table has of what the log had: at the newest mark, else at the oldest that it had not reached.
     fn look_at_marks(&mut self) {
-        if let Some(mark) =
-            self.newest_mark.take_if(|mark| self.owned.iter().all(|place| mark.is_reached(place, &self.ends)))
-        {
+        self.look_past_the_source();
+        if let Some(mark) = self.newest_mark.take_if(|mark| self.owned.iter().all(|place| mark.is_reached(place))) {
             self.table.has_all_of(mark.at);
             self.oldest_mark = None;
         } else if let Some(mark) =
-            self.oldest_mark.take_if(|mark| self.owned.iter().all(|place| mark.is_reached(place, &self.ends)))
+            self.oldest_mark.take_if(|mark| self.owned.iter().all(|place| mark.is_reached(place)))
         {
             self.table.has_all_of(mark.at);
             self.oldest_mark = self.newest_mark.take();
+        }
+    }
+
+    /// Looks whether what the log has behind the source's place are records, where both have stood still for a while: they may be
+    /// markers of transactions, or the source may be what stands still. A reader of its own tells, once for a place.
+    fn look_past_the_source(&mut self) {
+        let Some(mark) = &self.oldest_mark else { return };
+        for (partition, owned) in &mut self.owned {
+            let Some(end) = mark.quiet_at((*partition, owned), &self.ends) else { continue };
+            let reader = self.log.reader(&self.table.topic, *partition, Position::Offset(owned.polled));
+            match reader.and_then(|mut reader| reader.next(READ, Duration::ZERO)) {
+                Ok(None) => owned.nothing = Some((owned.polled, end)),
+                Ok(Some(_)) => {}
+                Err(error) => {
+                    tracing::debug!(stream = %self.stream, partition, %error, "the end of a partition cannot be seen")
+                }
+            }
         }
     }
 
@@ -328,13 +344,17 @@ struct Mark {
 }
 
 impl Mark {
-    /// Whether all that the log had of a partition is in the table. Its last offsets may be no records, but markers of
-    /// transactions: then it is so when neither log nor source brought anything more of it for a while.
-    fn is_reached(&self, (partition, owned): (&i32, &Owned), ends: &BTreeMap<i32, i64>) -> bool {
+    /// Whether all that the log had of a partition is in the table.
+    fn is_reached(&self, (partition, owned): (&i32, &Owned)) -> bool {
         // A partition that came after the mark had nothing then.
-        let Some((end, polled)) = self.places.get(partition) else { return true };
-        let is_quiet = owned.polled == *polled && ends.get(partition) == Some(end) && self.at.elapsed() >= QUIET;
-        owned.gap.is_none() && !owned.is_behind() && (owned.archived.is_some_and(|at| at >= *end) || is_quiet)
+        self.places.get(partition).is_none_or(|(end, _)| owned.has_all_until(*end))
+    }
+
+    /// The end of a partition that is not reached, when neither log nor source brought anything more of it for a while.
+    fn quiet_at(&self, (partition, owned): (i32, &Owned), ends: &BTreeMap<i32, i64>) -> Option<i64> {
+        let (end, polled) = *self.places.get(&partition)?;
+        let is_quiet = owned.polled == polled && ends.get(&partition) == Some(&end) && self.at.elapsed() >= QUIET;
+        (is_quiet && polled < end && !owned.has_all_until(end)).then_some(end)
     }
 }
 

@@ -14,18 +14,26 @@ pub(super) struct Owned {
     pub(super) archived: Option<i64>,
     /// Reads what the source has passed and the table has not.
     pub(super) reader: Option<Box<dyn Reader>>,
+    /// From where to where a reader of its own has found no record, when it last looked past the source.
+    pub(super) nothing: Option<(i64, i64)>,
     /// The log has deleted what comes next; this is the oldest that is left.
     pub(super) gap: Option<i64>,
 }
 
 impl Owned {
     pub(super) fn new(next: i64) -> Self {
-        Self { polled: next, group: next, next: None, archived: None, reader: None, gap: None }
+        Self { polled: next, group: next, next: None, archived: None, reader: None, nothing: None, gap: None }
     }
 
     /// Whether the table misses what the source has passed.
     pub(super) fn is_behind(&self) -> bool {
         self.gap.is_none() && self.next.is_some_and(|next| next < self.polled)
+    }
+
+    /// Whether the table has all records of the log up to an end. Its last offsets may be none, but markers of transactions.
+    pub(super) fn has_all_until(&self, end: i64) -> bool {
+        let is_seen = self.nothing.is_some_and(|(from, to)| from == self.polled && end <= to);
+        self.gap.is_none() && !self.is_behind() && (self.archived.is_some_and(|at| at >= end) || is_seen)
     }
 
     /// How far it is proven that the table misses no record: the reader has looked, and found none up to there. The source may
@@ -62,6 +70,23 @@ mod tests {
         fn position(&self) -> i64 {
             self.0
         }
+    }
+
+    #[test]
+    fn markers_at_the_end_are_no_records_and_what_the_source_did_not_bring_may_be() {
+        let at = |polled, archived, nothing| Owned {
+            next: Some(archived),
+            archived: Some(archived),
+            nothing,
+            ..Owned::new(polled)
+        };
+        assert!(at(10, 10, None).has_all_until(10));
+        assert!(!at(10, 10, None).has_all_until(11), "nobody has looked");
+        assert!(at(10, 10, Some((10, 11))).has_all_until(11));
+        assert!(!at(10, 10, Some((10, 11))).has_all_until(12), "more came since");
+        assert!(!at(11, 11, Some((10, 11))).has_all_until(12), "it looked from elsewhere");
+        assert!(!at(10, 9, Some((10, 11))).has_all_until(11), "the source has more than the table");
+        assert!(!Owned { gap: Some(20), ..at(10, 10, Some((10, 11))) }.has_all_until(11), "a gap");
     }
 
     #[test]
