@@ -84,6 +84,12 @@ const MIGRATIONS: &[(i64, &str, &str, &str)] = &[
         include_str!("../migrations/sqlite/0003_causes.sql"),
         include_str!("../migrations/postgres/0003_causes.sql"),
     ),
+    (
+        4,
+        "edits",
+        include_str!("../migrations/sqlite/0004_edits.sql"),
+        include_str!("../migrations/postgres/0004_edits.sql"),
+    ),
 ];
 
 /// The newest format that this program knows.
@@ -123,4 +129,22 @@ pub(crate) fn int(count: u64) -> i64 {
 /// A count that was stored.
 pub(crate) fn count(stored: i64) -> u64 {
     u64::try_from(stored).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::MIGRATIONS;
+
+    #[test]
+    fn all_migrations_are_run() {
+        for kind in ["sqlite", "postgres"] {
+            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations").join(kind);
+            let mut files: Vec<_> = folder.read_dir().unwrap().map(|file| file.unwrap().file_name()).collect();
+            files.sort();
+            let known = MIGRATIONS.iter().map(|(number, name, ..)| format!("{number:04}_{name}.sql"));
+            assert_eq!(files, known.collect::<Vec<_>>());
+        }
+    }
 }
