@@ -141,7 +141,8 @@ mod tests {
     fn all_migrations_are_run() {
         for kind in ["sqlite", "postgres"] {
             let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations").join(kind);
-            let mut files: Vec<_> = folder.read_dir().unwrap().map(|file| file.unwrap().file_name()).collect();
+            let name = |file: std::io::Result<std::fs::DirEntry>| file.unwrap().file_name().into_string().unwrap();
+            let mut files: Vec<String> = folder.read_dir().unwrap().map(name).collect();
             files.sort();
             let known = MIGRATIONS.iter().map(|(number, name, ..)| format!("{number:04}_{name}.sql"));
             assert_eq!(files, known.collect::<Vec<_>>());
