@@ -91,7 +91,7 @@ pub(super) async fn progress(hosts: Hosts) {
 }
 
 pub(super) async fn edits(hosts: Hosts) {
-    let stream = "acme/sensors".parse().unwrap();
+    let stream = "sensors".parse().unwrap();
     let at = |offset| Letter { stream: &stream, partition: 3, offset };
     let (one, other) = (&hosts.one, &hosts.other);
     let (first, second) =
