@@ -90,7 +90,7 @@ fn what_kafka_holds_twice_is_archived_once() -> anyhow::Result<()> {
     let host = Host::start(&room)?;
     host.drained("sensors")?;
     host.caught_up("sensors")?;
-    ensure!(host.stop()?.success(), "the host did not end well");
+    host.ends_well()?;
     let archived = check_archive(Place::Kafka(&bootstrap), "sensors", &tables)?;
     println!("{:?}, {} records of the topics stand there twice", archived.rows, archived.repeated);
     ensure!(archived.repeated > 0, "no kill left anything twice: this run shows nothing");
@@ -203,7 +203,7 @@ fn goes_well(host: &Host) -> anyhow::Result<()> {
 fn ends_well(host: Host, room: &Room, tables: &Tables) -> anyhow::Result<Archived> {
     host.drained("sensors")?;
     host.caught_up("sensors")?;
-    ensure!(host.stop()?.success(), "the host did not end well");
+    host.ends_well()?;
     check_archive(Place::Folder(&room.log()), "sensors", tables)
 }
 
@@ -214,6 +214,6 @@ fn archive_some(room: &Room, seed: u64) -> anyhow::Result<Producer> {
     ensure!(producer.post(&host, 500)?, "no room");
     host.drained("sensors")?;
     host.caught_up("sensors")?;
-    ensure!(host.stop()?.success(), "the host did not end well");
+    host.ends_well()?;
     Ok(producer)
 }

@@ -1,7 +1,5 @@
 //! What hosts have archived, once the last of them has ended.
 
-use anyhow::ensure;
-
 use crate::checker::{Archived, Place, Tables, check_archive};
 use crate::host::{Host, Room};
 
@@ -22,7 +20,7 @@ pub fn whole(room: &Room, place: Place<'_>, stream: &str, tables: &Tables) -> an
         }
         let host = Host::start(room)?;
         host.caught_up(stream)?;
-        ensure!(host.stop()?.success(), "the host did not end well");
+        host.ends_well()?;
     }
     check_archive(place, stream, tables)
 }

@@ -10,7 +10,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use phronis_core::StreamId;
 use phronis_core::partition::Topics;
 use rustix::process::{Pid, Signal, kill_process};
@@ -150,6 +150,16 @@ impl Host {
     /// When it does not end; it is killed then.
     pub fn stop(mut self) -> anyhow::Result<ExitStatus> {
         self.end()
+    }
+
+    /// Ends it as [`Host::stop`] does, and well.
+    ///
+    /// # Errors
+    /// When it does not end in order; with what it said.
+    pub fn ends_well(mut self) -> anyhow::Result<()> {
+        let status = self.end()?;
+        ensure!(status.success(), "the host ended with {status}: {}", self.said());
+        Ok(())
     }
 
     /// Sends SIGTERM and waits for the end; what it said can still be read.

@@ -29,7 +29,7 @@ fn two_hosts_on_one_table_fence_each_other() -> anyhow::Result<()> {
     let mut producer = Producer::new(61);
     ensure!(producer.post(&host, 500)?, "no room");
     host.drained("sensors")?;
-    ensure!(host.stop()?.success(), "the host did not end well");
+    host.ends_well()?;
     slow_room.configure(&archive("10m", "1h"))?;
     let quick_room = Room::with(&archive("1s", "10s"))?;
     copy(&slow_room.log(), &quick_room.log())?;
@@ -43,7 +43,7 @@ fn two_hosts_on_one_table_fence_each_other() -> anyhow::Result<()> {
     })?;
     let quick = Host::start(&quick_room)?;
     quick.caught_up("sensors")?;
-    ensure!(quick.stop()?.success(), "the host did not end well");
+    quick.ends_well()?;
     ensure!(slow.end()?.success(), "the host did not end well: {}", slow.said());
     let said = slow.said();
     ensure!(said.contains("another host has moved the table on"), "it was not fenced: {said}");

@@ -49,7 +49,7 @@ fn a_kafka_topic_made_anew_is_noticed() -> anyhow::Result<()> {
     let host = Host::start(&room)?;
     post(&host, stream, 300)?;
     archived(&host, stream, 200)?;
-    ensure!(host.stop()?.success(), "the host did not end well");
+    host.ends_well()?;
     let rows = "SELECT count(*) AS n FROM default_remade_events";
     let before = count(&room, rows)?;
 
@@ -63,7 +63,7 @@ fn a_kafka_topic_made_anew_is_noticed() -> anyhow::Result<()> {
         let answer = host.get("/readyz")?;
         Ok(answer.status == 200 && answer.text.contains("PH6021"))
     })?;
-    ensure!(host.stop()?.success(), "the host did not end well");
+    host.ends_well()?;
     ensure!(count(&room, rows)? == before, "nothing of the other topic is in the table");
     Ok(())
 }
@@ -75,7 +75,7 @@ fn records_that_kafka_deleted_unarchived_stop_their_table_unless_told_otherwise(
     let host = Host::start(&room)?;
     post(&host, stream, 300)?;
     archived(&host, stream, 200)?;
-    ensure!(host.stop()?.success(), "the host did not end well");
+    host.ends_well()?;
     let rows = "SELECT count(*) AS n FROM default_forgotten_events";
     let before = count(&room, rows)?;
 
@@ -83,7 +83,7 @@ fn records_that_kafka_deleted_unarchived_stop_their_table_unless_told_otherwise(
     room.configure(&config(broker, stream, ""))?;
     let host = Host::start(&room)?;
     post(&host, stream, 500)?;
-    ensure!(host.stop()?.success(), "the host did not end well");
+    host.ends_well()?;
     let id: StreamId = stream.parse()?;
     let admin = Admin::new(&broker.bootstrap())?;
     let processed = Topics::of(&id).processed;
@@ -102,7 +102,7 @@ fn records_that_kafka_deleted_unarchived_stop_their_table_unless_told_otherwise(
         Ok(answer.status == 200 && answer.text.contains("PH6041") && answer.text.contains("on_gap"))
     })?;
     post(&host, stream, 100)?;
-    ensure!(host.stop()?.success(), "the host did not end well");
+    host.ends_well()?;
     ensure!(count(&room, rows)? == before, "the table waits for who decides");
 
     room.configure(&config(broker, stream, &format!("{ARCHIVE}on_gap = \"skip\"\n")))?;
@@ -115,6 +115,6 @@ fn records_that_kafka_deleted_unarchived_stop_their_table_unless_told_otherwise(
     let gap = gap.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).unwrap_or_default();
     ensure!(gap >= 400.0, "{gap} records were deleted unarchived");
     ensure!(now <= before + 100, "{now} rows and {before} before");
-    ensure!(host.stop()?.success(), "the host did not end well");
+    host.ends_well()?;
     Ok(())
 }

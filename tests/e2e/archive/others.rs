@@ -75,7 +75,7 @@ fn a_table_that_someone_else_drops_is_missed_and_made_anew_by_the_next_start() -
         let answer = host.get("/readyz")?;
         Ok(answer.status == 200 && answer.text.contains("PH6023"))
     })?;
-    ensure!(host.stop()?.success(), "the host did not end well");
+    host.ends_well()?;
     let host = Host::start(&room)?;
     goes_well(&host)?;
     archived(&host, producer.sent)?;
@@ -106,7 +106,7 @@ fn rows_that_someone_else_deletes_stay_deleted() -> anyhow::Result<()> {
     ensure!(producer.post(&host, 200)?, "no room");
     archived(&host, producer.sent - deleted)?;
     ensure!(count(&room, &all)? > came, "new ones came");
-    ensure!(host.stop()?.success(), "the host did not end well");
+    host.ends_well()?;
     Ok(())
 }
 
@@ -130,7 +130,7 @@ fn a_topic_made_anew_is_noticed() -> anyhow::Result<()> {
         let answer = host.get("/readyz")?;
         Ok(answer.status == 200 && answer.text.contains("PH6021") && answer.text.contains(EVENTS))
     })?;
-    ensure!(host.stop()?.success(), "the host did not end well");
+    host.ends_well()?;
     let rows = count(&room, &format!("SELECT count(*) AS n FROM {EVENTS}"))?;
     ensure!(before.rows.get("events") == Some(&rows), "{rows} rows are there, and {before:?} were");
 
@@ -155,7 +155,7 @@ fn an_enricher_that_changes_the_type_of_a_column_is_not_loaded() -> anyhow::Resu
     commits(&host, &mut producer, 1)?;
     room.delete(&format!("{first}.wasm"))?;
     host.until("it is gone", |host| Ok(host.plugin(first).is_err()))?;
-    ensure!(host.stop()?.success(), "the host did not end well");
+    host.ends_well()?;
 
     // A text by the name of what is a number in the table.
     room.install(

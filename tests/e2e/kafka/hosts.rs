@@ -168,7 +168,7 @@ fn roles_split_a_host_over_processes() -> anyhow::Result<()> {
     fleet.drained(&[&worker, &front])?;
     front.stop()?;
     worker.stop()?;
-    fleet.judge(&Written { sent: 2, acknowledged: taken.ranges() })?;
+    fleet.judge(&Written { sent: 2, acknowledged: taken.ranges(), ..Written::default() })?;
     Ok(())
 }
 

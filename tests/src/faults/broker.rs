@@ -70,7 +70,7 @@ pub(super) fn comes_late(_: u64) -> anyhow::Result<String> {
     ensure!(answer.status == 202, "{}: {}", answer.status, answer.text);
     fleet.drained(&[&node])?;
     node.stop()?;
-    let written = Written { sent: 1, acknowledged: answer.ranges() };
+    let written = Written { sent: 1, acknowledged: answer.ranges(), ..Written::default() };
     Ok(format!("{} warnings; {}", warnings.len(), line(&fleet.judge(&written)?)))
 }
 
@@ -146,14 +146,15 @@ pub(super) fn is_full(seed: u64) -> anyhow::Result<String> {
     broker.kill()?;
     broker.restart()?;
     writer.writes(1000)?;
-    let written = writer.stop()?;
+    let written = writer.stop_with_refusals()?;
     fleet.drained(&[&node])?;
     is_ready(&node)?;
     node.stop()?;
-    // What was posted while the disk was full may stand in raw or not: it was told so.
+    // What was posted or written while the disk was full may stand in raw or not: it was told so.
     let report = crate::checker::check_kafka(fleet.direct(), fleet.stream(), fleet.expect(&written))?.must_hold()?;
     ensure!(report.received >= written.sent, "{} were written, the report is: {report}", written.sent);
-    Ok(format!("refused with {refused:?}; {}", line(&report)))
+    let others = written.refused.len();
+    Ok(format!("refused with {refused:?}, and {others} of another producer; {}", line(&report)))
 }
 
 /// 503 or 429, with the time to come again.

@@ -173,7 +173,7 @@ pub(super) fn forgets(seed: u64) -> anyhow::Result<String> {
     node.stop()?;
     let acknowledged = written.acknowledged.iter().filter(|(partition, ..)| *partition != 0).copied().collect();
     let sent = written.sent - u64::try_from(GONE)?;
-    let left = Written { sent, acknowledged };
+    let left = Written { sent, acknowledged, ..Written::default() };
     Ok(line(&fleet.judge(&left)?))
 }
 

@@ -41,10 +41,12 @@ impl Load {
 /// What was written.
 #[derive(Debug, Clone, Default)]
 pub struct Written {
-    /// Records; all of them are acknowledged.
+    /// Records that are acknowledged.
     pub sent: u64,
     /// Where they are: partition, first offset, count.
     pub acknowledged: Vec<(i32, i64, u64)>,
+    /// Why others are not there, for each.
+    pub refused: Vec<String>,
 }
 
 impl Written {
@@ -53,7 +55,17 @@ impl Written {
     pub fn and(mut self, other: Self) -> Self {
         self.sent += other.sent;
         self.acknowledged.extend(other.acknowledged);
+        self.refused.extend(other.refused);
         self
+    }
+
+    /// # Errors
+    /// When a record was refused.
+    fn whole(self) -> anyhow::Result<Self> {
+        match self.refused.first() {
+            None => Ok(self),
+            Some(first) => bail!("{} records beside {} were not written: {first}", self.refused.len(), self.sent),
+        }
     }
 }
 
@@ -112,8 +124,16 @@ impl Writer {
     /// # Errors
     /// When a record was not.
     pub fn stop(self) -> anyhow::Result<Written> {
+        self.stop_with_refusals()?.whole()
+    }
+
+    /// Ends it, and waits until it is known of each record what became of it. A broker with a full disk refuses some for good.
+    ///
+    /// # Errors
+    /// When that does not become known.
+    pub fn stop_with_refusals(mut self) -> anyhow::Result<Written> {
         self.should_stop.store(true, Ordering::Relaxed);
-        self.finish()
+        self.join()
     }
 
     /// Waits until it has written all that it should.
@@ -121,6 +141,10 @@ impl Writer {
     /// # Errors
     /// When a record was not acknowledged.
     pub fn finish(mut self) -> anyhow::Result<Written> {
+        self.join()?.whole()
+    }
+
+    fn join(&mut self) -> anyhow::Result<Written> {
         let thread = self.thread.take().context("a producer")?;
         thread.join().map_err(|_| anyhow::anyhow!("the producer panicked"))?
     }
@@ -200,10 +224,11 @@ impl Fates {
     fn written(&self, sent: u64) -> anyhow::Result<Written> {
         let fates = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (places, failures) = &*fates;
-        if let Some(first) = failures.first() {
-            bail!("{} of {sent} records were not written: {first}", failures.len());
-        }
-        anyhow::ensure!(places.len() as u64 == sent, "{} of {sent} records have a place", places.len());
+        let (taken, refused) = (places.len() as u64, failures.len() as u64);
+        anyhow::ensure!(
+            taken + refused == sent,
+            "it is known of {taken} and {refused} of {sent} records what became of them"
+        );
         let mut places = places.clone();
         places.sort_unstable();
         let mut acknowledged: Vec<(i32, i64, u64)> = Vec::new();
@@ -213,7 +238,7 @@ impl Fates {
                 _ => acknowledged.push((partition, offset, 1)),
             }
         }
-        Ok(Written { sent, acknowledged })
+        Ok(Written { sent: taken, acknowledged, refused: failures.clone() })
     }
 }
 

@@ -73,7 +73,7 @@ impl Site {
         let Stage { room, stream, .. } = &self.stage;
         let Some(store) = &self.store else {
             host.caught_up(stream)?;
-            ensure!(host.stop()?.success(), "the host did not end well");
+            host.ends_well()?;
             return whole(room, Place::Folder(&room.log()), stream, &Tables::local(room.data()));
         };
         let tables = Tables {
@@ -85,7 +85,7 @@ impl Site {
         let check = || check_archive(Place::Kafka(&bootstrap), stream, &tables);
         // Offsets do not tell: the last ones of a topic are markers of transactions.
         host.until_within(LONG * 2, "others read all of it", |_| check().map(|_| true))?;
-        ensure!(host.stop()?.success(), "the host did not end well");
+        host.ends_well()?;
         check()
     }
 }
@@ -126,7 +126,7 @@ pub(super) fn upkeep(base: Base, place: &str, seed: u64) -> anyhow::Result<Strin
         ensure!(producer.post(&host, 200)?, "no room");
         site.archives(&host, producer.sent)?;
     }
-    ensure!(host.stop()?.success(), "the host did not end well");
+    host.ends_well()?;
     let orphan = match base {
         Base::Local => Some(orphan(room, &site.table("events"))?),
         // Nobody can make an object older than it is.

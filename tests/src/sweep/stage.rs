@@ -161,7 +161,7 @@ impl Stage {
                 host.drained(&self.stream)?;
                 Ok(self.base == Base::Local || look(producer).map(|_| true)?)
             })?;
-            ensure!(host.stop()?.success(), "the host did not end well");
+            host.ends_well()?;
             let told = look(producer);
             if told.is_ok() || turn == TURNS {
                 return told;
