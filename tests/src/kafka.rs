@@ -33,6 +33,15 @@ pub struct Options {
     pub users: Vec<(String, String)>,
 }
 
+impl Options {
+    /// For a broker that is never killed. Its own controller puts out one that got no CPU for a while, and may not let it in again
+    /// for minutes; a longer time, a killed one would have to wait for.
+    pub fn lasting() -> Self {
+        let settings = vec![("broker.session.timeout.ms".to_owned(), "600000".to_owned())];
+        Self { settings, ..Self::default() }
+    }
+}
+
 /// A broker. Dropping it kills it and removes all that it wrote; so does the end of this process.
 #[derive(Debug)]
 pub struct Broker {
@@ -66,7 +75,7 @@ impl Broker {
     /// # Errors
     /// When it does not answer; with the last lines of its log.
     pub fn behind(proxy: &Proxy) -> anyhow::Result<Self> {
-        let broker = Self::with(Options { advertised_port: Some(proxy.port()), ..Options::default() })?;
+        let broker = Self::with(Options { advertised_port: Some(proxy.port()), ..Options::lasting() })?;
         proxy.aim(broker.port);
         Ok(broker)
     }
@@ -77,7 +86,7 @@ impl Broker {
     /// When it could not be started.
     pub fn shared() -> anyhow::Result<&'static Self> {
         static SHARED: OnceLock<Result<Broker, String>> = OnceLock::new();
-        let shared = SHARED.get_or_init(|| Self::start().map_err(|error| format!("{error:#}")));
+        let shared = SHARED.get_or_init(|| Self::with(Options::lasting()).map_err(|error| format!("{error:#}")));
         shared.as_ref().map_err(|error| anyhow::Error::msg(error.clone()))
     }
 

@@ -88,9 +88,7 @@ fn warnings(said: &str) -> BTreeMap<(String, String), usize> {
 
 /// Hosts are told to end while the broker stands still: they end, in order or hard, and lose nothing.
 pub(super) fn is_frozen(seed: u64) -> anyhow::Result<String> {
-    // A controller that wakes up puts out its broker, which was silent for too long, and may not let it in again for minutes.
-    let settings = vec![("broker.session.timeout.ms".to_owned(), "600000".to_owned())];
-    let broker = Broker::with(kafka::Options { settings, ..kafka::Options::default() })?;
+    let broker = Broker::with(kafka::Options::lasting())?;
     let on = |exactly_once| Fleet::on(&broker.bootstrap(), &broker.bootstrap(), "frozen", options(exactly_once));
     let fleets = [on(false)?, on(true)?];
     let [loose, strict] = &fleets;
