@@ -11,7 +11,7 @@ use sqlx::{Connection as _, SqliteConnection};
 const AGENTS: usize = 50_000;
 
 const ROW: &str = "'default', 'agent', 'agent-' || n, 'agent-' || n, 'halted', 3,
-    'more than 500 tool calls in a minute', 'plugin high-rate', NULL, 1732276800000000 + n, NULL";
+    'more than 500 tool calls in a minute', 'plugin high-rate', NULL, 1732276800000000 + n, NULL, NULL";
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
