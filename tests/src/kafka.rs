@@ -33,15 +33,6 @@ pub struct Options {
     pub users: Vec<(String, String)>,
 }
 
-impl Options {
-    /// For a broker that is never killed. Its own controller puts out one that got no CPU for a while, and may not let it in again
-    /// for minutes; a longer time, a killed one would have to wait for.
-    pub fn lasting() -> Self {
-        let settings = vec![("broker.session.timeout.ms".to_owned(), "600000".to_owned())];
-        Self { settings, ..Self::default() }
-    }
-}
-
 /// A broker. Dropping it kills it and removes all that it wrote; so does the end of this process.
 #[derive(Debug)]
 pub struct Broker {
@@ -66,7 +57,8 @@ impl Broker {
     pub fn with(options: Options) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("phronis-kafka-").tempdir()?;
         let mut broker = Self { folder, options, port: 0 };
-        broker.port = broker.launch()?;
+        // Its own controller puts out a broker that got no CPU for a while, and may not let it in again for minutes.
+        broker.port = broker.launch(&["--set", "broker.session.timeout.ms=600000"])?;
         Ok(broker)
     }
 
@@ -75,7 +67,7 @@ impl Broker {
     /// # Errors
     /// When it does not answer; with the last lines of its log.
     pub fn behind(proxy: &Proxy) -> anyhow::Result<Self> {
-        let broker = Self::with(Options { advertised_port: Some(proxy.port()), ..Options::lasting() })?;
+        let broker = Self::with(Options { advertised_port: Some(proxy.port()), ..Options::default() })?;
         proxy.aim(broker.port);
         Ok(broker)
     }
@@ -86,7 +78,7 @@ impl Broker {
     /// When it could not be started.
     pub fn shared() -> anyhow::Result<&'static Self> {
         static SHARED: OnceLock<Result<Broker, String>> = OnceLock::new();
-        let shared = SHARED.get_or_init(|| Self::with(Options::lasting()).map_err(|error| format!("{error:#}")));
+        let shared = SHARED.get_or_init(|| Self::start().map_err(|error| format!("{error:#}")));
         shared.as_ref().map_err(|error| anyhow::Error::msg(error.clone()))
     }
 
@@ -139,7 +131,8 @@ impl Broker {
     /// # Errors
     /// When it does not answer; with the last lines of its log.
     pub fn restart(&self) -> anyhow::Result<()> {
-        let port = self.launch()?;
+        // A broker that was killed is let in when its last session is over: that one has to be short.
+        let port = self.launch(&[])?;
         ensure!(port == self.port, "the broker came back on {port}, not on {}", self.port);
         Ok(())
     }
@@ -160,8 +153,9 @@ impl Broker {
         self.run("resume", &[]).map(drop)
     }
 
-    fn launch(&self) -> anyhow::Result<u16> {
-        let mut args: Vec<String> = ["--port", "0", "--quick", "--heap", "384m", "--owner"].map(str::to_owned).to_vec();
+    fn launch(&self, more: &[&str]) -> anyhow::Result<u16> {
+        let usual = ["--port", "0", "--quick", "--heap", "384m", "--owner"];
+        let mut args: Vec<String> = more.iter().chain(&usual).map(|&word| word.to_owned()).collect();
         args.push(std::process::id().to_string());
         if let Some(port) = self.options.advertised_port {
             args.extend(["--advertise-port".to_owned(), port.to_string()]);

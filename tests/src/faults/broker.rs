@@ -88,7 +88,7 @@ fn warnings(said: &str) -> BTreeMap<(String, String), usize> {
 
 /// Hosts are told to end while the broker stands still: they end, in order or hard, and lose nothing.
 pub(super) fn is_frozen(seed: u64) -> anyhow::Result<String> {
-    let broker = Broker::with(kafka::Options::lasting())?;
+    let broker = Broker::start()?;
     let on = |exactly_once| Fleet::on(&broker.bootstrap(), &broker.bootstrap(), "frozen", options(exactly_once));
     let fleets = [on(false)?, on(true)?];
     let [loose, strict] = &fleets;
