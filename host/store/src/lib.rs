@@ -1,7 +1,7 @@
 //! The state store: what must be known beside the log, in a SQLite file or in PostgreSQL.
 //!
-//! Halted agents, breakers, the index of letters, redrives, the audit, and where the archive's tables are. The log stays the truth about events:
-//! the data path never waits for this, and a store that is away changes nothing about it.
+//! Halted agents, breakers, the index of letters, redrives, who edits a letter, the audit, and where the archive's tables are.
+//! The log stays the truth about events: the data path never waits for this, and a store that is away changes nothing about it.
 //! [`Store`] is a cheap handle with async methods; SQL is written once and runs on both databases (`database.rs`).
 //! On PostgreSQL, opening succeeds whether it is there or not; calls say [`Error::Unreachable`] within two seconds
 //! and work again when it is back.

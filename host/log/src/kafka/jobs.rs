@@ -40,6 +40,14 @@ pub(super) struct Job {
     pub(super) delivery: Delivery,
     pub(super) steps: Vec<Step>,
     pub(super) answer: oneshot::Sender<Result<Receipt>>,
+    /// What it counts as.
+    bytes: usize,
+}
+
+impl Job {
+    pub(super) fn new(delivery: Delivery, steps: Vec<Step>, answer: oneshot::Sender<Result<Receipt>>) -> Self {
+        Self { bytes: bytes(&delivery), delivery, steps, answer }
+    }
 }
 
 impl Jobs {
@@ -50,7 +58,7 @@ impl Jobs {
     pub(super) fn push(&self, job: Job) -> Result<()> {
         let until = Instant::now() + ROOM;
         let mut queue = self.lock();
-        while !queue.is_closed && queue.has_no_room(&job.delivery) {
+        while !queue.is_closed && queue.has_no_room(job.bytes) {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Err(queue.full());
@@ -68,15 +76,16 @@ impl Jobs {
     /// # Errors
     /// When a delivery would have to wait.
     pub(super) fn has_room(&self, delivery: &Delivery) -> Result<()> {
+        let bytes = bytes(delivery);
         let queue = self.lock();
-        if queue.has_no_room(delivery) { Err(queue.full()) } else { Ok(()) }
+        if queue.has_no_room(bytes) { Err(queue.full()) } else { Ok(()) }
     }
 
     fn add(&self, mut queue: MutexGuard<'_, JobQueue>, job: Job) -> Result<()> {
         if queue.is_closed {
             return Err(Error::Closed);
         }
-        queue.bytes += bytes(&job.delivery);
+        queue.bytes += job.bytes;
         queue.waiting.push_back(job);
         drop(queue);
         self.bell.call();
@@ -104,7 +113,7 @@ impl Jobs {
     /// Makes room again for what a delivery took.
     pub(super) fn done(&self, job: &Job) {
         let mut queue = self.lock();
-        queue.bytes = queue.bytes.saturating_sub(bytes(&job.delivery));
+        queue.bytes = queue.bytes.saturating_sub(job.bytes);
         drop(queue);
         self.has_room.notify_all();
     }
@@ -129,8 +138,8 @@ impl Jobs {
 }
 
 impl JobQueue {
-    fn has_no_room(&self, delivery: &Delivery) -> bool {
-        self.bytes > 0 && self.bytes + bytes(delivery) > UNDER_WAY
+    fn has_no_room(&self, bytes: usize) -> bool {
+        self.bytes > 0 && self.bytes + bytes > UNDER_WAY
     }
 
     fn full(&self) -> Error {
@@ -145,7 +154,6 @@ impl fmt::Debug for Jobs {
     }
 }
 
-/// What a delivery counts as.
 fn bytes(delivery: &Delivery) -> usize {
     delivery.appends.iter().map(|append| append.records.bytes()).sum()
 }

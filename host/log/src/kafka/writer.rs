@@ -78,7 +78,7 @@ impl Entry {
             steps.push(inbox.progress.submit(commit)?);
         }
         let (answer, ticket) = Ticket::new();
-        Ok((Job { delivery, steps, answer }, ticket))
+        Ok((Job::new(delivery, steps, answer), ticket))
     }
 }
 

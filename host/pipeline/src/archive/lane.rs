@@ -219,9 +219,10 @@ impl Lane {
             let reader = self.log.reader(&self.table.topic, *partition, Position::Offset(owned.polled));
             match reader.and_then(|mut reader| reader.next(READ, Duration::ZERO)) {
                 Ok(None) => owned.nothing = Some((owned.polled, end)),
-                Ok(Some(_)) => {}
+                // One partition that is not at its end is enough: the table has not all.
+                Ok(Some(_)) => return,
                 Err(error) => {
-                    tracing::debug!(stream = %self.stream, partition, %error, "the end of a partition cannot be seen")
+                    return tracing::debug!(stream = %self.stream, partition, %error, "the end of a partition cannot be seen");
                 }
             }
         }
