@@ -19,13 +19,13 @@ use crate::report::Report;
 
 const PARTITIONS: i32 = 4;
 const RATE: u64 = 1000;
-const WARM_UP_SECONDS: u64 = 10;
+const WARM_UP_SECONDS: u64 = 40;
 const SECONDS: u64 = 30;
 /// Every so many events there is one above the limit.
 const HOT_EVERY: u64 = 10;
 /// How long a host may take until the first alert, and the last alerts until they are read.
 const PATIENCE: Duration = Duration::from_secs(60);
-const METHOD: &str = "1 000 events/s for 10 s + 30 s, a tenth of them alerts, no linger; now − the microsecond in the event, at a reader of alerts and at one of the raw topic at the same time";
+const METHOD: &str = "1 000 events/s for 40 s + 30 s, a tenth of them alerts, no linger; now − the microsecond in the event, at a reader of alerts and at one of the raw topic at the same time";
 
 pub(crate) fn run(report: &mut Report) -> Result<()> {
     let broker = Broker::start()?;

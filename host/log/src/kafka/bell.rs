@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-/// A bell with numbered places.
+/// A bell with numbered places, for one who waits.
 #[derive(Debug, Default)]
 pub(super) struct Bell {
     rung: Mutex<Rung>,
@@ -19,6 +19,8 @@ struct Rung {
     places: VecDeque<u32>,
     /// Someone called without a place.
     called: bool,
+    /// Somebody sleeps until it rings.
+    is_awaited: bool,
 }
 
 impl Bell {
@@ -27,14 +29,23 @@ impl Bell {
         let mut rung = self.lock();
         if !rung.places.contains(&place) {
             rung.places.push_back(place);
+            self.wake(rung);
         }
-        self.changed.notify_one();
     }
 
     /// Wakes whoever waits.
     pub(super) fn call(&self) {
-        self.lock().called = true;
-        self.changed.notify_one();
+        let mut rung = self.lock();
+        rung.called = true;
+        self.wake(rung);
+    }
+
+    /// Only one who sleeps, and with the lock open: it would sleep again at once.
+    fn wake(&self, mut rung: MutexGuard<'_, Rung>) {
+        if std::mem::take(&mut rung.is_awaited) {
+            drop(rung);
+            self.changed.notify_one();
+        }
     }
 
     /// The next place that rang, if any.
@@ -53,6 +64,7 @@ impl Bell {
             if left.is_zero() {
                 return false;
             }
+            rung.is_awaited = true;
             rung = self.changed.wait_timeout(rung, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }

@@ -32,6 +32,8 @@ struct JobQueue {
     waiting: VecDeque<Job>,
     /// Bytes that wait or are on their way.
     bytes: usize,
+    /// Those who wait for room.
+    crowd: usize,
     is_closed: bool,
 }
 
@@ -63,7 +65,9 @@ impl Jobs {
             if left.is_zero() {
                 return Err(queue.full());
             }
+            queue.crowd += 1;
             queue = self.has_room.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0;
+            queue.crowd -= 1;
         }
         self.add(queue, job)
     }
@@ -114,8 +118,10 @@ impl Jobs {
     pub(super) fn done(&self, job: &Job) {
         let mut queue = self.lock();
         queue.bytes = queue.bytes.saturating_sub(job.bytes);
-        drop(queue);
-        self.has_room.notify_all();
+        if queue.crowd > 0 {
+            drop(queue);
+            self.has_room.notify_all();
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
