@@ -239,7 +239,7 @@ impl Machine {
         if generation != self.generation {
             return;
         }
-        let is_slow = self.settings.slow.is_some_and(|slow| outcome.mean() > slow.above);
+        let is_slow = self.settings.slow.is_some_and(|slow| outcome.is_slower_than(slow.above.as_nanos()));
         let counts = Counts::of(outcome, is_slow);
         match self.phase {
             Phase::Closed { .. } => {

@@ -30,23 +30,28 @@ pub struct Outcome {
 
 impl Outcome {
     /// Original calls.
+    #[inline]
     pub fn calls(&self) -> u32 {
         self.ok.saturating_add(self.error).saturating_add(self.hard())
     }
 
     /// Calls that failed for reasons of the plugin's code.
+    #[inline]
     pub fn hard(&self) -> u32 {
         [self.trap, self.deadline, self.memory, self.bad_output].into_iter().fold(0, u32::saturating_add)
     }
 
     /// Whether nothing of it needs the machine's attention: all calls answered, no row failed.
+    #[inline]
     pub fn is_clean(&self) -> bool {
         self.error == 0 && self.hard() == 0 && self.failed_rows == 0
     }
 
-    /// Mean time of a call.
-    pub fn mean(&self) -> Duration {
-        self.busy / self.calls().max(1)
+    /// Whether a call took longer than so many nanoseconds, in the mean.
+    #[inline]
+    pub fn is_slower_than(&self, nanos: u128) -> bool {
+        // A product, not a quotient: this is asked after every healthy call.
+        self.busy.as_nanos() > nanos * u128::from(self.calls().max(1))
     }
 }
 

@@ -66,7 +66,15 @@ pub enum Answer<'a> {
 pub struct Pass<'a> {
     cell: &'a Cell,
     generation: u64,
-    is_probe: bool,
+    kind: Kind,
+}
+
+/// As wide as a register: a byte that is written alone and then moved together with its neighbours costs more than all the rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u64)]
+enum Kind {
+    Usual,
+    Probe,
 }
 
 impl Shared {
@@ -192,7 +200,7 @@ impl Cell {
     pub fn ask(&self, now: impl FnOnce() -> Duration) -> Answer<'_> {
         let seen = self.shared.word.load();
         if seen.state() == word::CLOSED {
-            return Answer::Pass(Pass { cell: self, generation: seen.generation(), is_probe: false });
+            return Answer::Pass(Pass { cell: self, generation: seen.generation(), kind: Kind::Usual });
         }
         self.ask_carefully(now())
     }
@@ -203,11 +211,11 @@ impl Cell {
         shared.change(|inner| inner.machine.tick(now, || shared.may_trip(now)));
         if let Some(generation) = shared.word.acquire() {
             lock(&shared.inner).machine.probe_begun(now, generation);
-            return Answer::Pass(Pass { cell: self, generation, is_probe: true });
+            return Answer::Pass(Pass { cell: self, generation, kind: Kind::Probe });
         }
         let seen = shared.word.load();
         match seen.state() {
-            word::CLOSED => Answer::Pass(Pass { cell: self, generation: seen.generation(), is_probe: false }),
+            word::CLOSED => Answer::Pass(Pass { cell: self, generation: seen.generation(), kind: Kind::Usual }),
             _ => Answer::Refused,
         }
     }
@@ -227,15 +235,15 @@ impl Drop for Cell {
 impl Pass<'_> {
     /// Whether this is one of the few that try whether the plugin can be asked again.
     pub fn is_probe(&self) -> bool {
-        self.is_probe
+        self.kind == Kind::Probe
     }
 
     /// Counts how it went, once. True when something changed that should be told.
     #[inline]
     pub fn record(mut self, outcome: &Outcome, now: impl FnOnce() -> Duration) -> bool {
         let shared = &self.cell.shared;
-        let is_probe = std::mem::take(&mut self.is_probe);
-        if !is_probe && outcome.is_clean() && !shared.is_slow(outcome) {
+        let kind = std::mem::replace(&mut self.kind, Kind::Usual);
+        if kind == Kind::Usual && outcome.is_clean() && !shared.is_slow(outcome) {
             if shared.word.load().generation() == self.generation {
                 let Tally { calls, rows } = &*self.cell.tally;
                 // Nobody else writes here.
@@ -261,17 +269,23 @@ impl Shared {
     #[inline]
     fn is_slow(&self, outcome: &Outcome) -> bool {
         let above = self.slow_above.load(Ordering::Relaxed);
-        above != u64::MAX && outcome.mean().as_nanos() > u128::from(above)
+        above != u64::MAX && outcome.is_slower_than(above.into())
+    }
+
+    /// A probe's permit was not used.
+    #[cold]
+    fn give_back(&self, generation: u64) {
+        // The machine first: a permit that is there again may be taken at once.
+        lock(&self.inner).machine.probe_given_back(generation);
+        self.word.release(generation);
     }
 }
 
 impl Drop for Pass<'_> {
+    #[inline]
     fn drop(&mut self) {
-        if self.is_probe {
-            let shared = &self.cell.shared;
-            // The machine first: a permit that is there again may be taken at once.
-            lock(&shared.inner).machine.probe_given_back(self.generation);
-            shared.word.release(self.generation);
+        if self.is_probe() {
+            self.cell.shared.give_back(self.generation);
         }
     }
 }

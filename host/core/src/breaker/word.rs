@@ -26,14 +26,17 @@ pub(super) const HALF_OPEN: u64 = 2;
 pub(super) struct Seen(u64);
 
 impl Seen {
+    #[inline]
     pub(super) fn state(self) -> u64 {
         self.0 & STATE_MASK
     }
 
+    #[inline]
     pub(super) fn permits(self) -> u64 {
         (self.0 & PERMIT_MASK) >> STATE_BITS
     }
 
+    #[inline]
     pub(super) fn generation(self) -> u64 {
         self.0 >> GENERATION_SHIFT
     }
@@ -48,6 +51,7 @@ impl Word {
         Self(AtomicU64::new(CLOSED))
     }
 
+    #[inline]
     pub(super) fn load(&self) -> Seen {
         Seen(self.0.load(Ordering::Acquire))
     }
