@@ -13,7 +13,7 @@ use super::progress::Step;
 use crate::{Error, Result};
 
 /// Bytes that a sink may have under way.
-const UNDER_WAY: usize = 32 << 20;
+const UNDER_WAY: usize = 24 << 20;
 
 /// How long whoever submits may wait for room. Members must poll: what holds them up longer is a failure like any other.
 const ROOM: Duration = Duration::from_secs(30);
