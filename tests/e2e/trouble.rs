@@ -106,8 +106,10 @@ fn breaks(host: &Host, room: &Room, producer: &mut Producer) -> anyhow::Result<(
 fn runs_away(host: &Host) -> anyhow::Result<()> {
     let call = json!({"agent_id": "runaway-1", "status": "active", "event_type": "TOOL_CALL", "metadata": {"calls_in_minute": 501}});
     ensure!(host.post("agents", call.to_string().into_bytes())?.is_taken());
-    host.until("the agent is halted", |host| {
-        Ok(host.get("/v1/agents/runaway-1")?.json.get("state") == Some(&"halted".into()))
+    // It holds before it is written down; only what is written down outlives the host.
+    host.until("the agent is halted, and the store has it", |host| {
+        let agent = host.get("/v1/agents/runaway-1")?.json;
+        Ok(agent.get("state") == Some(&"halted".into()) && agent.get("replicated") == Some(&true.into()))
     })
 }
 
